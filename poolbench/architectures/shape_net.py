@@ -1,0 +1,39 @@
+"""The network of the shift experiment: three convolutions, a global pool, one logit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from poolbench.architectures.blocks import ClassMaps, conv3x3, halve_floor
+from poolbench.core import UsageError
+from poolbench.pooling.padding import PaddingMode
+from poolbench.registry import architectures
+
+
+@architectures.register("shape_net", reference="Scheidl 2022, analyze_pooling")
+def shape_net(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    pool: str,
+    head: str,
+    padding_mode: PaddingMode,
+    width: int = 3,
+    num_pooling: int = 1,
+) -> nn.Module:
+    """Conv 1-3-3-1, a pool behind the first 0, 1 or 2 of them, global pool: one logit for two classes."""
+    if num_pooling not in (0, 1, 2):
+        raise UsageError(f"num_pooling is 0, 1 or 2, got {num_pooling}")
+    outputs = 1 if num_classes == 2 else num_classes
+    channels, size = in_shape[0], (in_shape[1], in_shape[2])
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index in (1, 2):
+        layers[f"conv{index}"] = conv3x3(channels, width, padding_mode)
+        layers[f"relu{index}"] = nn.ReLU()
+        channels = width
+        if index <= num_pooling:
+            layers[f"pool{index}"], size = halve_floor(pool, channels, padding_mode, size)
+    layers["conv3"] = conv3x3(channels, outputs, padding_mode)
+    layers["classifier"] = ClassMaps(head, outputs, size)
+    return nn.Sequential(layers)

@@ -1,0 +1,493 @@
+"""The command line. Heavy libraries are imported by the commands that need them: --help takes none."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poolbench import __version__
+from poolbench.core import Cell, DataLocation, Result, Status, UsageError
+from poolbench.registry import Registry, architectures, benchmarks, datasets, heads, pools
+from poolbench.runner.plan import PRESETS, Selection, parse_seeds, plan
+
+if TYPE_CHECKING:
+    from poolbench.runner.ledger import Invocation, Ledger
+    from poolbench_tracking.mlflow_sink import MlflowSink
+
+OK, FAILED, USAGE, NO_DATA, INTERRUPTED = 0, 1, 2, 3, 130
+REGISTRIES: dict[str, Registry[Any]] = {
+    "benchmarks": benchmarks,
+    "pools": pools,
+    "heads": heads,
+    "architectures": architectures,
+    "datasets": datasets,
+}
+Command = Callable[..., Any]
+
+
+def say(line: str) -> None:
+    """Print one line for people; data goes to stdout, this to stderr."""
+    click.echo(line, err=True)
+
+
+class Suite(click.Group):
+    """The commands; a UsageError becomes one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except UsageError as error:
+            say(f"poolbench: {error}")
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "poolbench"
+            say(f"poolbench: {error.format_message()} (see '{command} --help')")
+        ctx.exit(USAGE)
+        return None
+
+
+@click.group(cls=Suite, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="poolbench")
+def main() -> None:
+    """What pooling does to image classifiers, measured.
+
+    Exit codes: 0 fine, 1 a cell failed or a metric regressed, 2 wrong usage, 3 data missing, 130 interrupted.
+    """
+
+
+def _split(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    return names or None
+
+
+def _seeds(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    return None if value is None else parse_seeds(value)
+
+
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("poolbench-out"),
+    show_default=True,
+    help="Work folder: ledger, MLflow store, report.",
+)
+uri_option = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    help="MLflow store or server (default: SQLite in the work folder) [env: MLFLOW_TRACKING_URI].",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+no_mlflow_option = click.option("--no-mlflow", is_flag=True, help="Keep the ledger alone; 'sync' catches up.")
+data_options = [
+    click.option(
+        "--data-dir",
+        envvar="POOLBENCH_DATA",
+        default="data",
+        show_default=True,
+        help="Folder of full data sets [env: POOLBENCH_DATA].",
+    ),
+    click.option("--download", is_flag=True, help="Download data sets that are not there."),
+]
+selectors = [
+    click.option("--preset", default="quick", show_default=True, help=f"One of {', '.join(PRESETS)}."),
+    click.option("--pool", "pools", multiple=True, callback=_split, help="Pools in place of the preset's, or all."),
+    click.option("--head", "heads", multiple=True, callback=_split, help="Heads in place of the preset's, or all."),
+    click.option("--arch", "architectures", multiple=True, callback=_split, help="Only these architectures."),
+    click.option("--dataset", "datasets", multiple=True, callback=_split, help="Data sets in place of the preset's."),
+    click.option("--seeds", callback=_seeds, help="Seeds, like 3, 0-4 or 0,2,5-7."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs in place of the preset's."),
+]
+
+
+def _with(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _selecting(command: Command) -> Command:
+    """Gather the selectors of a command into one ``selection`` argument."""
+
+    @_with(*selectors)
+    @wraps(command)
+    def wrapped(names: Sequence[str] | str, preset: str, **arguments: Any) -> Any:
+        axes = {key: arguments.pop(key) for key in ("pools", "heads", "architectures", "datasets", "seeds", "epochs")}
+        wanted = (names,) if isinstance(names, str) else tuple(names)
+        return command(selection=Selection(wanted, preset, **axes), **arguments)
+
+    return wrapped
+
+
+@main.command("list")
+@click.argument("kind", required=False, type=click.Choice(list(REGISTRIES)))
+def list_command(kind: str | None) -> None:
+    """List benchmarks, pools, heads, architectures and data sets."""
+    for name in [kind] if kind else REGISTRIES:
+        if not kind:
+            click.echo(f"{name}:")
+        registry = REGISTRIES[name]
+        width = max(len(entry) for entry in registry.names())
+        for entry in registry.names():
+            click.echo(f"{'' if kind else '  '}{entry:<{width}}  {registry.describe(entry)}".rstrip())
+
+
+@main.command("plan")
+@click.argument("names", nargs=-1, required=True)
+@_selecting
+@out_option
+def plan_command(selection: Selection, out: Path) -> None:
+    """Show the cells that 'run' would execute, and what is known of each."""
+    from poolbench.runner.ledger import Ledger
+
+    ledger = Ledger(out)
+    cells = plan(selection)
+    done = 0
+    for cell in cells:
+        status = ledger.result(cell).status
+        done += status == "finished"
+        click.echo(f"{cell.id}  {status:<8}  {cell.label}")
+    say(f"{len(cells)} cells, {done} finished, {len(cells) - done} to run")
+
+
+@main.command("run")
+@click.argument("names", nargs=-1, required=True)
+@_selecting
+@_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
+@click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
+def run_command(
+    selection: Selection,
+    out: Path,
+    device: str,
+    data_dir: str,
+    download: bool,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+    retry_failed: bool,
+    tuned: bool,
+) -> None:
+    """Run benchmarks (names, or all): every cell that is not finished yet, then the report."""
+    from poolbench.runner.ledger import Ledger
+
+    cells = plan(selection)
+    if tuned:
+        from poolbench.tune import tuned as with_winners
+
+        cells = with_winners(out, cells)
+    ledger = Ledger(out).create()
+    before = {cell.id: ledger.result(cell) for cell in cells}
+    kept_back = () if retry_failed else ("failed",)
+    todo = [cell for cell in cells if before[cell.id].status not in ("finished", *kept_back)]
+    say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
+    interrupted = False
+    report = out / "report" / "report.html"
+    unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
+    if todo or unfinished or not report.exists():
+        sink = None if no_mlflow else _open_sink(out, tracking_uri)
+        if todo:
+            interrupted = _execute(todo, ledger, _settings(device, data_dir, download), sink, selection.preset)
+        for invocation in unfinished:
+            invocation.close("interrupted")
+        _sync(sink, [ledger])
+        _write_report(ledger, sink)
+    results = [ledger.result(cell) for cell in cells]
+    _summarise(results, out, selection, data_dir, report)
+    sys.exit(INTERRUPTED if interrupted else _exit_code(results))
+
+
+def _settings(device: str, data_dir: str, download: bool) -> Any:
+    from poolbench.runner.environment import resolve_device
+    from poolbench.runner.execute import Settings
+
+    return Settings(DataLocation(data_dir, download), resolve_device(device))
+
+
+def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, sink: MlflowSink | None, preset: str) -> bool:
+    """Execute cells under one invocation; return whether it was interrupted."""
+    from dataclasses import replace
+
+    from poolbench.progress import Progress
+    from poolbench.runner.execute import execute
+
+    command = shlex.join(["poolbench", *sys.argv[1:]])
+    invocation = ledger.open_invocation(command, preset)
+    # A polite kill ends like Ctrl-C: everything closed, nothing lost.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcome = "failed"
+    progress = Progress(len(cells), _projector(sink, ledger, invocation))
+    try:
+        with progress:
+            execute(cells, ledger, replace(settings, invocation=invocation.id), progress)
+        outcome = "failed" if progress.failed else "finished"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        say("interrupted; finished cells are kept, the same command continues")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        invocation.close(outcome)
+    return outcome == "interrupted"
+
+
+def _projector(sink: MlflowSink | None, ledger: Ledger, invocation: Invocation) -> Callable[[Result], None]:
+    """Return the function that shows one result to MLflow, and gives up after the first failure."""
+    alive = sink
+
+    def project(result: Result) -> None:
+        nonlocal alive
+        if alive is None:
+            return
+        from poolbench_tracking.mlflow_sink import TrackingUnavailable
+
+        try:
+            alive.project(ledger, result, invocation)
+        except TrackingUnavailable as error:
+            alive = None
+            say(f"MLflow is out of reach, the ledger goes on without it: {error}")
+
+    return project
+
+
+def _open_sink(out: Path, uri: str | None) -> MlflowSink | None:
+    from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
+
+    try:
+        return MlflowSink(out, uri)
+    except TrackingUnavailable as error:
+        say(f"going on without MLflow, 'poolbench sync' catches up later: {error}")
+        return None
+
+
+def _sync(sink: MlflowSink | None, ledgers: Sequence[Ledger]) -> None:
+    if sink is None:
+        return
+    from poolbench_tracking.mlflow_sink import TrackingUnavailable
+
+    try:
+        sink.sync(ledgers)
+    except TrackingUnavailable as error:
+        say(f"MLflow is incomplete, 'poolbench sync' catches up later: {error}")
+
+
+def _write_report(ledger: Ledger, sink: MlflowSink | None) -> Path:
+    from poolbench_tracking.mlflow_sink import TrackingUnavailable
+    from poolbench_tracking.report import write_report
+
+    links: dict[str, str] = {}
+    if sink is not None:
+        try:
+            links = sink.links()
+        except TrackingUnavailable as error:
+            say(f"the report has no links to MLflow: {error}")
+    return write_report(ledger, ledger.folder / "report", links)
+
+
+def _exit_code(results: Sequence[Result]) -> int:
+    statuses = {result.status for result in results}
+    if "failed" in statuses:
+        return FAILED
+    return NO_DATA if "skipped" in statuses else OK
+
+
+def _summarise(results: Sequence[Result], out: Path, selection: Selection, data_dir: str, report: Path) -> None:
+    counts = {status: sum(r.status == status for r in results) for status in ("finished", "failed", "skipped")}
+    counts["not run"] = len(results) - sum(counts.values())
+    say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))
+    for result in results:
+        if result.status == "failed":
+            say(f"failed: {result.cell.label}: {result.reason.splitlines()[0]}")
+    missing = {result.cell.dataset: result for result in results if result.status == "skipped"}
+    for dataset, result in missing.items():
+        say(f"skipped, no data: {result.reason}")
+        fetch = ["poolbench", "run", *selection.names, "--preset", selection.preset, "--dataset", dataset]
+        say(f"  to fetch it: {shlex.join([*fetch, '--data-dir', data_dir, '--out', str(out), '--download'])}")
+    if counts["failed"]:
+        say("tracebacks are in the report; --retry-failed runs failed cells again")
+    click.echo(str(report))
+
+
+@main.command("status")
+@out_option
+def status_command(out: Path) -> None:
+    """Count the cells in a work folder by benchmark and status, and say why some failed."""
+    ledger = _existing(out)
+    results = ledger.results()
+    statuses: tuple[Status, ...] = ("finished", "running", "failed", "skipped", "pending")
+    click.echo(f"{'benchmark':<20}" + "".join(f"{status:>10}" for status in statuses))
+    for name in dict.fromkeys(result.cell.benchmark for result in results):
+        own = [result.status for result in results if result.cell.benchmark == name]
+        click.echo(f"{name:<20}" + "".join(f"{own.count(status):>10}" for status in statuses))
+    for result in results:
+        if result.status in ("failed", "skipped"):
+            click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
+
+
+@main.command("report")
+@out_option
+@uri_option
+@no_mlflow_option
+def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool) -> None:
+    """Write the report of a work folder: HTML, Markdown and CSV."""
+    ledger = _existing(out)
+    click.echo(str(_write_report(ledger, None if no_mlflow else _open_sink(out, tracking_uri))))
+
+
+@main.command("sync")
+@out_option
+@uri_option
+def sync_command(out: Path, tracking_uri: str | None) -> None:
+    """Project the ledger into MLflow; what is there already stays as it is."""
+    from poolbench.tune import tuning_ledgers
+    from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
+
+    ledgers = [_existing(out), *tuning_ledgers(out)]
+    try:
+        written = MlflowSink(out, tracking_uri).sync(ledgers)
+    except TrackingUnavailable as error:
+        say(f"poolbench: MLflow is out of reach, nothing is lost: {error}")
+        sys.exit(FAILED)
+    say(f"{written} runs written")
+
+
+@main.command("tune")
+@click.argument("names", metavar="BENCHMARK")
+@_selecting
+@click.option("--trials", type=click.IntRange(min=1), required=True, help="Trials per comparison group, in all.")
+@_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
+def tune_command(
+    selection: Selection,
+    trials: int,
+    out: Path,
+    device: str,
+    data_dir: str,
+    download: bool,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+) -> None:
+    """Tune rate, decay and batch size of each comparison group on validation images.
+
+    A study continues when started again; 'run --tuned' uses the winners.
+    """
+    from dataclasses import replace
+
+    from poolbench.runner.ledger import Ledger
+    from poolbench.tune import groups_of, tune
+
+    groups = groups_of(plan(selection))
+    Ledger(out).create()
+    settings = _settings(device, data_dir, download)
+    sink = None if no_mlflow else _open_sink(out, tracking_uri)
+    for number, cell in enumerate(groups, start=1):
+        say(f"[{number}/{len(groups)}] {cell.label}")
+        run_trial, finish = _trial_runner(settings, sink, selection.preset)
+        try:
+            winner = tune(cell, trials, out, run_trial)
+        except KeyboardInterrupt:
+            finish("interrupted")
+            say("interrupted; the same command continues the study")
+            sys.exit(INTERRUPTED)
+        finish("finished")
+        chosen = " ".join(f"{key}={value:.4g}" for key, value in winner.parameters.items())
+        click.echo(f"{replace(cell, seed=0).label}: {chosen} -> validation accuracy {winner.accuracy:.4f}")
+
+
+def _trial_runner(
+    settings: Any, sink: MlflowSink | None, preset: str
+) -> tuple[Callable[[Cell, Ledger], Result], Callable[[str], None]]:
+    """Return (execute one trial into a study's ledger, close the study's invocation)."""
+    from dataclasses import replace
+
+    from poolbench.progress import Silent
+    from poolbench.runner.execute import execute
+
+    opened: list[tuple[Ledger, Invocation, Callable[[Result], None]]] = []
+
+    def run_trial(cell: Cell, ledger: Ledger) -> Result:
+        if not opened:
+            invocation = ledger.open_invocation(shlex.join(["poolbench", *sys.argv[1:]]), preset)
+            opened.append((ledger, invocation, _projector(sink, ledger, invocation)))
+        _, invocation, project = opened[0]
+        began = time.monotonic()
+        execute([cell], ledger, replace(settings, invocation=invocation.id), Silent())
+        result = ledger.result(cell)
+        project(result)
+        train = cell.train
+        say(
+            f"  lr={train.learning_rate:.3g} wd={train.weight_decay:.3g} batch={train.batch_size}: "
+            f"{result.metrics.get('accuracy', float('nan')):.4f} {result.status} ({time.monotonic() - began:.1f} s)"
+        )
+        return result
+
+    def finish(outcome: str) -> None:
+        for ledger, invocation, _ in opened:
+            invocation.close(outcome)
+            _sync(sink, [ledger])
+
+    return run_trial, finish
+
+
+@main.command("regress")
+@out_option
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), required=True, help="Folder with the results.csv to compare with."
+)
+@click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.01, show_default=True)
+def regress_command(out: Path, baseline: Path, alpha: float) -> None:
+    """Compare a work folder with a baseline: a t prediction interval per metric, and a practical margin.
+
+    Writes JUnit XML and Markdown to OUT/regress. Exit code 0 fine, 1 regressed, 2 usage, 3 no data.
+    """
+    from poolbench.runner.ledger import storage, write_atomically
+    from poolbench_tracking.gate import compare, exit_code, to_junit, to_markdown
+    from poolbench_tracking.results import read_results, results_frame
+
+    current = results_frame(_existing(out).results())
+    comparisons = compare(read_results(str(baseline / "results.csv")), current, alpha)
+    folder = out / "regress"
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "junit.xml", to_junit(comparisons).encode())
+        write_atomically(folder / "summary.md", to_markdown(comparisons).encode())
+    click.echo(to_markdown(comparisons), nl=False)
+    sys.exit(exit_code(comparisons))
+
+
+@main.command("ui")
+@out_option
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui_command(out: Path, port: int) -> None:
+    """Open the MLflow UI of a work folder on 127.0.0.1."""
+    from poolbench_tracking.mlflow_sink import default_uri
+
+    _existing(out)
+    if not (out / "mlflow.db").exists():
+        raise UsageError(f"'{out}' has no MLflow store yet; run 'poolbench sync --out {out}' first")
+    # One worker and no job runner: the store is a local file, and both cost gigabytes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    arguments = ["server", "--backend-store-uri", default_uri(out), "--host", "127.0.0.1", "--port", str(port)]
+    say(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
+
+
+def _existing(out: Path) -> Ledger:
+    from poolbench.runner.ledger import Ledger
+
+    if not (out / "cells").is_dir():
+        raise UsageError(f"'{out}' is no work folder; give the --out of a run, or run 'poolbench run all' first")
+    return Ledger(out)
+
+
+if __name__ == "__main__":
+    main()

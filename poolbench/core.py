@@ -1,0 +1,285 @@
+"""The words of the suite as frozen data: cells, grids, training, metrics, claims, benchmarks, results.
+
+Nothing here imports torch, so planning and listing answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from torch import nn
+
+    from poolbench.data import Dataset
+
+Scalar = str | int | float | bool
+Options = Mapping[str, Scalar]
+
+
+class UsageError(ValueError):
+    """Input that a user can mend: one line with what was given, what is allowed and what to do."""
+
+
+class MissingData(Exception):
+    """A data set that is neither on disk nor reachable; the message says how to fetch it."""
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """Return the 63-bit seed of one random stream, from the cell's seed and the stream's purpose.
+
+    Streams are independent of each other and of the order in which they are drawn, so two cells that
+    share a seed share every stream whatever else they do.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one network is trained: Adam with a constant rate; weight decay spares 1-d parameters.
+
+    ``shuffle`` draws a new order of the training images every epoch; ``augment`` is ``"none"`` or
+    ``"rotation"`` (a fresh uniform angle in +-180 degrees per image and epoch).
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    shuffle: bool = True
+    augment: Literal["none", "rotation"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise UsageError(
+                "learning_rate is above 0 and weight_decay at least 0, "
+                f"got {self.learning_rate} and {self.weight_decay}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One point of a grid: everything that decides its result, and nothing else.
+
+    Its id is the start of the sha256 of its canonical configuration, so equal cells have equal ids on
+    every machine. ``split`` says what it is judged on: the test images, or a validation part of the
+    training images (tuning). ``version`` is the benchmark's: it grows when a measure changes its meaning.
+    """
+
+    benchmark: str
+    dataset: str
+    architecture: str
+    pool: str
+    head: str
+    variant: str
+    seed: int
+    train: TrainConfig
+    model: Options = field(default_factory=dict)
+    data: Options = field(default_factory=dict)
+    measure: Options = field(default_factory=dict)
+    split: Literal["test", "validation"] = "test"
+    version: int = 1
+
+    def config(self) -> dict[str, Any]:
+        """Return the full configuration as plain JSON types."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("model", "data", "measure"):
+            plain[name] = dict(sorted(plain[name].items()))
+        plain["train"] = asdict(self.train)
+        return plain
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Cell:
+        """Rebuild the cell that :meth:`config` described."""
+        return cls(**{**config, "train": TrainConfig(**config["train"])})
+
+    @property
+    def id(self) -> str:
+        return _digest(self.config())
+
+    @property
+    def group(self) -> str:
+        """Id of the comparison group: the cell without its seed."""
+        return _digest({key: value for key, value in self.config().items() if key != "seed"})
+
+    @property
+    def label(self) -> str:
+        """One line for people: every axis of the cell that its benchmark may vary."""
+        options = " ".join(f"{key}={value}" for key, value in sorted(self.model.items()))
+        parts = [self.benchmark, self.dataset, self.architecture, f"pool={self.pool}", f"head={self.head}"]
+        return " ".join([*parts, self.variant, *([options] if options else []), f"seed={self.seed}"])
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cell) and self.id == other.id
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A product of axes that share one variant and one way of training.
+
+    ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
+    layers, say); selectors leave such an axis alone.
+    """
+
+    datasets: Sequence[str]
+    architectures: Sequence[str]
+    pools: Sequence[str]
+    heads: Sequence[str]
+    train: TrainConfig
+    variant: str = "default"
+    model: Options = field(default_factory=dict)
+    data: Options = field(default_factory=dict)
+    measure: Options = field(default_factory=dict)
+
+    def select(self, **axes: Sequence[str] | None) -> Grid:
+        """Return the grid with the named axes replaced; an axis given as None stays."""
+        changes = {
+            name: tuple(values) for name, values in axes.items() if values and tuple(getattr(self, name)) != ("none",)
+        }
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def cells(self, benchmark: str, version: int, seeds: Sequence[int]) -> Iterator[Cell]:
+        """Yield the cells, seeds innermost, so that a group is complete as early as possible."""
+        for dataset, architecture, pool, head, seed in itertools.product(
+            self.datasets, self.architectures, self.pools, self.heads, seeds
+        ):
+            yield Cell(
+                benchmark, dataset, architecture, pool, head, self.variant, seed,
+                self.train, self.model, self.data, self.measure, version=version,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a cell yields.
+
+    ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in
+    the metric's unit, that nobody would act on: the gate's practical margin.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool | None = None
+    tolerance: float = 0.0
+    unit: str = ""
+    headline: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published sentence of the form "A beats B in a metric", judged on cells paired by seed.
+
+    ``better`` and ``worse`` give the fields in which the two sides differ; ``where`` restricts both.
+    Fields are those of :class:`Cell` or keys of its model options.
+    """
+
+    name: str
+    sentence: str
+    source: str
+    metric: str
+    better: Mapping[str, Scalar]
+    worse: Mapping[str, Scalar]
+    where: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What to draw from a benchmark's results; the tracking side knows how.
+
+    ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
+    one panel per group), ``layers`` (column ``sources[1]`` of the table ``sources[0]`` by layer),
+    ``intervals`` (the metrics in ``sources`` with their intervals). ``panels`` and ``colour`` name the
+    fields that split panels and lines.
+    """
+
+    name: str
+    kind: Literal["curves", "map", "layers", "intervals"]
+    title: str
+    sources: Sequence[str]
+    panels: Sequence[str] = ()
+    colour: str = "pool"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What ``measure`` found: final metrics, tables (one row per entry) and arrays."""
+
+    metrics: Mapping[str, float]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task, as data: what it asks, what it runs, and two functions.
+
+    ``load(cell, location, device)`` gives the data set, ``measure(cell, model, data, seed)`` the
+    numbers of one trained network. Every benchmark has a metric called ``accuracy``: robustness
+    never appears without it.
+    """
+
+    name: str
+    title: str
+    question: str
+    protocol: str
+    metrics: Sequence[Metric]
+    presets: Mapping[str, Sequence[Grid]]
+    seeds: Mapping[str, int]
+    load: Callable[[Cell, DataLocation, str], Dataset]
+    measure: Callable[[Cell, nn.Module, Dataset], Measurement]
+    claims: Sequence[Claim] = ()
+    figures: Sequence[Figure] = ()
+    version: int = 1
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name; raise KeyError where there is none."""
+        return {metric.name: metric for metric in self.metrics}[name]
+
+
+@dataclass(frozen=True)
+class DataLocation:
+    """Where data sets lie on disk, and whether a missing one may be downloaded."""
+
+    folder: str
+    download: bool = False
+
+
+Status = Literal["finished", "failed", "skipped", "running", "pending"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the ledger knows of one cell.
+
+    ``history`` holds one row per epoch with ``epoch``, ``time`` (seconds since 1970) and metrics;
+    ``metrics`` the final numbers; ``facts`` everything else that was observed: seconds, environment,
+    data digest, whether the network learned.
+    """
+
+    cell: Cell
+    status: Status
+    started: float | None = None
+    ended: float | None = None
+    history: Sequence[Mapping[str, float]] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    traceback: str = ""

@@ -1,0 +1,26 @@
+"""Data sets: drawn shapes, embedded samples of real images, torchvision sets and image folders."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from poolbench.core import DataLocation, Scalar
+from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset
+from poolbench.registry import datasets
+
+__all__ = ["DataLocation", "Dataset", "Split", "TrainSource", "images_dataset", "load_dataset"]
+
+
+def load_dataset(name: str, location: DataLocation, device: str = "cpu", **options: Scalar) -> Dataset:
+    """Return the data set of that name on the device, read once per process.
+
+    Raises MissingData where it is neither on disk nor reachable, UsageError where its files are broken.
+    """
+    return _load(name, location, device, tuple(sorted(options.items())))
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, location: DataLocation, device: str, options: tuple[tuple[str, Scalar], ...]) -> Dataset:
+    dataset = datasets.get(name)(location, device, **dict(options))
+    assert isinstance(dataset, Dataset)
+    return dataset

@@ -1,0 +1,42 @@
+"""Batched image transformations on the device; pixels are floats (b, c, h, w)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Rotate each image (b, c, h, w) counter-clockwise about its centre by its angle (b,) in degrees.
+
+    Bilinear, zeros outside. Sampling grids are those of ``grid_sample`` with align_corners=False.
+    """
+    radians = degrees.to(images) * (math.pi / 180)
+    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    height, width = images.shape[-2:]
+    # Coordinates run over [-1, 1] on both axes, so a map that is not square needs its aspect ratio.
+    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def rotate_all(images: Tensor, degrees: float) -> Tensor:
+    """Rotate all images (b, c, h, w) counter-clockwise by one angle, multiples of 90 degrees exactly."""
+    quarters, rest = divmod(degrees, 90)
+    if rest == 0 and (quarters % 2 == 0 or images.shape[-2] == images.shape[-1]):
+        return torch.rot90(images, int(quarters) % 4, dims=(-2, -1))
+    # One grid for all: images become channels of a single one.
+    stacked = images.flatten(0, 1)[None]
+    return rotate(stacked, torch.tensor([degrees], dtype=torch.float64)).view_as(images)
+
+
+def disc_mask(size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+    """Return (h, w) booleans: pixels whose centre lies within the largest inscribed circle."""
+    height, width = size
+    y = torch.arange(height, device=device) - (height - 1) / 2
+    x = torch.arange(width, device=device) - (width - 1) / 2
+    return y[:, None].square() + x[None].square() <= (min(height, width) / 2) ** 2

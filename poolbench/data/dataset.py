@@ -1,0 +1,128 @@
+"""Data sets as tensors on one device: no loader processes, no per-image Python."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from poolbench.core import derive_seed
+
+
+class TrainSource(Protocol):
+    """Anything that yields training batches: a stored split, or a stream that draws fresh samples."""
+
+    def __len__(self) -> int:
+        """Return the number of samples of one epoch."""
+        ...
+
+    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images (b, c, h, w) as uint8 and labels (b,) of one epoch."""
+        ...
+
+    def held_out(self, fraction: float, seed: int) -> tuple[TrainSource, Split]:
+        """Return a training source and a validation split that share no sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, c, h, w) as uint8 and labels (n,) as int64, both on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(f"images are uint8 (n, c, h, w), got {self.images.dtype} {tuple(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels are int64 ({len(self.images)},), got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch in batches (the last one may be smaller), permuted where ``shuffle``.
+
+        ``generator`` is a CPU generator, so the order is the same on every device.
+        """
+        if shuffle:
+            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+            for chosen in order.split(batch_size):
+                yield self.images[chosen], self.labels[chosen]
+        else:
+            yield from zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
+
+    def held_out(self, fraction: float, seed: int) -> tuple[Split, Split]:
+        """Return (train, validation); validation takes ``fraction`` of every class, chosen by ``seed``."""
+        generator = torch.Generator().manual_seed(derive_seed(seed, "validation split"))
+        labels = self.labels.cpu()
+        validation = torch.zeros(len(labels), dtype=torch.bool)
+        for label in labels.unique():
+            members = (labels == label).nonzero().flatten()
+            members = members[torch.randperm(len(members), generator=generator)]
+            validation[members[: max(1, round(fraction * len(members)))]] = True
+        validation = validation.to(self.labels.device)
+        return self.take(~validation), self.take(validation)
+
+    def take(self, chosen: Tensor) -> Split:
+        """Return the samples that a boolean mask (n,) or an index tensor chooses."""
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def to(self, device: str) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def digest(self) -> str:
+        """Return the sha256 of shape, pixels and labels: equal data, equal digest."""
+        summary = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            summary.update(tensor.cpu().contiguous().numpy().tobytes())
+        return summary.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training source and test split with what is known about them.
+
+    ``mean`` and ``std`` (per channel, pixels in [0, 1]) are what a network subtracts and divides by;
+    ``source`` says where the bytes came from, ``digest`` identifies them.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: TrainSource
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    digest: str
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.test.images.shape[1:]
+        return channels, height, width
+
+    def for_tuning(self, fraction: float = 0.2, seed: int = 0) -> Dataset:
+        """Return the data set with a held-out part of the training data in place of the test split."""
+        train, validation = self.train.held_out(fraction, seed)
+        return replace(self, train=train, test=validation)
+
+
+def images_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split, source: str) -> Dataset:
+    """Return a stored data set, normalised by the mean and std of its training split."""
+    pixels = train.images.transpose(0, 1).flatten(1)
+    # A histogram gives exact moments of 8-bit pixels without a float copy of the whole split.
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in pixels:
+        share = torch.bincount(channel.flatten().cpu(), minlength=256).double() / channel.numel()
+        mean.append(float(share @ values))
+        std.append(float((share @ values.square() - mean[-1] ** 2).clamp(min=0).sqrt()))
+    digest = hashlib.sha256((train.digest() + test.digest()).encode()).hexdigest()
+    return Dataset(name, classes, train, test, tuple(mean), tuple(std), source, digest)

@@ -1,0 +1,165 @@
+"""The data set ``shapes``: one white rectangle or circle on a black canvas, drawn anew every epoch.
+
+Source: analyze_pooling (Scheidl 2022), whose objects are OpenCV's filled rectangles and circles. The
+parameters of an object are drawn on the CPU, its pixels on the device, so every device sees the same
+samples and a GPU is not kept waiting for pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poolbench.core import DataLocation, UsageError, derive_seed
+from poolbench.data.dataset import Dataset, Split
+from poolbench.registry import datasets
+
+CLASSES = ("rectangle", "circle")
+SMALLEST, LARGEST = 5, 14  # half sizes and radii, both ends included
+SMALLEST_CANVAS = 32  # the largest object covers 29 pixels
+TEST_SEED = 2022
+VALIDATION_SAMPLES = 1000
+
+
+def draw_rectangles(centres: Tensor, half_sizes: Tensor, canvas: int) -> Tensor:
+    """Draw rectangles at centres (n, 2) as x, y with half sizes (n, 2) as w, h: uint8 (n, 1, canvas, canvas).
+
+    A rectangle covers [x - w, x + w] x [y - h, y + h], ends included, cut at the border.
+    """
+    return _fill(centres, _rectangle_rows(centres, half_sizes, canvas))
+
+
+def draw_circles(centres: Tensor, radii: Tensor, canvas: int) -> Tensor:
+    """Draw discs at centres (n, 2) as x, y with radii (n,): uint8 (n, 1, canvas, canvas), cut at the border.
+
+    Pixel for pixel ``cv2.circle(..., thickness=-1)`` of OpenCV, whose integer midpoint algorithm fills
+    exactly the pixels with dx^2 + dy^2 <= r^2.
+    """
+    return _fill(centres, _circle_rows(centres, radii, canvas))
+
+
+def sample_shapes(
+    n: int, canvas: int, generator: torch.Generator, device: str | torch.device, margin: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Draw n random objects: images uint8 (n, 1, canvas, canvas) and labels int64 (n,) into ``CLASSES``.
+
+    The class is a fair coin, half sizes and radius are uniform in 5..14, the centre is uniform among the
+    pixels at least ``margin`` away from the border. ``generator`` is a CPU generator.
+    """
+    labels, extents, centres = (part.to(device) for part in _sample_parameters(n, canvas, generator, margin))
+    return _draw(labels, extents, centres, canvas), labels
+
+
+def _sample_parameters(n: int, canvas: int, generator: torch.Generator, margin: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return labels (n,), extents (n, 2) and centres (n, 2); a circle's radius is its first extent."""
+    labels = torch.randint(len(CLASSES), (n,), generator=generator)
+    extents = torch.randint(SMALLEST, LARGEST + 1, (n, 2), generator=generator)
+    centres = torch.randint(margin, canvas - margin, (n, 2), generator=generator)
+    return labels, extents, centres
+
+
+def _draw(labels: Tensor, extents: Tensor, centres: Tensor, canvas: int) -> Tensor:
+    rectangles = _rectangle_rows(centres, extents, canvas)
+    circles = _circle_rows(centres, extents[:, 0], canvas)
+    return _fill(centres, torch.where(labels[:, None] == 0, rectangles, circles))
+
+
+def _fill(centres: Tensor, reach: Tensor) -> Tensor:
+    """Colour dx^2 <= reach, with reach (n, canvas) per row: the squared half width, below 0 where empty."""
+    dx = torch.arange(reach.shape[1], device=centres.device) - centres[:, :1]
+    # 32 bits hold every square and halve the memory of the one large comparison.
+    inside = dx.square().to(torch.int32)[:, None, :] <= reach.to(torch.int32)[:, :, None]
+    return inside.to(torch.uint8).mul_(255).unsqueeze(1)
+
+
+def _rectangle_rows(centres: Tensor, half_sizes: Tensor, canvas: int) -> Tensor:
+    dy = torch.arange(canvas, device=centres.device) - centres[:, 1:]
+    return torch.where(dy.abs() <= half_sizes[:, 1:], half_sizes[:, :1].square(), -1)
+
+
+def _circle_rows(centres: Tensor, radii: Tensor, canvas: int) -> Tensor:
+    dy = torch.arange(canvas, device=centres.device) - centres[:, 1:]
+    return radii[:, None].square() - dy.square()
+
+
+@dataclass(frozen=True)
+class ShapeStream:
+    """A training source that never repeats: every epoch draws ``samples`` fresh objects."""
+
+    canvas: int
+    samples: int
+    device: str = "cpu"
+    margin: int = 0
+    validation_samples: int = VALIDATION_SAMPLES
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch of images (b, 1, canvas, canvas) and labels (b,), drawn from a CPU ``generator``.
+
+        Samples are independent, so ``shuffle`` changes nothing; nor does the batch size change a sample.
+        """
+        # All parameters of an epoch travel to the device at once: a copy per batch would stall a GPU.
+        parameters = _sample_parameters(self.samples, self.canvas, generator, self.margin)
+        labels, extents, centres = (part.to(self.device).split(batch_size) for part in parameters)
+        for label, extent, centre in zip(labels, extents, centres, strict=True):
+            yield _draw(label, extent, centre, self.canvas), label
+
+    def held_out(self, fraction: float, seed: int) -> tuple[ShapeStream, Split]:
+        """Return the stream itself and ``validation_samples`` objects drawn apart from it.
+
+        A stream has no size to take a ``fraction`` of, and training on it uses nothing up.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(seed, "validation split"))
+        return self, Split(*sample_shapes(self.validation_samples, self.canvas, generator, self.device, self.margin))
+
+
+@datasets.register("shapes")
+def shapes(
+    location: DataLocation,
+    device: str,
+    canvas: int = 224,
+    samples: int = 250 * 1000,
+    test_samples: int = 1000,
+    margin: int = 0,
+) -> Dataset:
+    """Rectangle or circle on a black canvas, drawn anew every epoch (Scheidl 2022).
+
+    ``samples`` is the length of a training epoch, ``margin`` the least distance of a centre from the
+    border (0: objects may be cut; 14 and more: all are whole).
+    """
+    if canvas < SMALLEST_CANVAS:
+        raise UsageError(f"canvas is at least {SMALLEST_CANVAS} pixels, got {canvas}: choose a larger canvas")
+    if not 0 <= 2 * margin < canvas:
+        raise UsageError(
+            f"margin is at least 0 and below half the canvas of {canvas}, got {margin}: choose another margin"
+        )
+    if samples < 1 or test_samples < 1:
+        raise UsageError(f"samples and test_samples are at least 1, got {samples} and {test_samples}: raise them")
+    generator = torch.Generator().manual_seed(derive_seed(TEST_SEED, "shapes test split"))
+    test = Split(*sample_shapes(test_samples, canvas, generator, device, margin))
+    protocol = {
+        "classes": CLASSES,
+        "extents": (SMALLEST, LARGEST),
+        "canvas": canvas,
+        "samples": samples,
+        "margin": margin,
+        "test": test.digest(),
+    }
+    return Dataset(
+        name="shapes",
+        classes=CLASSES,
+        train=ShapeStream(canvas, samples, device, margin),
+        test=test,
+        # (pixel / 255 - mean) / std is the reference's input scale, pixel - 127.5.
+        mean=(0.5,),
+        std=(1 / 255,),
+        source="drawn: filled rectangles and circles as OpenCV draws them",
+        digest=hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest(),
+    )

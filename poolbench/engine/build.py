@@ -1,0 +1,70 @@
+"""From a cell to an initialised network that takes pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolbench.architectures import create_model
+from poolbench.core import Cell, derive_seed
+from poolbench.data import Dataset
+
+
+class Normalize(nn.Module):
+    """Pixels (b, c, h, w) in [0, 1] -> (pixels - mean) / std per channel.
+
+    Part of the network, so that every shift, rotation and mask acts on pixels: black stays black.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw every module's parameters from a stream of its own, named by seed and module path.
+
+    Two networks that differ in their pools thus start from the same weights wherever names and
+    shapes agree, however many numbers the pools drew.
+    """
+    for name, module in model.named_modules():
+        reset: Any = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(seed, f"weights of {name}"))
+                reset()
+
+
+def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
+    """Return the cell's network on the device, its weights drawn from the cell's seed.
+
+    The data option ``normalize`` is "standard" (the default: mean and std of the training split) or
+    "unit" (pixels as they are).
+    """
+    standard = cell.data.get("normalize", "standard") == "standard"
+    channels = dataset.in_shape[0]
+    with torch.random.fork_rng(devices=[]):
+        # For parameters that a module draws without a reset_parameters of its own.
+        torch.manual_seed(derive_seed(cell.seed, "construction"))
+        network = create_model(
+            cell.architecture,
+            dataset.in_shape,
+            len(dataset.classes),
+            pool=cell.pool,
+            head=cell.head,
+            **cell.model,  # type: ignore[arg-type]
+        )
+    initialise(network, cell.seed)
+    mean, std = (dataset.mean, dataset.std) if standard else ((0.0,) * channels, (1.0,) * channels)
+    model = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,1 @@
+"""Plan the cells, keep the ledger, execute."""

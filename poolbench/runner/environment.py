@@ -1,0 +1,77 @@
+"""What a result depends on besides its configuration: versions, device, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from poolbench import __version__
+from poolbench.core import UsageError
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna")
+
+
+def resolve_device(name: str) -> str:
+    """Return "cpu" or "cuda[:i]" for a name or "auto"; raise UsageError where it is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise UsageError(f"unknown device '{name}' (there are: auto, cpu, cuda, cuda:0, ...)")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise UsageError(f"device '{name}' is not there: torch sees {count} CUDA devices; use --device cpu")
+    return name
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Return the commit of the checkout that runs, "" outside of one."""
+    for folder in (Path(__file__).parent, Path.cwd()):
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ) if _has_git() else None  # fmt: skip
+        if done is not None and done.returncode == 0:
+            return done.stdout.strip()
+    return ""
+
+
+def _has_git() -> bool:
+    from shutil import which
+
+    return which("git") is not None
+
+
+@lru_cache(maxsize=4)
+def environment(device: str) -> dict[str, Any]:
+    """Return versions, device name, threads and commit, as logged with every cell."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "poolbench": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,255 @@
+"""The ledger: one folder per cell on disk, the truth of which MLflow and the report are projections.
+
+    cells/<id>/config.json     the cell
+    cells/<id>/events.jsonl    append-only: started, epoch, failed, skipped (each line on disk when written)
+    cells/<id>/result.json     metrics and facts; the cell is finished when this file exists
+    cells/<id>/*.parquet, arrays.npz, weights.pt
+    invocations/<id>.json      one per command that executed cells
+
+Files appear whole (write aside, fsync, rename) or not at all; a torn last event is dropped on reading.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from poolbench.core import Cell, Measurement, Result, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+class StorageError(UsageError):
+    """The work folder cannot be written."""
+
+
+@contextmanager
+def storage(folder: Path) -> Iterator[None]:
+    """Turn a failed write into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to '{folder}': {error.strerror or error}; free space or choose another folder with --out "
+            "(what is finished stays)"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole and on disk, or not there."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, atomically."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell's folder."""
+
+    cell_id: str
+    folder: Path
+
+    @property
+    def lock(self) -> FileLock:
+        """The lock that whoever works on the cell holds; the system frees it when a process dies."""
+        return FileLock(self.folder / "lock", is_singleton=True)
+
+    def begin(self, cell: Cell, facts: Mapping[str, Any]) -> None:
+        with storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "config.json", cell.config())
+        self.append("started", **facts)
+
+    def append(self, event: str, **content: Any) -> None:
+        """Append one event with its time; it is on disk when this returns."""
+        line = json.dumps({"event": event, "time": time.time(), **content}) + "\n"
+        with storage(self.folder), open(self.folder / "events.jsonl", "a+b") as file:
+            # A line torn by a crash must not swallow the next one.
+            if file.tell() and self._last_byte(file) != b"\n":
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _last_byte(file: Any) -> bytes:
+        file.seek(-1, os.SEEK_END)
+        last: bytes = file.read(1)
+        return last
+
+    def finish(self, measurement: Measurement, facts: Mapping[str, Any], weights: bytes) -> None:
+        """Store the result; tables, arrays and weights first, the file that says "finished" last."""
+        with storage(self.folder):
+            for name, table in measurement.tables.items():
+                content = BytesIO()
+                table.to_parquet(content)
+                write_atomically(self.folder / f"{name}.parquet", content.getvalue())
+            if measurement.arrays:
+                import numpy as np
+
+                content = BytesIO()
+                np.savez_compressed(content, allow_pickle=False, **measurement.arrays)
+                write_atomically(self.folder / "arrays.npz", content.getvalue())
+            write_atomically(self.folder / "weights.pt", weights)
+            metrics = {k: v if math.isfinite(v) else None for k, v in measurement.metrics.items()}
+            write_json(self.folder / "result.json", {"metrics": metrics, "facts": facts, "ended": time.time()})
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a stored table; raise FileNotFoundError where the cell has none of that name."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a stored array; raise KeyError or FileNotFoundError where there is none of that name."""
+        import numpy as np
+
+        with np.load(self.folder / "arrays.npz") as arrays:
+            array: np.ndarray[Any, Any] = arrays[name]
+            return array
+
+    def _events(self) -> list[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        events = []
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    def result(self, cell: Cell | None = None) -> Result:
+        """Return what is known; only the last attempt counts."""
+        if cell is None:
+            cell = Cell.from_config(json.loads((self.folder / "config.json").read_text()))
+        events = self._events()
+        start = max((i for i, event in enumerate(events) if event["event"] == "started"), default=None)
+        if start is None:
+            return Result(cell, "pending")
+        attempt = events[start:]
+        began, last = attempt[0], attempt[-1]
+        started = began["time"]
+        history = [{k: v for k, v in event.items() if k != "event"} for event in attempt if event["event"] == "epoch"]
+        facts = {k: v for k, v in began.items() if k not in ("event", "time")}
+        finished = self.folder / "result.json"
+        if finished.exists():
+            stored = json.loads(finished.read_text())
+            metrics = {k: math.nan if v is None else v for k, v in stored["metrics"].items()}
+            return Result(cell, "finished", started, stored["ended"], history, metrics, {**facts, **stored["facts"]})
+        if last["event"] in ("failed", "skipped"):
+            return Result(
+                cell, last["event"], started, last["time"], history, {}, facts,
+                last["reason"], last.get("traceback", ""),
+            )  # fmt: skip
+        return Result(cell, "running" if self._is_locked() else "pending", started, None, history, {}, facts)
+
+    def _is_locked(self) -> bool:
+        lock = self.lock
+        if lock.is_locked:
+            return True
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+
+
+class Ledger:
+    """The work folder's cells and invocations."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self) -> Ledger:
+        """Make the folders; raise StorageError where they cannot be written."""
+        with storage(self.folder):
+            for name in ("cells", "invocations"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / ".writable", b"")
+        return self
+
+    def record(self, cell_id: str) -> CellRecord:
+        return CellRecord(cell_id, self.folder / "cells" / cell_id)
+
+    def result(self, cell: Cell) -> Result:
+        """Return what is known of a planned cell, "pending" where it was never started."""
+        return self.record(cell.id).result(cell)
+
+    def results(self) -> list[Result]:
+        """Return what is known of every cell that was ever started, oldest first."""
+        found = [self.record(path.parent.name).result() for path in sorted(self.folder.glob("cells/*/config.json"))]
+        return sorted(found, key=lambda result: (result.started or 0.0, result.cell.id))
+
+    def invocations(self) -> list[Invocation]:
+        """Return all invocations, oldest first."""
+        found = [Invocation(path) for path in self.folder.glob("invocations/*.json")]
+        return sorted(found, key=lambda invocation: (invocation.content["started"], invocation.id))
+
+    def open_invocation(self, command: str, preset: str) -> Invocation:
+        """Write down that a command begins to execute cells."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        path = self.folder / "invocations" / f"{stamp}-{uuid.uuid4().hex[:6]}.json"
+        with storage(self.folder):
+            write_json(path, {"command": command, "preset": preset, "started": time.time(), "ended": None})
+        invocation = Invocation(path)
+        invocation.lock.acquire()
+        return invocation
+
+
+class Invocation:
+    """One command that executed cells: its text, preset, times, and whether it still runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.stem
+        # Kept: a lock is freed when its last reference goes.
+        self.lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.path.read_text())
+        return content
+
+    def close(self, outcome: str) -> None:
+        """Write down how it ended: "finished", "failed" or "interrupted"."""
+        with storage(self.path.parent):
+            write_json(self.path, {**self.content, "ended": time.time(), "outcome": outcome})
+        self.lock.release(force=True)
+
+    def is_running(self) -> bool:
+        """Return whether the process that opened it is alive and has not closed it."""
+        if self.content["ended"] is not None:
+            return False
+        lock = self.lock
+        if lock.is_locked:
+            return True
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except Timeout:
+            return True

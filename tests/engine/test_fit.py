@@ -1,0 +1,168 @@
+"""Building and training: determinism, streams, the numbers an epoch reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from poolbench.core import Cell, TrainConfig
+from poolbench.data import Dataset, Split, images_dataset
+from poolbench.engine import build_model, evaluate, fit
+from poolbench.engine.fit import TrainingDiverged, loss_of, to_pixels
+
+
+def dataset(count: int = 60, classes: int = 3) -> Dataset:
+    """Images whose class is the brightness of one corner."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> Split:
+        labels = torch.arange(n) % classes
+        pixels = torch.randint(0, 60, (n, 1, 12, 12), generator=generator)
+        pixels[:, :, 4:8, 4:8] += (labels * 80).view(-1, 1, 1, 1)
+        return Split(pixels.clamp(max=255).to(torch.uint8), labels)
+
+    names = tuple(str(label) for label in range(classes))
+    return images_dataset("corners", names, split(count), split(30), "made here")
+
+
+CELL = Cell(
+    "b", "corners", "simple_conv", "max", "flatten", "plain", 0,
+    TrainConfig(epochs=3, batch_size=16, learning_rate=3e-3), model={"width": 4, "hidden": 8},
+)  # fmt: skip
+
+
+def trained(cell: Cell, data: Dataset) -> tuple[nn.Module, list[dict[str, float]]]:
+    model, rows = build_model(cell, data, "cpu"), []
+    fit(model, data, cell.train, cell.seed, on_epoch=rows.append)
+    return model, rows
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    states = first.state_dict(), second.state_dict()
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_equal_seeds_give_equal_weights_whatever_the_global_stream_did() -> None:
+    data = dataset()
+    first, rows = trained(CELL, data)
+    torch.rand(1000)
+    second, again = trained(CELL, data)
+    assert same(first, second)
+    assert rows == again
+    assert not same(first, trained(replace(CELL, seed=1), data)[0])
+
+
+def test_training_leaves_the_global_stream_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trained(CELL, dataset())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_networks_learn_and_rows_say_so() -> None:
+    data = dataset(300)
+    cell = replace(CELL, train=replace(CELL.train, epochs=8, learning_rate=1e-2))
+    model, rows = trained(cell, data)
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["val_accuracy"] > 0.9
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert not model.training
+    loss, accuracy = evaluate(model, data.test)
+    assert (loss, accuracy) == (rows[-1]["val_loss"], rows[-1]["val_accuracy"])
+
+
+def test_an_epoch_is_that_of_a_plain_loop() -> None:
+    data = dataset()
+    assert isinstance(data.train, Split)
+    cell = replace(CELL, train=replace(CELL.train, epochs=2, shuffle=False))
+    model, rows = trained(cell, data)
+    plain = build_model(cell, data, "cpu")
+    optimizer = torch.optim.Adam(plain.parameters(), lr=3e-3)
+    for epoch in range(2):
+        total = right = 0.0
+        for start in range(0, 60, 16):
+            x = data.train.images[start : start + 16].float() / 255
+            y = data.train.labels[start : start + 16]
+            logits = plain(x)
+            loss = nn.CrossEntropyLoss()(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(y)
+            right += float((logits.argmax(1) == y).sum())
+        assert rows[epoch]["train_loss"] == pytest.approx(total / 60, rel=1e-4)
+        assert rows[epoch]["train_accuracy"] == pytest.approx(right / 60)
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_weight_decay_spares_one_dimensional_parameters() -> None:
+    data = dataset()
+    cell = replace(CELL, train=replace(CELL.train, epochs=1, weight_decay=0.5))
+    decayed, plain = (
+        trained(cell, data)[0],
+        trained(replace(cell, train=replace(cell.train, weight_decay=0.0)), data)[0],
+    )
+    norms = [sum(float(p.detach().norm()) for p in m.parameters() if p.dim() > 1) for m in (decayed, plain)]
+    assert norms[0] < norms[1]
+
+
+def test_rotated_training_differs_and_repeats() -> None:
+    data = dataset()
+    cell = replace(CELL, train=replace(CELL.train, augment="rotation"))
+    assert same(trained(cell, data)[0], trained(cell, data)[0])
+    assert not same(trained(cell, data)[0], trained(CELL, data)[0])
+
+
+def test_divergence_is_an_error_that_says_when() -> None:
+    data = dataset()
+    model = build_model(CELL, data, "cpu")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="in epoch 1"):
+        fit(model, data, CELL.train, 0)
+
+
+def test_losses_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    expected = (0.6931472 + 0.1269280) / 2
+    assert float(loss_of(logits, torch.tensor([0, 0]))) == pytest.approx(expected, abs=1e-6)
+    # One logit z is two logits (0, z).
+    one = torch.tensor([[0.0], [-2.0]])
+    assert float(loss_of(one, torch.tensor([0, 0]))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_networks_take_pixels_and_normalise_them() -> None:
+    data = dataset()
+    model = build_model(CELL, data, "cpu")
+    normalise = model.get_submodule("normalize")
+    assert isinstance(data.train, Split)
+    out: Tensor = normalise(to_pixels(data.train.images))
+    assert float(out.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(out.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    unit = build_model(replace(CELL, data={"normalize": "unit"}), data, "cpu").get_submodule("normalize")
+    assert torch.equal(unit(to_pixels(data.train.images)), to_pixels(data.train.images))
+
+
+def test_the_disc_blackens_the_corners() -> None:
+    pixels = to_pixels(torch.full((1, 1, 12, 12), 255, dtype=torch.uint8), masked=True)
+    assert pixels[0, 0, 0, 0] == 0
+    assert pixels[0, 0, 6, 6] == 1
+
+
+def test_evaluation_uses_the_transform() -> None:
+    data = dataset()
+    model, _ = trained(CELL, data)
+    seen: list[Tensor] = []
+
+    def black(pixels: Tensor) -> Tensor:
+        seen.append(pixels)
+        return torch.zeros_like(pixels)
+
+    _, accuracy = evaluate(model, data.test, transform=black)
+    assert sum(len(part) for part in seen) == 30
+    assert accuracy == pytest.approx(1 / 3)

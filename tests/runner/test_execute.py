@@ -1,0 +1,215 @@
+"""Executing cells: once each, failures apart, and a real process killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from poolbench.core import Cell, DataLocation, UsageError
+from poolbench.runner.environment import resolve_device
+from poolbench.runner.execute import Settings, execute
+from poolbench.runner.ledger import Ledger, StorageError
+
+Run = Callable[..., Any]
+
+
+def test_cells_run_once(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    log = run_cells(cells, ledger)
+    assert log.started == [cell.id for cell in cells]
+    assert log.epochs == 8
+    assert [result.status for result in log.results] == ["finished"] * 4
+    again = run_cells(cells, ledger)
+    assert again.started == []
+    assert [result.metrics["accuracy"] for result in again.results] == [1.0, 0.99, 1.0, 0.99]
+
+
+def test_a_result_carries_what_it_depends_on(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    result = run_cells(cells[:1], ledger, "the invocation").results[0]
+    assert set(result.metrics) == {"accuracy", "odd", "train_loss"}
+    assert result.facts["invocation"] == "the invocation"
+    assert result.facts["environment"]["torch"] == torch.__version__.partition("+")[0]
+    assert result.facts["environment"]["device"] == "cpu"
+    assert result.facts["data"]["name"] == "tiny"
+    assert result.facts["chance"] == 0.5
+    assert result.facts["learned"] is True
+    assert result.facts["parameters"] == sum(p.numel() for p in weights(ledger, cells[0]).values() if p.dim() > 0) - 2
+    assert ledger.record(cells[0].id).table("layers")["V"].tolist() == [0.5, 0.25]
+
+
+def weights(ledger: Ledger, cell: Cell) -> dict[str, torch.Tensor]:
+    content = (ledger.record(cell.id).folder / "weights.pt").read_bytes()
+    state: dict[str, torch.Tensor] = torch.load(BytesIO(content), weights_only=True)
+    return state
+
+
+def test_paired_cells_see_the_same_data_and_start(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    run_cells(cells, ledger)
+    by_seed: dict[int, set[float]] = {}
+    for cell in cells:
+        by_seed.setdefault(cell.seed, set()).add(ledger.result(cell).facts["data"]["digest"])
+    assert len(set.union(*by_seed.values())) == 1  # type: ignore[arg-type]
+
+
+def test_one_failed_cell_does_not_stop_the_others(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    broken = replace(cells[0], variant="broken")
+    log = run_cells([broken, cells[1]], ledger)
+    assert [result.status for result in log.results] == ["failed", "finished"]
+    assert log.results[0].reason == "RuntimeError: broken on purpose"
+    assert "in measure_tiny" in log.results[0].traceback
+    assert log.results[0].metrics == {}
+    assert not (ledger.record(broken.id).folder / "result.json").exists()
+
+
+def test_missing_data_skips_with_its_reason(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    log = run_cells([replace(cells[0], variant="absent"), cells[1]], ledger)
+    assert [result.status for result in log.results] == ["skipped", "finished"]
+    assert log.results[0].reason == "tiny is not in data; --download fetches it"
+
+
+def test_a_cell_in_other_hands_is_left_alone(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    record = ledger.record(cells[0].id)
+    record.folder.mkdir(parents=True)
+    script = "import sys, filelock as f; lock = f.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(record.folder / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        assert run_cells(cells[:2], ledger).started == [cells[1].id]
+    finally:
+        holder.communicate("\n")
+    assert run_cells(cells[:2], ledger).started == [cells[0].id]
+
+
+def test_damaged_data_stops_with_one_line(
+    ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, run_cells: Run
+) -> None:
+    from poolbench import registry
+
+    def damaged(*_: object) -> None:
+        raise UsageError("the file x is damaged")
+
+    entry = registry.benchmarks._entries["tiny"]
+    broken = replace(entry.target(), load=damaged)
+    monkeypatch.setitem(registry.benchmarks._entries, "tiny", replace(entry, target=lambda: broken))
+    with pytest.raises(UsageError, match="the file x is damaged"):
+        run_cells(cells, ledger)
+    assert ledger.result(cells[0]).status == "failed"
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_rest(
+    ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, run_cells: Run
+) -> None:
+    run_cells(cells[:1], ledger)
+    real, calls = os.fsync, iter(range(100))
+
+    def full_after_a_while(descriptor: int) -> None:
+        if next(calls) >= 4:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_a_while)
+        with pytest.raises(StorageError, match="No space left"):
+            run_cells(cells, ledger)
+    assert [ledger.result(cell).status for cell in cells] == ["finished", "pending", "pending", "pending"]
+    run_cells(cells, ledger)
+    assert [ledger.result(cell).status for cell in cells] == ["finished"] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gpu", "unknown device 'gpu'"), ("cpu:1", "unknown device"), ("cuda:99", "torch sees .* CUDA devices")],
+)
+def test_devices_that_are_not_there(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve_device(name)
+    assert resolve_device("cpu") == "cpu"
+
+
+def started(out: Path) -> list[Path]:
+    return list(out.glob("cells/*/events.jsonl"))
+
+
+@pytest.mark.parametrize("epochs_before_the_kill", [0, 1])
+def test_a_killed_process_loses_only_the_cell_in_work(
+    tmp_path: Path, poolbench: Run, epochs_before_the_kill: int
+) -> None:
+    """kill -9 while the second cell trains; the same command goes on and ends as if nothing had been."""
+    selection = ["shift_robustness", "--preset", "smoke", "--pool", "max", "--epochs", "4", "--device", "cpu"]
+    command = ["run", *selection, "--no-mlflow"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolbench.cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    out = tmp_path / "poolbench-out"
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline:
+            running = [path for path in started(out) if not (path.parent / "result.json").exists()]
+            if len(started(out)) >= 2 and any(
+                path.read_text().count('"epoch"') >= epochs_before_the_kill for path in running
+            ):
+                break
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
+    assert kept, "the first cell was finished before the kill"
+    assert len(kept) < 4, "the kill came too late to test anything"
+
+    assert poolbench(*command).returncode == 0
+    finished = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
+    assert len(finished) == 4
+    assert all(finished[cell] == stamp for cell, stamp in kept.items())
+
+    undisturbed = poolbench("run", *selection, "--no-mlflow", "--out", "undisturbed")
+    assert undisturbed.returncode == 0
+    for cell in finished:
+        pair = [json.loads((tmp_path / folder / "cells" / cell / "result.json").read_text())["metrics"]
+                for folder in ("poolbench-out", "undisturbed")]  # fmt: skip
+        assert pair[0] == pair[1]
+
+
+def test_an_interrupt_ends_cleanly_and_the_same_command_continues(tmp_path: Path, poolbench: Run) -> None:
+    command = ["run", "shift_robustness", "--preset", "smoke", "--pool", "max", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolbench.cli", *command, "--epochs", "30"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out = tmp_path / "poolbench-out"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any('"epoch"' in path.read_text() for path in started(out)):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert (out / "report" / "report.html").exists()
+    outcome = [json.loads(path.read_text())["outcome"] for path in out.glob("invocations/*.json")]
+    assert outcome == ["interrupted"]
+
+
+def test_settings_do_not_change_a_cell(ledger: Ledger, cells: list[Cell], tmp_path: Path, run_cells: Run) -> None:
+    other = Ledger(tmp_path / "other").create()
+    run_cells(cells[:1], ledger, "one")
+    execute(cells[:1], other, Settings(DataLocation("elsewhere", True), "cpu", "two"), run_cells([], ledger))
+    first, second = weights(ledger, cells[0]), weights(other, cells[0])
+    assert all(torch.equal(first[key], second[key]) for key in first)

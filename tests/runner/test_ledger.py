@@ -1,0 +1,141 @@
+"""The ledger: what survives torn lines, half-written files and full disks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from poolbench.core import Cell, Measurement
+from poolbench.runner.ledger import CellRecord, Ledger, StorageError, write_atomically
+
+
+def finish(record: CellRecord, accuracy: float = 0.5) -> None:
+    record.finish(
+        Measurement({"accuracy": accuracy, "bad": math.nan}, {"t": pd.DataFrame({"a": [1, 2]})}, {"m": np.arange(3)}),
+        {"learned": True},
+        b"weights",
+    )
+
+
+def test_a_cell_goes_from_pending_to_finished(ledger: Ledger, cells: list[Cell]) -> None:
+    cell, record = cells[0], ledger.record(cells[0].id)
+    assert ledger.result(cell).status == "pending"
+    record.begin(cell, {"invocation": "i"})
+    record.append("epoch", epoch=1, val_accuracy=0.4)
+    with record.lock:
+        assert ledger.result(cell).status == "running"
+    assert ledger.result(cell).status == "pending"
+    finish(record)
+    result = ledger.result(cell)
+    assert result.status == "finished"
+    assert result.metrics["accuracy"] == 0.5
+    assert math.isnan(result.metrics["bad"])
+    assert result.facts == {"invocation": "i", "learned": True}
+    assert [row["epoch"] for row in result.history] == [1]
+    assert result.started is not None
+    assert result.ended is not None
+    assert result.started <= result.history[0]["time"] <= result.ended
+    assert record.table("t")["a"].tolist() == [1, 2]
+    assert record.array("m").tolist() == [0, 1, 2]
+    assert ledger.results() == [result]
+
+
+def test_only_the_last_attempt_counts(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    record.append("epoch", epoch=1)
+    record.append("failed", reason="no luck", traceback="Traceback ...")
+    assert ledger.result(cells[0]).status == "failed"
+    assert ledger.result(cells[0]).reason == "no luck"
+    record.begin(cells[0], {})
+    assert ledger.result(cells[0]).status == "pending"
+    assert ledger.result(cells[0]).history == []
+    assert ledger.result(cells[0]).reason == ""
+
+
+@pytest.mark.parametrize("torn", [b'{"event": "epo', b'{"event": "epoch", "epoch": 2}'[:-1], b"\x00\xff"])
+def test_a_torn_last_line_is_dropped_and_does_not_swallow_the_next(
+    ledger: Ledger, cells: list[Cell], torn: bytes
+) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    record.append("epoch", epoch=1)
+    with open(record.folder / "events.jsonl", "ab") as file:
+        file.write(torn)
+    assert [row["epoch"] for row in ledger.result(cells[0]).history] == [1]
+    record.append("epoch", epoch=2)
+    assert [row["epoch"] for row in ledger.result(cells[0]).history] == [1, 2]
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_in_one_line(ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left on device; free space or choose another folder"):
+            finish(record)
+    assert ledger.result(cells[0]).status == "pending"
+    finish(record)
+    assert ledger.result(cells[0]).status == "finished"
+
+
+def test_a_result_cut_off_before_its_last_file_is_not_finished(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    (record.folder / "result.json").unlink()
+    assert ledger.result(cells[0]).status == "pending"
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StorageError, match="cannot write to"):
+        Ledger(tmp_path / "out").create()
+
+
+def test_invocations_know_whether_they_run(ledger: Ledger) -> None:
+    invocation = ledger.open_invocation("poolbench run all", "quick")
+    assert invocation.is_running()
+    assert [i.id for i in ledger.invocations()] == [invocation.id]
+    invocation.close("finished")
+    assert not invocation.is_running()
+    assert ledger.invocations()[0].content["outcome"] == "finished"
+    # One whose process died: nobody holds the lock, nothing was written down.
+    content = json.loads(invocation.path.read_text())
+    invocation.path.write_text(json.dumps({**content, "ended": None}))
+    assert not invocation.is_running()
+    with FileLock(invocation.path.with_suffix(".lock")):
+        pass
+
+
+def test_numbers_survive_the_disk_exactly(ledger: Ledger, cells: list[Cell], run_cells: Callable[..., object]) -> None:
+    run_cells(cells[:1], ledger)
+    first = ledger.result(cells[0])
+    again = Ledger(ledger.folder).result(cells[0])
+    assert first.metrics["train_loss"] == again.metrics["train_loss"] == first.history[-1]["train_loss"]

@@ -1,0 +1,146 @@
+"""Cells, their ids, and what a selection becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from poolbench.core import Cell, Grid, TrainConfig, UsageError, derive_seed
+from poolbench.registry import benchmarks, pools
+from poolbench.runner.plan import PRESETS, Selection, parse_seeds, plan
+
+
+def cell(**changes: object) -> Cell:
+    made = Cell("b", "d", "a", "max", "avg", "plain", 0, TrainConfig(epochs=1), model={"width": 8, "depth": 2})
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_the_id_is_that_of_the_canonical_configuration() -> None:
+    other = cell(model={"depth": 2, "width": 8})
+    assert cell().id == other.id
+    assert cell() == other
+    assert hash(cell()) == hash(other)
+    assert Cell.from_config(json.loads(json.dumps(cell().config()))).id == cell().id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"pool": "avg"},
+        {"version": 2},
+        {"split": "validation"},
+        {"train": TrainConfig(epochs=2)},
+        {"model": {"width": 9, "depth": 2}},
+        {"data": {"canvas": 64}},
+    ],
+)
+def test_everything_that_decides_a_result_is_in_the_id(changes: dict[str, object]) -> None:
+    assert cell(**changes).id != cell().id
+
+
+def test_a_group_is_a_cell_without_its_seed() -> None:
+    assert cell(seed=3).group == cell().group
+    assert cell(pool="avg").group != cell().group
+
+
+def test_the_id_is_the_start_of_the_sha256_of_sorted_compact_json() -> None:
+    canonical = (
+        '{"architecture":"a","benchmark":"b","data":{},"dataset":"d","head":"avg","measure":{},'
+        '"model":{"depth":2,"width":8},"pool":"max","seed":0,"split":"test","train":{"augment":"none",'
+        '"batch_size":64,"epochs":1,"learning_rate":0.001,"shuffle":true,"weight_decay":0.0},'
+        '"variant":"plain","version":1}'
+    )
+    assert cell().id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def test_seeds_of_streams_differ_by_seed_and_purpose() -> None:
+    seeds = {derive_seed(seed, purpose) for seed in range(50) for purpose in ("weights", "order", "augmentation")}
+    assert len(seeds) == 150
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed(3, "weights") == derive_seed(3, "weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", (3,)), ("0-4", (0, 1, 2, 3, 4)), ("0,2,5-7", (0, 2, 5, 6, 7)), ("1,1", (1,))]
+)
+def test_seeds_are_parsed(text: str, expected: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "4-1", "1-", "-3", "1.5", "0-99999999"])
+def test_bad_seeds_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="seeds"):
+        parse_seeds(text)
+
+
+def test_a_bad_training_is_refused() -> None:
+    with pytest.raises(UsageError, match="epochs"):
+        TrainConfig(epochs=0)
+    with pytest.raises(UsageError, match="learning_rate"):
+        TrainConfig(epochs=1, learning_rate=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", benchmarks.names())
+def test_presets_give_unique_cells_with_paired_seeds(name: str, preset: str) -> None:
+    cells = plan(Selection((name,), preset))
+    assert len({c.id for c in cells}) == len(cells)
+    by_group: dict[str, set[int]] = {}
+    for c in cells:
+        by_group.setdefault(c.group, set()).add(c.seed)
+    assert len(set(map(frozenset, by_group.values()))) == 1
+
+
+def test_every_benchmark_measures_accuracy_and_claims_known_metrics() -> None:
+    for name in benchmarks.names():
+        benchmark = benchmarks.get(name)()
+        assert benchmark.name == name
+        assert benchmark.metric("accuracy").higher_is_better
+        assert set(benchmark.presets) == set(benchmark.seeds) == set(PRESETS)
+        for claim in benchmark.claims:
+            assert benchmark.metric(claim.metric).higher_is_better is not None
+
+
+def test_selectors_replace_axes_but_not_absent_ones() -> None:
+    cells = plan(Selection(("shift_robustness",), pools=("decimate",), seeds=(7,)))
+    assert {c.pool for c in cells} == {"none", "decimate"}
+    assert {c.seed for c in cells} == {7}
+    assert len(cells) == 3
+
+
+def test_all_takes_every_entry() -> None:
+    cells = plan(Selection(("shift_robustness",), pools=("all",), seeds=(0,)))
+    assert {c.pool for c in cells} == {"none", *pools.names()}
+
+
+def test_architectures_filter() -> None:
+    cells = plan(Selection(("all",), architectures=("vgg_like",)))
+    assert {(c.benchmark, c.architecture) for c in cells} == {("rotation_variance", "vgg_like")}
+    with pytest.raises(UsageError, match="no cell is left"):
+        plan(Selection(("global_pooling",), architectures=("vgg_like",)))
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(("global_poolin",)), "did you mean 'global_pooling'"),
+        (Selection(preset="quik"), "unknown preset 'quik'; did you mean 'quick'"),
+        (Selection(pools=("maxx",)), "did you mean 'max'"),
+        (Selection(heads=("gemm",)), "did you mean 'gem'"),
+        (Selection(datasets=("mnst",)), "did you mean 'mnist'"),
+        (Selection(architectures=("resnet81",)), "did you mean 'resnet18'"),
+    ],
+)
+def test_unknown_names_are_answered(selection: Selection, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(selection)
+
+
+def test_a_grid_keeps_axes_given_as_none() -> None:
+    grid = Grid(("d",), ("a",), ("none",), ("avg", "max"), TrainConfig(epochs=1))
+    assert grid.select(pools=("max",), heads=None).pools == ("none",)
+    assert grid.select(heads=("gem",)).heads == ("gem",)

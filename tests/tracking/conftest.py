@@ -1,0 +1,132 @@
+"""A made-up benchmark whose results are written into a ledger without training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poolbench import registry
+from poolbench.core import Benchmark, Cell, Claim, Figure, Grid, Measurement, Metric, Result, TrainConfig
+from poolbench.runner.ledger import Ledger
+
+LAYERS = ("net.conv1", "net.relu1", "net.conv2")
+
+
+def _unused(*arguments: Any) -> Any:
+    raise AssertionError("results come from the ledger, nothing is loaded or measured")
+
+
+def make_study() -> Benchmark:
+    """Which pool?"""
+    grid = Grid(("drawn",), ("net",), ("max", "avg", "blur"), ("avg",), TrainConfig(epochs=3), model={"width": 8})
+    return Benchmark(
+        name="study",
+        title="A study",
+        question="Which pool?",
+        protocol="None of this was trained.",
+        metrics=(
+            Metric("accuracy", "accuracy", True, 0.01),
+            Metric("loss", "loss", False, 0.01),
+            Metric("spread", "spread", False, 0.1, unit="logit"),
+            Metric("units", "units"),
+            Metric("hidden", "not in the tables", True, headline=False),
+        ),
+        presets={"smoke": (), "quick": (grid,), "paper": ()},
+        seeds={"smoke": 1, "quick": 3, "paper": 5},
+        load=_unused,
+        measure=_unused,
+        claims=(
+            Claim(
+                "max_beats_avg",
+                "Max is more accurate than <b>avg</b>.",
+                "Somebody 2000 | a journal",
+                "accuracy",
+                better={"pool": "max"},
+                worse={"pool": "avg"},
+            ),
+        ),
+        figures=(
+            Figure("curves", "curves", "Accuracy", ("train_accuracy", "val_accuracy"), label="accuracy"),
+            Figure("loss", "curves", "Loss", ("val_loss",), label="loss"),
+            Figure("map", "map", "Map", ("map",), panels=("pool",), label="P"),
+            Figure("layers", "layers", "Layers", ("layers", "V"), panels=("pool",), colour="variant", label="V"),
+            Figure("intervals", "intervals", "Intervals", ("accuracy", "loss"), panels=("variant",)),
+        ),
+    )
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
+    """The registered benchmark "study"."""
+    monkeypatch.setitem(registry.benchmarks._entries, "study", registry.Entry("study", make_study))
+    return make_study()
+
+
+def study_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
+    settings: dict[str, Any] = {
+        "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
+        "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
+    }  # fmt: skip
+    return Cell(**{**settings, **changes})
+
+
+@pytest.fixture
+def cell_of() -> Callable[..., Cell]:
+    """Make a cell of the study: ``cell_of(pool, seed, **fields)``."""
+    return study_cell
+
+
+@pytest.fixture
+def store(ledger: Ledger) -> Callable[..., Result]:
+    """Write a finished cell: ``store(pool, seed, accuracy, learned=..., facts=..., **fields)``; returns its result.
+
+    Epoch e of 3 has the validation accuracy ``accuracy * e / 3``; the map is constant, V of layer k is
+    ``0.1 k + accuracy`` for means and 9 for maxima.
+    """
+
+    def write(
+        pool: str,
+        seed: int,
+        accuracy: float,
+        learned: bool = True,
+        metrics: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Result:
+        cell = study_cell(pool, seed, **fields)
+        record = ledger.record(cell.id)
+        record.begin(cell, {"environment": {"python": "3.11", "device": "cpu"}, **(facts or {})})
+        for epoch in (1, 2, 3):
+            record.append(
+                "epoch", epoch=epoch, train_accuracy=accuracy, train_loss=1.0, val_accuracy=accuracy * epoch / 3,
+                val_loss=1 - accuracy,
+            )  # fmt: skip
+        rows = [
+            {"depth": k, "layer": layer, "aggregation": kind, "V": 0.1 * k + accuracy if kind == "mean" else 9.0}
+            for k, layer in enumerate(LAYERS)
+            for kind in ("mean", "max")
+        ]
+        measured = Measurement(
+            {"accuracy": accuracy, "loss": 1 - accuracy, **(metrics or {})},
+            {"layers": pd.DataFrame(rows)},
+            {"map": np.full((6, 8), accuracy, np.float32)},
+        )
+        data = {"name": "drawn", "digest": "0123456789abcdef", "source": "made here"}
+        record.finish(measured, {"data": data, "learned": learned, **(facts or {})}, b"")
+        return ledger.result(cell)
+
+    return write
+
+
+@pytest.fixture
+def store_all(store: Callable[..., Result]) -> Callable[[Mapping[str, Sequence[float]]], list[Result]]:
+    """Write finished cells from {pool: accuracies of seeds 0, 1, ...}."""
+
+    def write(accuracies: Mapping[str, Sequence[float]]) -> list[Result]:
+        return [store(pool, seed, value) for pool, values in accuracies.items() for seed, value in enumerate(values)]
+
+    return write

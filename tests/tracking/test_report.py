@@ -1,0 +1,285 @@
+"""The report: its numbers, its marks, what it says of cells without a result, and that it opens anywhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from poolbench.core import Benchmark, Cell, Metric, Result, TrainConfig
+from poolbench.runner.ledger import Ledger, StorageError
+from poolbench_tracking.report import best_group, comparison_tables, decimals, markdown_text, write_report
+from poolbench_tracking.results import groups_of, protocol_of, read_results
+
+Store = Callable[..., Result]
+StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]
+NOTHING_BOLD = "Nothing is bold"
+
+
+def reports(ledger: Ledger, links: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Write the report; return (HTML, Markdown)."""
+    path = write_report(ledger, ledger.folder / "report", links)
+    return path.read_text(), path.with_suffix(".md").read_text()
+
+
+def rows(markdown: str, pool: str) -> list[list[str]]:
+    """Return the cells of the table rows that begin with a pool."""
+    found = [line for line in markdown.splitlines() if line.startswith(f"| {pool} |")]
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in found]
+
+
+def best(study: Benchmark, results: Sequence[Result], metric: str = "accuracy") -> str | None:
+    groups = groups_of(results)
+    name = best_group(groups, study.metric(metric))
+    return next((str(group.fields["pool"]) for group in groups if group.id == name), None)
+
+
+def test_an_empty_ledger_says_so(ledger: Ledger) -> None:
+    page, markdown = reports(ledger)
+    assert "There are no results yet" in page
+    assert "There are no results yet" in markdown
+    assert (ledger.folder / "report" / "summary.csv").exists()
+
+
+def test_means_and_half_widths(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
+    store_all({"max": [0.8, 0.9, 1.0], "avg": [0.5, 0.5, 0.5]})
+    page, markdown = reports(ledger)
+    # t(0.975, 2) = 4.30265, s = 0.1: 4.30265 * 0.1 / sqrt 3 = 0.2484.
+    assert rows(markdown, "max") == [["max", "3", "**0.900 ± 0.248**", "**0.100 ± 0.248**"]]
+    assert "0.900 ± 0.248" in page
+    assert "| pool | seeds | accuracy ↑ | loss ↓ |" in markdown
+    assert "dataset drawn, architecture net, head avg" in markdown
+    # The claim: differences 0.3, 0.4, 0.5.
+    assert "+0.400 [+0.152, +0.648], n = 3" in page
+    assert "**holds**" in markdown
+
+
+def test_a_single_seed_has_no_interval(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    store("max", 0, 0.81234)
+    page, markdown = reports(ledger)
+    assert rows(markdown, "max") == [["max", "n = 1, no interval", "0.812", "0.188"]]
+    assert "n = 1, no interval" in page
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_bold_needs_a_win_over_every_other_group(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
+    store_all({"max": [0.90, 0.92, 0.94], "avg": [0.80, 0.821, 0.84], "blur": [0.70, 0.721, 0.74]})
+    page, markdown = reports(ledger)
+    assert rows(markdown, "max")[0][2].startswith("**0.920")
+    assert rows(markdown, "max")[0][3].startswith("**0.080")
+    assert not any("**" in cell for pool in ("avg", "blur") for cell in rows(markdown, pool)[0])
+    assert page.count('class="number best"') == 2
+    assert NOTHING_BOLD not in page
+
+
+def test_no_bold_inside_the_noise(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
+    store_all({"max": [0.90, 0.92, 0.94], "avg": [0.91, 0.90, 0.93], "blur": [0.2, 0.2, 0.2]})
+    page, markdown = reports(ledger)
+    assert 'class="number best"' not in page
+    assert NOTHING_BOLD in page
+    assert NOTHING_BOLD in markdown
+
+
+def test_bold_pays_for_the_number_of_comparisons(study: Benchmark, store_all: StoreAll) -> None:
+    # Differences 0.1 +- 0.0357: t = sqrt 3 / 0.357 = 4.85, p = 0.04 against one group, 0.08 against two.
+    base, ahead = [0.5, 0.5, 0.5], [0.5 + 0.1 * (1 + step) for step in (-0.357, 0, 0.357)]
+    results = store_all({"max": ahead, "avg": base})
+    assert best(study, results) == "max"
+    assert best(study, [*results, *store_all({"blur": base})]) is None
+
+
+def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    results = [store("avg", seed, 0.6 + 0.01 * seed) for seed in range(3)]
+    results += [store("blur", seed, 0.5 + 0.011 * seed) for seed in range(3)]
+    results += [store("max", seed, 0.9 + 0.01 * seed, learned=seed != 1) for seed in range(3)]
+    assert best(study, results) == "avg"
+    page, markdown = reports(ledger)
+    assert rows(markdown, "max")[0][1] == "3, not learned (1 of 3)"
+    assert "not&nbsp;learned (1&nbsp;of&nbsp;3)" in page
+    assert "**" not in rows(markdown, "max")[0][2]
+    assert rows(markdown, "avg")[0][2].startswith("**")
+
+
+def test_lower_is_better_where_the_metric_says_so(study: Benchmark, store: Store) -> None:
+    results = [
+        store(pool, seed, 0.5, metrics={"spread": value + 0.1 * seed})
+        for pool, value in (("max", 3.0), ("avg", 1.0))
+        for seed in range(3)
+    ]
+    assert best(study, results, "spread") == "avg"
+    # Neither direction is good, and equal accuracies are no win.
+    assert best(study, results, "units") is None
+    assert best(study, results) is None
+
+
+def test_a_winner_needs_pairs(study: Benchmark, store: Store, store_all: StoreAll) -> None:
+    assert best(study, store_all({"max": [0.9], "avg": [0.1]})) is None
+    alone = store_all({"max": [0.9, 0.91]})
+    assert best(study, alone) is None
+    assert best(study, [*alone, store("avg", 7, 0.1), store("avg", 8, 0.1)]) is None
+
+
+def test_tables_do_not_mix_what_does_not_compare(study: Benchmark, store: Store) -> None:
+    results = [
+        store(pool, 0, 0.5, dataset=dataset, variant=variant)
+        for dataset, variant in (("a", "plain"), ("a", "rotated"), ("b", "plain"))
+        for pool in ("max", "avg")
+    ]
+    tables = comparison_tables(study, results)
+    assert [table.caption for table in tables] == [
+        f"dataset {dataset}, architecture net, variant {variant}, head avg"
+        for dataset, variant in (("a", "plain"), ("a", "rotated"), ("b", "plain"))
+    ]
+    assert all(table.fields == ["pool"] and len(table.rows) == 2 for table in tables)
+
+
+def test_integers_stay_integers(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    store("max", 0, 0.5)
+    store("max", 0, 0.5, model={"width": 16})
+    store("max", 0, 0.5, model={})
+    table = comparison_tables(study, ledger.results())[0]
+    assert table.fields == ["width"]
+    assert sorted(row.fields[0] for row in table.rows) == ["-", "16", "8"]
+    reports(ledger)
+    summary = pd.read_csv(ledger.folder / "report" / "summary.csv", dtype=str)
+    assert set(summary["width"].dropna()) == {"8", "16"}
+
+
+def test_protocols_are_told_apart(study: Benchmark, store: Store, cell_of: Callable[..., Cell], ledger: Ledger) -> None:
+    assert protocol_of(cell_of(), study) == "quick"
+    assert protocol_of(cell_of(dataset="another", pool="new"), study) == "quick"
+    assert protocol_of(cell_of(train=TrainConfig(epochs=1)), study) == "other settings"
+    assert protocol_of(cell_of(version=2), study) == "version 2"
+    assert protocol_of(cell_of(split="validation"), study) == "judged on validation images"
+    store("max", 0, 0.9)
+    store("max", 0, 0.1, train=TrainConfig(epochs=1))
+    _, markdown = reports(ledger)
+    assert "## A study (quick)" in markdown
+    assert "## A study (other settings)" in markdown
+    assert [row[2] for row in rows(markdown, "max")] == ["0.900", "0.100"]
+
+
+def test_failed_skipped_and_unfinished_cells(study: Benchmark, ledger: Ledger, cell_of: Callable[..., Cell]) -> None:
+    cells = [cell_of("max", seed) for seed in range(3)]
+    for cell in cells:
+        ledger.record(cell.id).begin(cell, {})
+    ledger.record(cells[0].id).append("failed", reason="ValueError: no", traceback="Traceback: line 1 < line 2")
+    ledger.record(cells[1].id).append("skipped", reason="no data; --download fetches it")
+    ledger.record(cells[2].id).append("epoch", epoch=1)
+    page, markdown = reports(ledger)
+    for text in (page, markdown):
+        assert "ValueError: no" in text
+        assert "no data; --download fetches it" in text
+        assert "No cell of this benchmark is finished" in text
+    for label in ("failed", "skipped", "interrupted"):
+        assert f"<b>1</b> {label}" in page
+    assert "<pre>Traceback: line 1 &lt; line 2</pre>" in page
+    assert "interrupted, 1 of 3 epochs done" in page
+
+
+def test_text_of_others_is_escaped(
+    study: Benchmark, store: Store, ledger: Ledger, cell_of: Callable[..., Cell]
+) -> None:
+    script = "<script>alert(1)</script>"
+    cell = cell_of("avg", 5)
+    ledger.record(cell.id).begin(cell, {})
+    ledger.record(cell.id).append("failed", reason=script, traceback=script)
+    results = [store("max", seed, 0.5, facts={"environment": {"python": script}}) for seed in range(2)]
+    ledger.open_invocation(f"poolbench run {script} | cat", "quick").close("finished")
+    links = {results[0].cell.id: "javascript:alert(1)", results[1].cell.id: script}
+    page, markdown = reports(ledger, links)
+    assert "<script" not in page + markdown
+    assert "&lt;script&gt;" in page
+    assert 'href="javascript' not in page
+    assert "<code>javascript:alert(1)</code>" in page
+    assert "Max is more accurate than &lt;b&gt;avg&lt;/b&gt;." in page
+    assert "Somebody 2000 \\| a journal" in markdown
+
+
+def test_markdown_text_stays_in_its_cell() -> None:
+    assert markdown_text("a | b\n*c* `d` [e](f) <g> & 1_000") == r"a \| b \*c\* \`d\` \[e\](f) &lt;g&gt; &amp; 1_000"
+
+
+def test_runs_are_linked(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    result = store("max", 0, 0.75)
+    page, _ = reports(ledger, {result.cell.id: "http://host:5000/#/runs/1"})
+    assert f'<a href="http://host:5000/#/runs/1">{result.cell.label}</a>' in page
+    assert ">0.750</td>" in page
+
+
+def test_environments_and_data_are_counted(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    for seed in range(3):
+        store("max", seed, 0.5, facts={"environment": {"torch": "2.0" if seed else "1.0"}})
+    page, markdown = reports(ledger)
+    assert "Environment of 1 cell<" in page
+    assert "Environment of 2 cells" in page
+    assert "2 cells: torch 2.0" in markdown
+    assert "several digests" not in page
+    other = {"data": {"name": "drawn", "digest": "fedcba9876543210", "source": "elsewhere"}}
+    store("max", 3, 0.5, facts=other)
+    page, markdown = reports(ledger)
+    assert page.count("several digests") == 2
+    assert "several digests" in markdown
+
+
+def test_invocations_are_listed(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    store("max", 0, 0.5)
+    ledger.open_invocation("poolbench run study", "quick").close("finished")
+    page, markdown = reports(ledger)
+    assert "<code>poolbench run study</code>" in page
+    assert "poolbench run study (quick, finished)" in markdown
+
+
+def test_tables_as_csv(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    for seed, value in enumerate((0.8, 0.9, 1.0)):
+        store("max", seed, value, learned=seed > 0, metrics={"hidden": 7.0})
+    folder = write_report(ledger, ledger.folder / "report").parent
+    results = read_results(str(folder / "results.csv"))
+    assert len(results) == 9
+    assert sorted(results[results["metric"] == "accuracy"]["value"]) == [0.8, 0.9, 1.0]
+    summary = pd.read_csv(folder / "summary.csv").set_index("metric")
+    assert list(summary.index) == ["accuracy", "loss", "hidden"]
+    row = summary.loc["accuracy"]
+    assert (row["benchmark"], row["protocol"], row["pool"], row["n"]) == ("study", "quick", "max", 3)
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.9, 0.65158, 1.14841), abs=1e-4)
+    assert row["learned"] == pytest.approx(2 / 3)
+
+
+def test_a_benchmark_that_is_gone(study: Benchmark, store: Store, ledger: Ledger) -> None:
+    store("max", 0, 0.5, benchmark="retired")
+    page, markdown = reports(ledger)
+    assert "1 cell of 'retired' only in results.csv" in page
+    assert "retired" in markdown
+
+
+def test_the_page_needs_nothing_else(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
+    store_all({"max": [0.5, 0.6], "avg": [0.4, 0.5]})
+    page, _ = reports(ledger)
+    assert page.count("<figure>") == page.count("<svg ") == len(study.figures)
+    assert not re.search(r"<(script|link|iframe|img)\b|@import|\bsrc=", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_folder_that_cannot_be_written(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        write_report(ledger, tmp_path / "file" / "report")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "places"), [(0.01, 3), (0.02, 3), (0.1, 2), (0.5, 2), (1.0, 1), (1e6, 0), (0.0, 3)]
+)
+def test_decimals_follow_what_matters(tolerance: float, places: int) -> None:
+    assert decimals(Metric("m", "m", tolerance=tolerance)) == places
+
+
+def test_importing_the_report_draws_nothing() -> None:
+    code = "import sys, poolbench_tracking.report; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

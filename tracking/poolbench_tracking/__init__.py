@@ -1,0 +1,1 @@
+"""Projections of the ledger: tables, statistics, claims, report, regression gate, MLflow."""

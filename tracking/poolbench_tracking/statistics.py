@@ -1,0 +1,85 @@
+"""Intervals and paired comparisons over few seeds; pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval and the number of values; the bounds are NaN for a single value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Return the Student t interval of the mean of n values (Student 1908); exact for normal values."""
+    array = np.asarray(values, dtype=np.float64)
+    n, mean = len(array), float(array.mean())
+    if n < 2:
+        return Interval(mean, nan, nan, n)
+    reach = float(stats.t.ppf((1 + level) / 2, n - 1) * array.std(ddof=1) / sqrt(n))
+    return Interval(mean, mean - reach, mean + reach, n)
+
+
+def prediction_interval(values: Sequence[float], future: int, alpha: float) -> Interval:
+    """Return where the mean of ``future`` new values falls with probability 1 - alpha, given n >= 2 values.
+
+    mean +- t(1 - alpha/2, n - 1) * s * sqrt(1/n + 1/future), for normal values with a common deviation
+    (Hahn and Meeker 1991, section 4.8). Raises ValueError for fewer than 2 values.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    n = len(array)
+    if n < 2 or future < 1:
+        raise ValueError(f"a prediction needs 2 values or more and 1 new one, got {n} and {future}")
+    mean = float(array.mean())
+    reach = float(stats.t.ppf(1 - alpha / 2, n - 1) * array.std(ddof=1) * sqrt(1 / n + 1 / future))
+    return Interval(mean, mean - reach, mean + reach, n)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The mean of a - b over pairs with its 95 % interval, and the two-sided p of the paired t test."""
+
+    interval: Interval
+    p: float
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> PairedDifference:
+    """Compare values paired by seed; equal differences have p = 0 (1 where all are zero).
+
+    Raises ValueError where the lengths differ or there are fewer than 2 pairs.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or len(first) < 2:
+        raise ValueError(f"a paired comparison needs 2 pairs or more, got {len(first)} and {len(second)} values")
+    differences = first - second
+    interval = t_interval(differences.tolist(), level)
+    spread = float(differences.std(ddof=1))
+    if spread == 0:
+        return PairedDifference(interval, 1.0 if interval.mean == 0 else 0.0)
+    t = interval.mean / (spread / sqrt(len(differences)))
+    return PairedDifference(interval, float(2 * stats.t.sf(abs(t), len(differences) - 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number (Holm 1979), in the given order."""
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(order))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = running
+    return [float(p) for p in adjusted]
