@@ -47,6 +47,9 @@ class Suite(click.Group):
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise
+        except KeyboardInterrupt:
+            say("interrupted; what is finished stays, the same command continues")
+            ctx.exit(INTERRUPTED)
         except UsageError as error:
             say(f"poolbench: {error}")
         except click.UsageError as error:
@@ -332,6 +335,8 @@ def status_command(out: Path) -> None:
     for result in results:
         if result.status in ("failed", "skipped"):
             click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
+    if foreign := ledger.foreign():
+        say(f"{foreign} cells were written by another version of poolbench and are left out")
 
 
 @main.command("report")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from poolbench.core import DataLocation, Scalar
+from poolbench.core import DataLocation, MissingData, Scalar
 from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset
 from poolbench.registry import datasets
 
@@ -16,11 +16,20 @@ def load_dataset(name: str, location: DataLocation, device: str = "cpu", **optio
 
     Raises MissingData where it is neither on disk nor reachable, UsageError where its files are broken.
     """
-    return _load(name, location, device, tuple(sorted(options.items())))
+    found = _load(name, location, device, tuple(sorted(options.items())))
+    if isinstance(found, MissingData):
+        raise found
+    return found
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, location: DataLocation, device: str, options: tuple[tuple[str, Scalar], ...]) -> Dataset:
-    dataset = datasets.get(name)(location, device, **dict(options))
+def _load(
+    name: str, location: DataLocation, device: str, options: tuple[tuple[str, Scalar], ...]
+) -> Dataset | MissingData:
+    try:
+        dataset = datasets.get(name)(location, device, **dict(options))
+    except MissingData as missing:
+        # Kept as well: a hundred cells must not wait for the same dead network one after another.
+        return missing
     assert isinstance(dataset, Dataset)
     return dataset

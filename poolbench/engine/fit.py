@@ -105,5 +105,5 @@ def evaluate(
     """Return (mean loss, accuracy) over a split whose pixels pass through ``transform`` first."""
     batches = (transform(to_pixels(part, masked)) for part in split.images.split(EVALUATION_BATCH))
     logits = logits_of(model, batches)
-    accuracy = (predictions(logits) == split.labels).float().mean()
+    accuracy = (predictions(logits) == split.labels).double().mean()
     return float(loss_of(logits, split.labels)), float(accuracy)

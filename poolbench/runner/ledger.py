@@ -143,10 +143,8 @@ class CellRecord:
                 continue
         return events
 
-    def result(self, cell: Cell | None = None) -> Result:
-        """Return what is known; only the last attempt counts."""
-        if cell is None:
-            cell = Cell.from_config(json.loads((self.folder / "config.json").read_text()))
+    def result(self, cell: Cell) -> Result:
+        """Return what is known of the cell whose folder this is; only the last attempt counts."""
         events = self._events()
         start = max((i for i, event in enumerate(events) if event["event"] == "started"), default=None)
         if start is None:
@@ -190,7 +188,9 @@ class Ledger:
         with storage(self.folder):
             for name in ("cells", "invocations"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / ".writable", b"")
+            probe = self.folder / ".writable"
+            write_atomically(probe, b"")
+            probe.unlink()
         return self
 
     def record(self, cell_id: str) -> CellRecord:
@@ -202,8 +202,21 @@ class Ledger:
 
     def results(self) -> list[Result]:
         """Return what is known of every cell that was ever started, oldest first."""
-        found = [self.record(path.parent.name).result() for path in sorted(self.folder.glob("cells/*/config.json"))]
+        found = [self.result(cell) for cell in self._cells() if cell is not None]
         return sorted(found, key=lambda result: (result.started or 0.0, result.cell.id))
+
+    def foreign(self) -> int:
+        """Return the number of cells that another version of the suite wrote and this one cannot tell apart."""
+        return sum(cell is None for cell in self._cells())
+
+    def _cells(self) -> Iterator[Cell | None]:
+        for path in sorted(self.folder.glob("cells/*/config.json")):
+            try:
+                cell = Cell.from_config(json.loads(path.read_text()))
+            except (TypeError, KeyError, ValueError):
+                cell = None
+            # A field that was added since gives the same settings another id.
+            yield cell if cell is not None and cell.id == path.parent.name else None
 
     def invocations(self) -> list[Invocation]:
         """Return all invocations, oldest first."""

@@ -113,6 +113,19 @@ def test_a_result_cut_off_before_its_last_file_is_not_finished(ledger: Ledger, c
     assert ledger.result(cells[0]).status == "pending"
 
 
+def test_cells_of_another_version_are_counted_and_left_out(ledger: Ledger, cells: list[Cell]) -> None:
+    for cell in cells[:3]:
+        ledger.record(cell.id).begin(cell, {})
+    config = ledger.record(cells[0].id).folder / "config.json"
+    config.write_text(json.dumps({**cells[0].config(), "unheard_of": 1}))
+    config = ledger.record(cells[1].id).folder / "config.json"
+    older = cells[1].config()
+    del older["split"]
+    config.write_text(json.dumps({**older, "version": 7}))
+    assert [result.cell for result in ledger.results()] == [cells[2]]
+    assert ledger.foreign() == 2
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(StorageError, match="cannot write to"):

@@ -214,8 +214,9 @@ class MlflowSink:
             tags["poolbench.reason"] = result.reason[:1000]
         if parent:
             tags["mlflow.parentRunId"] = parent
-        options = " ".join(f"{key}={value}" for key, value in sorted(cell.model.items()))
-        name = f"{cell.architecture} {cell.pool}/{cell.head} {cell.variant} {options} seed {cell.seed} {cell.dataset}"
+        options = [f"{key}={value}" for key, value in sorted(cell.model.items())]
+        pooling = f"{cell.pool}/{cell.head}"
+        name = " ".join([cell.architecture, pooling, cell.variant, *options, cell.dataset, f"seed {cell.seed}"])
         run = self.client.create_run(experiment, _milliseconds(result.started), tags, name)
         run_id: str = run.info.run_id
         metrics = _metrics(result)
