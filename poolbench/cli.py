@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -32,6 +32,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "datasets": datasets,
 }
 Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 def say(line: str) -> None:
@@ -199,13 +200,13 @@ def run_command(
     report = out / "report" / "report.html"
     unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     if todo or unfinished or not report.exists():
-        sink = None if no_mlflow else _open_sink(out, tracking_uri)
+        tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
         if todo:
-            interrupted = _execute(todo, ledger, _settings(device, data_dir, download), sink, selection.preset)
+            interrupted = _execute(todo, ledger, _settings(device, data_dir, download), tracking, selection.preset)
         for invocation in unfinished:
             invocation.close("interrupted")
-        _sync(sink, [ledger])
-        _write_report(ledger, sink)
+        tracking.sync(ledger)
+        _write_report(ledger, tracking)
     results = [ledger.result(cell) for cell in cells]
     _summarise(results, out, selection, data_dir, report)
     sys.exit(INTERRUPTED if interrupted else _exit_code(results))
@@ -218,7 +219,7 @@ def _settings(device: str, data_dir: str, download: bool) -> Any:
     return Settings(DataLocation(data_dir, download), resolve_device(device))
 
 
-def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, sink: MlflowSink | None, preset: str) -> bool:
+def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, tracking: Tracking, preset: str) -> bool:
     """Execute cells under one invocation; return whether it was interrupted."""
     from dataclasses import replace
 
@@ -230,7 +231,7 @@ def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, sink: MlflowS
     # A polite kill ends like Ctrl-C: everything closed, nothing lost.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome = "failed"
-    progress = Progress(len(cells), _projector(sink, ledger, invocation))
+    progress = Progress(len(cells), partial(tracking.project, ledger, invocation))
     try:
         with progress:
             execute(cells, ledger, replace(settings, invocation=invocation.id), progress)
@@ -244,57 +245,47 @@ def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, sink: MlflowS
     return outcome == "interrupted"
 
 
-def _projector(sink: MlflowSink | None, ledger: Ledger, invocation: Invocation) -> Callable[[Result], None]:
-    """Return the function that shows one result to MLflow, and gives up after the first failure."""
-    alive = sink
+class Tracking:
+    """MLflow while it can be reached; after its first failure, said once, the ledger goes on alone."""
 
-    def project(result: Result) -> None:
-        nonlocal alive
-        if alive is None:
-            return
+    def __init__(self, out: Path, uri: str | None, wanted: bool = True) -> None:
+        self.sink: MlflowSink | None = None
+        if wanted:
+            from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
+
+            try:
+                self.sink = MlflowSink(out, uri)
+            except TrackingUnavailable as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.sink = None
+        say(f"going on without MLflow, 'poolbench sync' catches up later: {error}")
+
+    def attempt(self, action: Callable[[MlflowSink], T], otherwise: T) -> T:
+        """Return what the action gives, or ``otherwise`` where MLflow is not (or no longer) there."""
+        if self.sink is None:
+            return otherwise
         from poolbench_tracking.mlflow_sink import TrackingUnavailable
 
         try:
-            alive.project(ledger, result, invocation)
+            return action(self.sink)
         except TrackingUnavailable as error:
-            alive = None
-            say(f"MLflow is out of reach, the ledger goes on without it: {error}")
+            self._give_up(error)
+            return otherwise
 
-    return project
+    def project(self, ledger: Ledger, invocation: Invocation, result: Result) -> None:
+        self.attempt(lambda sink: sink.project(ledger, result, invocation), False)
 
-
-def _open_sink(out: Path, uri: str | None) -> MlflowSink | None:
-    from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
-
-    try:
-        return MlflowSink(out, uri)
-    except TrackingUnavailable as error:
-        say(f"going on without MLflow, 'poolbench sync' catches up later: {error}")
-        return None
+    def sync(self, ledger: Ledger) -> None:
+        self.attempt(lambda sink: sink.sync([ledger]), 0)
 
 
-def _sync(sink: MlflowSink | None, ledgers: Sequence[Ledger]) -> None:
-    if sink is None:
-        return
-    from poolbench_tracking.mlflow_sink import TrackingUnavailable
-
-    try:
-        sink.sync(ledgers)
-    except TrackingUnavailable as error:
-        say(f"MLflow is incomplete, 'poolbench sync' catches up later: {error}")
-
-
-def _write_report(ledger: Ledger, sink: MlflowSink | None) -> Path:
-    from poolbench_tracking.mlflow_sink import TrackingUnavailable
+def _write_report(ledger: Ledger, tracking: Tracking) -> Path:
     from poolbench_tracking.report import write_report
 
-    links: dict[str, str] = {}
-    if sink is not None:
-        try:
-            links = sink.links()
-        except TrackingUnavailable as error:
-            say(f"the report has no links to MLflow: {error}")
-    return write_report(ledger, ledger.folder / "report", links)
+    unlinked: dict[str, str] = {}
+    return write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), unlinked))
 
 
 def _exit_code(results: Sequence[Result]) -> int:
@@ -346,7 +337,7 @@ def status_command(out: Path) -> None:
 def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool) -> None:
     """Write the report of a work folder: HTML, Markdown and CSV."""
     ledger = _existing(out)
-    click.echo(str(_write_report(ledger, None if no_mlflow else _open_sink(out, tracking_uri))))
+    click.echo(str(_write_report(ledger, Tracking(out, tracking_uri, wanted=not no_mlflow))))
 
 
 @main.command("sync")
@@ -393,10 +384,10 @@ def tune_command(
     groups = groups_of(plan(selection))
     Ledger(out).create()
     settings = _settings(device, data_dir, download)
-    sink = None if no_mlflow else _open_sink(out, tracking_uri)
+    tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
     for number, cell in enumerate(groups, start=1):
         say(f"[{number}/{len(groups)}] {cell.label}")
-        run_trial, finish = _trial_runner(settings, sink, selection.preset)
+        run_trial, finish = _trial_runner(settings, tracking, selection.preset)
         try:
             winner = tune(cell, trials, out, run_trial)
         except KeyboardInterrupt:
@@ -409,7 +400,7 @@ def tune_command(
 
 
 def _trial_runner(
-    settings: Any, sink: MlflowSink | None, preset: str
+    settings: Any, tracking: Tracking, preset: str
 ) -> tuple[Callable[[Cell, Ledger], Result], Callable[[str], None]]:
     """Return (execute one trial into a study's ledger, close the study's invocation)."""
     from dataclasses import replace
@@ -417,17 +408,16 @@ def _trial_runner(
     from poolbench.progress import Silent
     from poolbench.runner.execute import execute
 
-    opened: list[tuple[Ledger, Invocation, Callable[[Result], None]]] = []
+    opened: list[tuple[Ledger, Invocation]] = []
 
     def run_trial(cell: Cell, ledger: Ledger) -> Result:
         if not opened:
-            invocation = ledger.open_invocation(shlex.join(["poolbench", *sys.argv[1:]]), preset)
-            opened.append((ledger, invocation, _projector(sink, ledger, invocation)))
-        _, invocation, project = opened[0]
+            opened.append((ledger, ledger.open_invocation(shlex.join(["poolbench", *sys.argv[1:]]), preset)))
+        _, invocation = opened[0]
         began = time.monotonic()
         execute([cell], ledger, replace(settings, invocation=invocation.id), Silent())
         result = ledger.result(cell)
-        project(result)
+        tracking.project(ledger, invocation, result)
         train = cell.train
         say(
             f"  lr={train.learning_rate:.3g} wd={train.weight_decay:.3g} batch={train.batch_size}: "
@@ -436,9 +426,9 @@ def _trial_runner(
         return result
 
     def finish(outcome: str) -> None:
-        for ledger, invocation, _ in opened:
+        for ledger, invocation in opened:
             invocation.close(outcome)
-            _sync(sink, [ledger])
+            tracking.sync(ledger)
 
     return run_trial, finish
 

@@ -47,7 +47,7 @@ def _reported() -> Iterator[None]:
         yield
     except Exception as error:
         first_line = (str(error).strip() or "no message").splitlines()[0]
-        raise TrackingUnavailable(f"{type(error).__name__}: {first_line[:300]}") from error
+        raise TrackingUnavailable(f"{type(error).__name__}: {first_line[:160]}") from error
 
 
 class MlflowSink:
@@ -62,6 +62,8 @@ class MlflowSink:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # stdout is for data.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         try:
             import mlflow
         except ImportError as error:
