@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench import __version__
-from poolbench.core import Cell, DataLocation, Result, Status, UsageError
+from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
 from poolbench.registry import Registry, architectures, benchmarks, datasets, heads, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_seeds, plan
 
@@ -51,6 +51,9 @@ class Suite(click.Group):
         except KeyboardInterrupt:
             say("interrupted; what is finished stays, the same command continues")
             ctx.exit(INTERRUPTED)
+        except MissingData as error:
+            say(f"poolbench: {error}")
+            ctx.exit(NO_DATA)
         except UsageError as error:
             say(f"poolbench: {error}")
         except click.UsageError as error:
@@ -145,7 +148,9 @@ def list_command(kind: str | None) -> None:
         registry = REGISTRIES[name]
         width = max(len(entry) for entry in registry.names())
         for entry in registry.names():
-            click.echo(f"{'' if kind else '  '}{entry:<{width}}  {registry.describe(entry)}".rstrip())
+            marks = [fact.replace("_", " ") for fact, value in registry.facts(entry).items() if value is True]
+            mark = f" ({', '.join(marks)})" if marks else ""
+            click.echo(f"{'' if kind else '  '}{entry:<{width}}  {registry.describe(entry)}{mark}".rstrip())
 
 
 @main.command("plan")
@@ -193,23 +198,30 @@ def run_command(
         cells = with_winners(out, cells)
     ledger = Ledger(out).create()
     before = {cell.id: ledger.result(cell) for cell in cells}
-    kept_back = () if retry_failed else ("failed",)
-    todo = [cell for cell in cells if before[cell.id].status not in ("finished", *kept_back)]
+    todo = [cell for cell in cells if _is_to_run(before[cell.id], retry_failed)]
     say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     interrupted = False
     report = out / "report" / "report.html"
     unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     if todo or unfinished or not report.exists():
+        settings = _settings(device, data_dir, download) if todo else None
         tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
         if todo:
-            interrupted = _execute(todo, ledger, _settings(device, data_dir, download), tracking, selection.preset)
+            interrupted = _execute(todo, ledger, settings, tracking, selection.preset)
         for invocation in unfinished:
             invocation.close("interrupted")
         tracking.sync(ledger)
         _write_report(ledger, tracking)
     results = [ledger.result(cell) for cell in cells]
-    _summarise(results, out, selection, data_dir, report)
+    _summarise(results, report)
     sys.exit(INTERRUPTED if interrupted else _exit_code(results))
+
+
+def _is_to_run(result: Result, retry_failed: bool) -> bool:
+    """A finished cell stays; so does a failed one, unless asked for or failed for input that may be mended by now."""
+    if result.status == "failed":
+        return retry_failed or not result.traceback
+    return result.status != "finished"
 
 
 def _settings(device: str, data_dir: str, download: bool) -> Any:
@@ -289,13 +301,15 @@ def _write_report(ledger: Ledger, tracking: Tracking) -> Path:
 
 
 def _exit_code(results: Sequence[Result]) -> int:
-    statuses = {result.status for result in results}
-    if "failed" in statuses:
-        return FAILED
-    return NO_DATA if "skipped" in statuses else OK
+    if any(result.status == "failed" for result in results):
+        # Without a traceback it was the input.
+        return FAILED if any(result.traceback for result in results) else USAGE
+    if any(result.status == "skipped" for result in results):
+        return NO_DATA
+    return OK if all(result.status == "finished" for result in results) else FAILED
 
 
-def _summarise(results: Sequence[Result], out: Path, selection: Selection, data_dir: str, report: Path) -> None:
+def _summarise(results: Sequence[Result], report: Path) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("finished", "failed", "skipped")}
     counts["not run"] = len(results) - sum(counts.values())
     say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))
@@ -303,11 +317,11 @@ def _summarise(results: Sequence[Result], out: Path, selection: Selection, data_
         if result.status == "failed":
             say(f"failed: {result.cell.label}: {result.reason.splitlines()[0]}")
     missing = {result.cell.dataset: result for result in results if result.status == "skipped"}
-    for dataset, result in missing.items():
+    for result in missing.values():
         say(f"skipped, no data: {result.reason}")
-        fetch = ["poolbench", "run", *selection.names, "--preset", selection.preset, "--dataset", dataset]
-        say(f"  to fetch it: {shlex.join([*fetch, '--data-dir', data_dir, '--out', str(out), '--download'])}")
-    if counts["failed"]:
+    if missing:
+        say(f"to fetch it: {shlex.join(['poolbench', *sys.argv[1:], '--download'])}")
+    if any(result.traceback for result in results):
         say("tracebacks are in the report; --retry-failed runs failed cells again")
     click.echo(str(report))
 
@@ -385,16 +399,19 @@ def tune_command(
     Ledger(out).create()
     settings = _settings(device, data_dir, download)
     tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for number, cell in enumerate(groups, start=1):
         say(f"[{number}/{len(groups)}] {cell.label}")
         run_trial, finish = _trial_runner(settings, tracking, selection.preset)
+        outcome = "failed"
         try:
             winner = tune(cell, trials, out, run_trial)
+            outcome = "finished"
         except KeyboardInterrupt:
-            finish("interrupted")
-            say("interrupted; the same command continues the study")
-            sys.exit(INTERRUPTED)
-        finish("finished")
+            outcome = "interrupted"
+            raise
+        finally:
+            finish(outcome)
         chosen = " ".join(f"{key}={value:.4g}" for key, value in winner.parameters.items())
         click.echo(f"{replace(cell, seed=0).label}: {chosen} -> validation accuracy {winner.accuracy:.4f}")
 
@@ -457,6 +474,43 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
         write_atomically(folder / "summary.md", to_markdown(comparisons).encode())
     click.echo(to_markdown(comparisons), nl=False)
     sys.exit(exit_code(comparisons))
+
+
+@main.group("bench")
+def bench_group() -> None:
+    """Timings side by side in one run."""
+
+
+@bench_group.command("pools")
+@click.option("--pool", "names", multiple=True, callback=_split, help="Pools to time (default: all).")
+@device_option
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure.")
+def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
+    """Time every pool at three map sizes, relative to max pooling."""
+    from poolbench.bench import bench_pools
+    from poolbench.runner.environment import environment, resolve_device
+    from poolbench.runner.ledger import write_json
+
+    device = resolve_device(device)
+    facts = environment(device)
+    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; x = relative to max")
+    rows, shape = [], None
+    for row in bench_pools(device, [pools.check(name) for name in names or pools.names()]):
+        if row.shape != shape:
+            shape = row.shape
+            click.echo(f"\nmap {'x'.join(map(str, shape))}")
+            head = f"{'pool':<16}{'parameters':>11}{'MFLOPs':>9}"
+            click.echo(f"{head}{'forward ms':>12}{'x':>7}{'train ms':>11}{'x':>7}{'peak MB':>9}")
+        click.echo(
+            f"{row.pool:<16}{row.parameters:>11}{row.flops / 1e6:>9.1f}{row.forward_ms:>12.2f}{row.forward:>7.1f}"
+            f"{row.train_ms:>11.2f}{row.train:>7.1f}{row.peak_mb:>9.1f}"
+        )
+        rows.append(row.as_row())
+    if json_file is not None:
+        try:
+            write_json(json_file, {"environment": facts, "pools": rows})
+        except OSError as error:
+            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
 
 
 @main.command("ui")

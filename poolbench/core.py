@@ -182,6 +182,16 @@ class Metric:
     headline: bool = True
 
 
+COST_METRICS = (
+    Metric("cost_parameters", "parameters"),
+    Metric("cost_flops", "FLOPs of a forward pass", unit="16 images"),
+    Metric("cost_forward_ms", "forward", unit="ms, 16 images"),
+    Metric("cost_train_ms", "forward and backward", unit="ms, 16 images"),
+    Metric("cost_peak_mb", "peak memory", unit="MB, 16 images"),
+)
+"""What every cell is charged with, beside its benchmark's own metrics (see ``measures.cost``)."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A published sentence of the form "A beats B in a metric", judged on cells paired by seed.

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from poolbench.core import Benchmark, UsageError
 
 T = TypeVar("T")
+MOST_NAMES = 60  # more are not listed in an error
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def closest(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"unknown {kind} '{given}'{hint} (there are: {', '.join(names)})")
+    shown = f"there are: {', '.join(names)}" if len(names) <= MOST_NAMES else f"there are {len(names)}"
+    return UsageError(f"unknown {kind} '{given}'{hint} ({shown})")
 
 
 class Registry(Generic[T]):
@@ -70,7 +72,14 @@ class Registry(Generic[T]):
 
     def describe(self, name: str) -> str:
         """Return the first docstring line of an entry; imports nothing."""
-        return self._entries[name].summary if name in self._entries else self._declared[self.check(name)]
+        return self._known(name).summary
+
+    def facts(self, name: str) -> Mapping[str, Any]:
+        """Return the facts that were registered with an entry; imports nothing."""
+        return self._known(name).facts
+
+    def _known(self, name: str) -> Entry[Any]:
+        return self._entries[name] if name in self._entries else self._declared[self.check(name)]
 
     def check(self, name: str) -> str:
         """Return the name if there is an entry of that name, else raise UsageError with the nearest."""
@@ -103,29 +112,30 @@ class Registry(Generic[T]):
         }
 
     @cached_property
-    def _declared(self) -> dict[str, str]:
-        """Names and summaries as the source text declares them."""
-        found: dict[str, str] = {}
+    def _declared(self) -> dict[str, Entry[None]]:
+        """Names, summaries and facts as the source text declares them."""
+        found: dict[str, Entry[None]] = {}
         for path in self._modules().values():
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if not isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    continue
-                for decorator in node.decorator_list:
-                    name = self._declared_name(decorator)
-                    if name is not None:
-                        found[name] = (ast.get_docstring(node) or "").partition("\n")[0]
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                    for decorator in node.decorator_list:
+                        for name, facts in self._declaration(decorator):
+                            found[name] = Entry(name, None, summary, MappingProxyType(facts))
         return found
 
-    def _declared_name(self, decorator: ast.expr) -> str | None:
+    def _declaration(self, decorator: ast.expr) -> Iterator[tuple[str, dict[str, Any]]]:
         match decorator:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id=variable), attr="register"),
                 args=[ast.Constant(value=str(name))],
+                keywords=keywords,
             ) if variable == self.variable:
-                return name
-        return None
+                constants = {k.arg: k.value.value for k in keywords if isinstance(k.value, ast.Constant)}
+                yield name, {str(key): value for key, value in constants.items()}
 
 
+TIMM = "timm:"  # architectures of this prefix are timm's, and checked when they are built
 Loader = Callable[..., Any]
 Factory = Callable[..., Any]
 
@@ -134,3 +144,8 @@ datasets: Registry[Loader] = Registry("dataset", "poolbench.data", "datasets")
 pools: Registry[Factory] = Registry("pool", "poolbench.pooling", "pools")
 heads: Registry[Factory] = Registry("head", "poolbench.pooling", "heads")
 architectures: Registry[Factory] = Registry("architecture", "poolbench.architectures", "architectures")
+
+
+def check_architecture(name: str) -> str:
+    """Return the name of a registered or timm architecture, else raise UsageError; imports nothing."""
+    return name if name.startswith(TIMM) else architectures.check(name)

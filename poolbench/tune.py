@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from poolbench.core import Cell, Result, TrainConfig, UsageError, derive_seed
+from poolbench.core import Cell, MissingData, Result, TrainConfig, UsageError, derive_seed
 from poolbench.runner.ledger import Ledger, storage, write_json
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ def tune(
                     study.tell(trial, result.metrics["accuracy"])
                 elif result.status == "failed":
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                elif result.status == "skipped":
+                    raise MissingData(result.reason)
                 else:
-                    raise UsageError(result.reason or f"trial {count} is worked on by another process")
+                    raise UsageError(f"trial {count} is {result.status}; try again")
             return _write_winner(study, folder)
     except Timeout as error:
         raise UsageError(f"another process tunes {cell.label}; wait for it or choose another --out") from error
@@ -128,8 +130,9 @@ def _open_study(folder: Path, cell: Cell) -> optuna.Study:
     if not study.trials:
         study.enqueue_trial(_parameters(cell))
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        # First queued, then failed: a kill in between costs a trial and loses none.
         study.enqueue_trial(trial.params or _parameters(cell), user_attrs={RETRY: trial.number})
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.core import UsageError
 from poolbench.engine import initialise
+from poolbench.measures.shift import exact_consistency
 from poolbench.pooling import list_heads, list_pools
 from poolbench.registry import architectures
 
@@ -21,9 +23,9 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def build(name: str, pool: str = "max", head: str = "avg", padding_mode: str = "zeros") -> nn.Module:
+def build(name: str, pool: str = "max", head: str = "avg", padding_mode: str = "zeros", side: int = 28) -> nn.Module:
     classes = 2 if name == "shape_net" else 10
-    return create_model(name, (1, 28, 28), classes, pool, head, padding_mode, SMALL.get(name, 4))  # type: ignore[arg-type]
+    return create_model(name, (1, side, side), classes, pool, head, padding_mode, SMALL.get(name, 4))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", architectures.names())
@@ -31,8 +33,9 @@ def test_every_pool_and_head_fits_and_trains(name: str) -> None:
     outputs = 1 if name == "shape_net" else 10
     choices = [(pool, "avg") for pool in list_pools()] + [("max", head) for head in list_heads()]
     for pool, head in choices:
-        model = build(name, pool, head)
-        out = model(torch.rand(2, 1, 28, 28))
+        # 32 halves evenly as often as the networks halve: the polyphase pools take no odd sides.
+        model = build(name, pool, head, side=32)
+        out = model(torch.rand(2, 1, 32, 32))
         assert out.shape == (2, outputs), (pool, head)
         out.square().sum().backward()
         assert all(p.grad is not None for p in model.parameters()), (pool, head)
@@ -57,6 +60,102 @@ def test_networks_that_differ_in_their_pool_start_from_the_same_weights(name: st
     initialise(second, seed=6)
     weights = [key for key in shared if key.endswith("weight") and first.state_dict()[key].dim() > 1]
     assert not any(torch.equal(first.state_dict()[key], second.state_dict()[key]) for key in weights)
+
+
+EXACT = ["aps", "aps_blur3", "lps", "dense"]
+
+
+def trained(model: nn.Module, steps: int) -> nn.Module:
+    """The model after a few steps on random images: weights and BatchNorm statistics have moved."""
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model.train()
+    for _ in range(steps):
+        x = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=generator)
+        loss = nn.functional.cross_entropy(model(x), torch.randint(0, 10, (8,), generator=generator))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+@pytest.mark.parametrize("pool", EXACT)
+@pytest.mark.parametrize("name", ["resnet20", "vgg_like"])
+def test_polyphase_and_dense_networks_are_exactly_consistent(name: str, pool: str, steps: int) -> None:
+    torch.manual_seed(1)
+    model = trained(create_model(name, (3, 32, 32), 10, pool, "avg", "circular", width=4).double(), steps)
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    stride = 4 if name == "resnet20" else 16
+    with torch.no_grad():
+        expected = model(images)
+        assert float(expected.std()) > 1e-3, "a network that says nothing is consistent for nothing"
+        for shift in itertools.product(range(0, stride, 1 if stride == 4 else 3), range(0, 32, 5)):
+            torch.testing.assert_close(model(torch.roll(images, shift, dims=(-2, -1))), expected, rtol=0, atol=1e-9)
+    found = exact_consistency(model, images, torch.zeros(2, dtype=torch.int64), period=4)
+    assert (found.consistency, found.corrected) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg_like"])
+def test_max_pooling_is_not_consistent(name: str) -> None:
+    torch.manual_seed(1)
+    model = create_model(name, (3, 32, 32), 10, "max", "avg", "circular", width=4).double().eval()
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert float((model(torch.roll(images, 1, dims=-1)) - model(images)).abs().max()) > 1e-6
+
+
+def test_single_precision_stays_within_rounding() -> None:
+    torch.manual_seed(1)
+    model = create_model("resnet20", (3, 32, 32), 10, "aps", "avg", "circular", width=4).eval()
+    images = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images)
+        worst = max(
+            float((model(torch.roll(images, shift, dims=(-2, -1))) - expected).abs().max())
+            for shift in itertools.product(range(4), range(4))
+        )
+    assert worst <= 3e-6 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps"])
+def test_an_odd_map_is_an_error_and_not_a_silent_loss(pool: str) -> None:
+    model = create_model("resnet18", (1, 28, 28), 10, pool, "avg", "circular", width=4)
+    with pytest.raises(UsageError, match=rf"pool '{pool}' needs a map whose sides .* got 7x7"):
+        model(torch.rand(2, 1, 28, 28))
+
+
+def test_dense_dilates_what_follows_and_keeps_the_receptive_field() -> None:
+    dense = create_model("vgg_like", (1, 32, 32), 10, "dense", "avg", "circular", width=4)
+    dilations = [m.dilation[0] for m in dense.modules() if isinstance(m, nn.Conv2d)]
+    assert dilations == [1, 1, 2, 2, 4, 4, 8, 8]
+    torch.manual_seed(1)
+    dense = create_model("all_convolutional", (1, 32, 32), 10, "dense", "avg", "circular", width=4).eval()
+    torch.manual_seed(1)
+    strided = create_model("all_convolutional", (1, 32, 32), 10, "decimate", "avg", "circular", width=4).eval()
+    x = torch.rand(1, 1, 32, 32)
+    maps: list[Tensor] = []
+    for model in (dense, strided):
+        model.get_submodule("class_maps").register_forward_hook(lambda m, i, out: maps.append(out))
+        model(x)
+    torch.testing.assert_close(maps[0][..., ::4, ::4], maps[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "published"), [("resnet20", 0.27e6), ("resnet50", 23.52e6)])
+def test_published_parameter_counts_of_residual_networks(name: str, published: float) -> None:
+    model = create_model(name, (3, 32, 32), 10, "decimate", "avg")
+    assert parameters(model) == pytest.approx(published, rel=0.02)
+
+
+def test_strided_net_halves_five_times() -> None:
+    model = create_model("strided_net", (3, 32, 32), 10, "decimate", "avg")
+    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [16, 32, 64, 128, 256]
+    sizes: list[int] = []
+    for block in range(1, 6):
+        model.get_submodule(f"pool{block}").register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
+    model(torch.rand(2, 3, 32, 32))
+    assert sizes == [16, 8, 4, 2, 1]
 
 
 @pytest.mark.parametrize(

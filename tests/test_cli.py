@@ -57,7 +57,9 @@ def test_missing_data_is_skipped_with_the_command_that_fetches_it(poolbench: Poo
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "0 finished, 2 skipped" in done.stderr
-    assert "--dataset fashion_mnist --data-dir data --out poolbench-out --download" in done.stderr
+    command = done.stderr.partition("to fetch it: poolbench ")[2].splitlines()[0].split()
+    assert command[-1] == "--download"
+    assert command[:4] == ["run", "global_pooling", "--dataset", "fashion_mnist"]
     assert "Traceback" not in done.stderr
 
 
@@ -96,7 +98,7 @@ def test_a_failed_cell_is_reported_and_retried_on_demand(tmp_path: Path, poolben
         (["run", "globalpooling"], "did you mean 'global_pooling'"),
         (["run", "all", "--preset", "quik"], "did you mean 'quick'"),
         (["run", "all", "--pool", "maks"], "did you mean 'max'"),
-        (["run", "all", "--arch", "resnet"], "did you mean 'resnet18'"),
+        (["run", "all", "--arch", "vgg_lik"], "did you mean 'vgg_like'"),
         (["run", "all", "--seeds", "5-1"], "runs upwards"),
         (["run", "all", "--epochs", "0"], "0 is not in the range x>=1"),
         (["run", "all", "--preset", "smoke", "--device", "cuda:77"], "CUDA devices"),
@@ -134,6 +136,14 @@ def test_a_damaged_data_file_is_one_line(tmp_path: Path, poolbench: Poolbench) -
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "MNIST" in done.stderr
+
+
+def test_a_data_set_that_does_not_fit_a_task_is_one_line(poolbench: Poolbench) -> None:
+    command = ("run", "shift_robustness", "--preset", "smoke", "--seeds", "0", "--pool", "max", "--no-mlflow")
+    done = poolbench(*command, "--dataset", "mnist_sample", "--device", "cpu")
+    assert done.returncode == 2, done.stderr
+    assert "data set 'mnist_sample' does not fit this task: it has no option canvas, samples" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_baseline_without_results_is_one_line(tmp_path: Path, poolbench: Poolbench) -> None:

@@ -117,11 +117,18 @@ def test_all_takes_every_entry() -> None:
     assert {c.pool for c in cells} == {"none", *pools.names()}
 
 
-def test_architectures_filter() -> None:
-    cells = plan(Selection(("all",), architectures=("vgg_like",)))
-    assert {(c.benchmark, c.architecture) for c in cells} == {("rotation_variance", "vgg_like")}
+def test_architectures_filter_what_a_preset_has() -> None:
+    cells = plan(Selection(("rotation_variance",), architectures=("vgg_like",)))
+    assert {cell.architecture for cell in cells} == {"vgg_like"}
+    assert {cell.model["width"] for cell in cells} == {8}
+
+
+def test_another_architecture_takes_a_place_where_no_option_makes_the_variant() -> None:
+    cells = plan(Selection(("global_pooling",), architectures=("vgg_like",), seeds=(0,)))
+    assert {(cell.architecture, cell.variant) for cell in cells} == {("vgg_like", "corrected")}
+    assert not any(cell.model for cell in cells)
     with pytest.raises(UsageError, match="no cell is left"):
-        plan(Selection(("global_pooling",), architectures=("vgg_like",)))
+        plan(Selection(("shift_robustness",), architectures=("vgg_like",)))
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,18 @@ def test_declared_names_are_the_registered_ones(entries: Registry[object]) -> No
     for name in entries.names():
         entry = entries.entry(name)
         assert entry.summary, f"{entries.kind} {name} has no docstring"
-        assert entry.summary == entries._declared[name]
+        declared = entries._declared[name]
+        assert (declared.summary, dict(declared.facts)) == (entry.summary, dict(entry.facts))
     assert set(entries._entries) == set(entries._declared)
 
 
 def test_a_typo_is_answered_with_the_nearest_name() -> None:
-    with pytest.raises(UsageError, match="unknown pool 'max_blur'; did you mean 'max_blur3'"):
-        registry.pools.get("max_blur")
+    with pytest.raises(UsageError, match="unknown pool 'max_blurr3'; did you mean 'max_blur3'"):
+        registry.pools.get("max_blurr3")
 
 
 def test_a_name_far_from_all_lists_them() -> None:
-    with pytest.raises(UsageError, match=r"unknown head 'zzzz' \(there are: avg, "):
+    with pytest.raises(UsageError, match=r"unknown head 'zzzz' \(there are: attention, avg, "):
         registry.heads.get("zzzz")
 
 

@@ -1,4 +1,4 @@
-"""Parts that several families share: convolutions by size, floored downsampling, class maps."""
+"""Parts that several families share: the map's resolution while a network grows, class maps, linear ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from torch import Tensor, nn
 from poolbench.core import UsageError
 from poolbench.pooling import create_head, create_pool
 from poolbench.pooling.padding import PaddingMode
+from poolbench.pooling.polyphase import PolyphasePool
 
 Size = tuple[int, int]
-
-
-def conv3x3(channels_in: int, channels_out: int, padding_mode: PaddingMode, bias: bool = True) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps the map's size."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=padding_mode, bias=bias)
 
 
 class Crop(nn.Module):
@@ -29,20 +25,55 @@ class Crop(nn.Module):
         return x[..., : self.size[0], : self.size[1]]
 
 
-def halve_floor(pool: str, channels: int, padding_mode: PaddingMode, size: Size) -> tuple[nn.Module, Size]:
-    """Return a pool with stride 2 and the floored size it leaves.
+class Resolution:
+    """Size and dilation of the map while a network is put together, layer by layer.
 
-    Pools give ceil(n/2); the networks of the articles floor (7 -> 3), so an odd map loses its last
-    row and column first, which for max and avg is what torch's floor mode does.
+    A pool halves the size. Pool "dense" keeps it and doubles the dilation of all later convolutions
+    instead: the same receptive fields, evaluated at every position.
     """
-    half = (size[0] // 2, size[1] // 2)
-    if 0 in half:
-        raise UsageError(f"a map of {size[0]}x{size[1]} cannot be halved again; use larger images")
-    layer = create_pool(pool, channels, padding_mode=padding_mode)
-    even = (2 * half[0], 2 * half[1])
-    if even == size:
-        return layer, half
-    return nn.Sequential(OrderedDict(crop=Crop(even), pool=layer)), half
+
+    def __init__(self, in_shape: tuple[int, int, int], pool: str, padding_mode: PaddingMode) -> None:
+        self.size: Size = in_shape[1:]
+        self.pool_name, self.padding_mode = pool, padding_mode
+        self.dilation = 1
+
+    def conv3x3(
+        self, channels_in: int, channels_out: int, bias: bool = True, kind: type[nn.Conv2d] = nn.Conv2d
+    ) -> nn.Conv2d:
+        """Return a 3x3 convolution that keeps the map's size."""
+        return kind(
+            channels_in,
+            channels_out,
+            3,
+            padding=self.dilation,
+            dilation=self.dilation,
+            padding_mode=self.padding_mode,
+            bias=bias,
+        )
+
+    def shortcut_pool(self, channels: int) -> nn.Module:
+        """Return the pool beside the one that :meth:`halve` gives next; the resolution stays as it is."""
+        pool = create_pool(self.pool_name, channels, padding_mode=self.padding_mode)
+        return pool.follower() if isinstance(pool, PolyphasePool) else pool
+
+    def halve(self, channels: int, floor: bool = False) -> nn.Module:
+        """Return a pool with stride 2 and go on behind it.
+
+        Pools give ceil(n/2). Where the published network floors (7 -> 3), an odd map loses its last row
+        and column first, which for max and avg is what torch's floor mode does. Raises UsageError for
+        a map that is too small.
+        """
+        layer = create_pool(self.pool_name, channels, padding_mode=self.padding_mode)
+        if self.pool_name == "dense":
+            self.dilation *= 2
+            return layer
+        height, width = self.size
+        if floor and min(self.size) < 2:
+            raise UsageError(f"a map of {height}x{width} cannot be halved again; use larger images")
+        even = (height // 2 * 2, width // 2 * 2)
+        cropped = floor and even != self.size
+        self.size = (even[0] // 2, even[1] // 2) if floor else (-(-height // 2), -(-width // 2))
+        return nn.Sequential(OrderedDict(crop=Crop(even), pool=layer)) if cropped else layer
 
 
 class ClassMaps(nn.Module):
@@ -63,7 +94,7 @@ class ClassMaps(nn.Module):
 
 
 class PooledFeatures(nn.Sequential):
-    """Maps (b, c, h, w) -> logits: head, then a linear layer, or two with a layer in between."""
+    """Maps (b, c, h, w) -> logits (b, classes): head, then a linear layer."""
 
     def __init__(self, head: str, channels: int, size: Size, classes: int) -> None:
         pooled = create_head(head, channels, size=size)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from poolbench.architectures.blocks import ClassMaps, halve_floor
+from poolbench.architectures.blocks import ClassMaps, Resolution
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
@@ -31,17 +31,17 @@ def fashion_convnet(
     sigmoid: bool = False,
 ) -> nn.Module:
     """Three stages of two convolutions (8, 16, 32), 1x1 class maps, global pool; ``sigmoid`` as published."""
-    channels, size = in_shape[0], (in_shape[1], in_shape[2])
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for stage in (1, 2, 3):
         wide = width * 2 ** (stage - 1)
         for part in "ab":
-            layers[f"conv{stage}{part}"] = XavierConv2d(channels, wide, 3, padding=1, padding_mode=padding_mode)
+            layers[f"conv{stage}{part}"] = maps.conv3x3(channels, wide, kind=XavierConv2d)
             layers[f"relu{stage}{part}"] = nn.ReLU()
             channels = wide
-        layers[f"pool{stage}"], size = halve_floor(pool, channels, padding_mode, size)
+        layers[f"pool{stage}"] = maps.halve(channels, floor=True)
     layers["class_maps"] = XavierConv2d(channels, num_classes, 1)
-    layers["classifier"] = ClassMaps(head, num_classes, size)
+    layers["classifier"] = ClassMaps(head, num_classes, maps.size)
     if sigmoid:
         layers["sigmoid"] = nn.Sigmoid()
     return nn.Sequential(layers)

@@ -1,4 +1,4 @@
-"""Residual networks in their CIFAR form (He et al. 2016): 3x3 stem, no stem pool, four stages."""
+"""Residual networks in their CIFAR form (He et al. 2016): 3x3 stem, no stem pool."""
 
 from __future__ import annotations
 
@@ -6,41 +6,102 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from poolbench.architectures.blocks import PooledFeatures, conv3x3
-from poolbench.pooling import create_pool
+from poolbench.architectures.blocks import PooledFeatures, Resolution
 from poolbench.pooling.padding import PaddingMode
+from poolbench.pooling.polyphase import PolyphasePool
 from poolbench.registry import architectures
 
 
-class BasicBlock(nn.Module):
-    """conv-BN-ReLU-(pool)-conv-BN plus the (pooled, projected) input, then ReLU.
+class Block(nn.Module):
+    """A residual branch ``before`` - pool - ``after`` plus the (pooled, projected) input, then ReLU.
 
-    Where the block halves the map, the pool stands behind the first ReLU (Zhang 2019) and before the
-    projection, so "decimate" is the strided block of the paper.
+    The pool stands behind a ReLU (Zhang 2019) and before the projection, so "decimate" is the strided
+    block of the paper. A polyphase pool chooses on the branch, and the shortcut takes the same phase:
+    two choices would tear the sum apart (Chaman and Dokmanic 2021).
     """
 
-    def __init__(self, channels_in: int, channels: int, pool: str | None, padding_mode: PaddingMode) -> None:
+    def __init__(
+        self,
+        before: nn.Sequential,
+        pools: tuple[nn.Module, nn.Module] | None,
+        after: nn.Sequential,
+        channels_in: int,
+        channels: int,
+    ) -> None:
         super().__init__()
-        self.conv1 = conv3x3(channels_in, channels, padding_mode, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.relu1 = nn.ReLU()
-        self.pool: nn.Module = nn.Identity()
-        self.conv2 = conv3x3(channels, channels, padding_mode, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.relu2 = nn.ReLU()
-        shortcut: OrderedDict[str, nn.Module] = OrderedDict()
-        if pool is not None:
-            self.pool = create_pool(pool, channels, padding_mode=padding_mode)
-            shortcut["pool"] = create_pool(pool, channels_in, padding_mode=padding_mode)
+        self.before, self.after = before, after
+        self.shortcut_pool, self.pool = pools or (nn.Identity(), nn.Identity())
+        projection: OrderedDict[str, nn.Module] = OrderedDict()
         if channels_in != channels:
-            shortcut["conv"] = nn.Conv2d(channels_in, channels, 1, bias=False)
-            shortcut["norm"] = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Sequential(shortcut)
+            projection["conv"] = nn.Conv2d(channels_in, channels, 1, bias=False)
+            projection["norm"] = nn.BatchNorm2d(channels)
+        self.projection = nn.Sequential(projection)
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.pool(self.relu1(self.norm1(self.conv1(x))))
-        out: Tensor = self.relu2(self.norm2(self.conv2(inner)) + self.shortcut(x))
+        branch = self.before(x)
+        if isinstance(self.pool, PolyphasePool) and isinstance(self.shortcut_pool, PolyphasePool):
+            prepared = self.pool.prepare(branch)
+            phase = self.pool.choose(prepared)
+            branch = self.pool.take(prepared, phase)
+            shortcut = self.shortcut_pool.take(self.shortcut_pool.prepare(x), phase)
+        else:
+            branch, shortcut = self.pool(branch), self.shortcut_pool(x)
+        out: Tensor = self.relu(self.after(branch) + self.projection(shortcut))
         return out
+
+
+def basic_block(maps: Resolution, channels_in: int, channels: int, halves: bool) -> Block:
+    """Return conv3x3-BN-ReLU-(pool)-conv3x3-BN with its shortcut."""
+    before = nn.Sequential(
+        OrderedDict(conv=maps.conv3x3(channels_in, channels, bias=False), norm=nn.BatchNorm2d(channels), relu=nn.ReLU())
+    )
+    pools = (maps.shortcut_pool(channels_in), maps.halve(channels)) if halves else None
+    after = nn.Sequential(OrderedDict(conv=maps.conv3x3(channels, channels, bias=False), norm=nn.BatchNorm2d(channels)))
+    return Block(before, pools, after, channels_in, channels)
+
+
+def bottleneck(maps: Resolution, channels_in: int, channels: int, halves: bool) -> Block:
+    """Return conv1x1-BN-ReLU-conv3x3-BN-ReLU-(pool)-conv1x1-BN with its shortcut; ``channels`` leave it."""
+    narrow = channels // 4
+    before = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels_in, narrow, 1, bias=False),
+            norm1=nn.BatchNorm2d(narrow),
+            relu1=nn.ReLU(),
+            conv2=maps.conv3x3(narrow, narrow, bias=False),
+            norm2=nn.BatchNorm2d(narrow),
+            relu2=nn.ReLU(),
+        )
+    )
+    pools = (maps.shortcut_pool(channels_in), maps.halve(narrow)) if halves else None
+    after = nn.Sequential(OrderedDict(conv=nn.Conv2d(narrow, channels, 1, bias=False), norm=nn.BatchNorm2d(channels)))
+    return Block(before, pools, after, channels_in, channels)
+
+
+def _residual(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    maps: Resolution,
+    head: str,
+    width: int,
+    blocks: tuple[int, ...],
+    expansion: int = 1,
+) -> nn.Module:
+    """Stem, stages of ``blocks`` with widths f 2f 4f ..., all but the first halving, head and linear layer."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = maps.conv3x3(in_shape[0], width, bias=False)
+    layers["norm"] = nn.BatchNorm2d(width)
+    layers["relu"] = nn.ReLU()
+    channels = width
+    for stage, count in enumerate(blocks, start=1):
+        out = width * 2 ** (stage - 1) * expansion
+        for index in range(count):
+            build = basic_block if expansion == 1 else bottleneck
+            layers[f"block{stage}_{index + 1}"] = build(maps, channels, out, halves=stage > 1 and index == 0)
+            channels = out
+    layers["classifier"] = PooledFeatures(head, channels, maps.size, num_classes)
+    return nn.Sequential(layers)
 
 
 @architectures.register("resnet18", reference="He et al. 2016, CIFAR form")
@@ -53,19 +114,31 @@ def resnet18(
     width: int = 64,
 ) -> nn.Module:
     """Two basic blocks in each of four stages (f 2f 4f 8f), three halvings; published: decimate and avg."""
-    size = (in_shape[1], in_shape[2])
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = conv3x3(in_shape[0], width, padding_mode, bias=False)
-    layers["norm"] = nn.BatchNorm2d(width)
-    layers["relu"] = nn.ReLU()
-    channels = width
-    for stage in (1, 2, 3, 4):
-        out = width * 2 ** (stage - 1)
-        halves = stage > 1
-        if halves:
-            size = (-(-size[0] // 2), -(-size[1] // 2))
-        layers[f"block{stage}a"] = BasicBlock(channels, out, pool if halves else None, padding_mode)
-        layers[f"block{stage}b"] = BasicBlock(out, out, None, padding_mode)
-        channels = out
-    layers["classifier"] = PooledFeatures(head, channels, size, num_classes)
-    return nn.Sequential(layers)
+    return _residual(in_shape, num_classes, Resolution(in_shape, pool, padding_mode), head, width, (2, 2, 2, 2))
+
+
+@architectures.register("resnet50", reference="He et al. 2016, CIFAR form")
+def resnet50(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    pool: str,
+    head: str,
+    padding_mode: PaddingMode,
+    width: int = 64,
+) -> nn.Module:
+    """3, 4, 6, 3 bottlenecks (4f 8f 16f 32f), three halvings; published: decimate and avg."""
+    maps = Resolution(in_shape, pool, padding_mode)
+    return _residual(in_shape, num_classes, maps, head, width, (3, 4, 6, 3), expansion=4)
+
+
+@architectures.register("resnet20", reference="He et al. 2016, CIFAR-10 networks")
+def resnet20(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    pool: str,
+    head: str,
+    padding_mode: PaddingMode,
+    width: int = 16,
+) -> nn.Module:
+    """Three basic blocks in each of three stages (f 2f 4f), two halvings; published: decimate and avg."""
+    return _residual(in_shape, num_classes, Resolution(in_shape, pool, padding_mode), head, width, (3, 3, 3))

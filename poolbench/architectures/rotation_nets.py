@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from poolbench.architectures.blocks import ClassMaps, conv3x3, halve_floor
-from poolbench.pooling import create_head, create_pool
+from poolbench.architectures.blocks import ClassMaps, Resolution
+from poolbench.pooling import create_head
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
@@ -23,15 +23,15 @@ def simple_conv(
     hidden: int = 64,
 ) -> nn.Module:
     """Five convolutions (f f | 2f 2f | 4f) without normalisation, two linear layers; published head: flatten."""
-    channels, size = in_shape[0], (in_shape[1], in_shape[2])
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, factor in enumerate((1, 1, 2, 2, 4), start=1):
-        layers[f"conv{index}"] = conv3x3(channels, factor * width, padding_mode)
+        layers[f"conv{index}"] = maps.conv3x3(channels, factor * width)
         layers[f"relu{index}"] = nn.ReLU()
         channels = factor * width
         if index in (2, 4):
-            layers[f"pool{index}"], size = halve_floor(pool, channels, padding_mode, size)
-    pooled = create_head(head, channels, size=size)
+            layers[f"pool{index}"] = maps.halve(channels, floor=True)
+    pooled = create_head(head, channels, size=maps.size)
     layers["head"] = pooled
     layers["fc1"] = nn.Linear(channels * pooled.feature_multiplier, hidden)
     layers["relu6"] = nn.ReLU()
@@ -53,20 +53,19 @@ def all_convolutional(
     The two strided convolutions are dense convolutions followed by the pool, so pool "decimate" is
     the published network.
     """
-    channels, (height, wide) = in_shape[0], (in_shape[1], in_shape[2])
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, factor in enumerate((1, 1, 1, 2, 2, 2, 2, 2), start=1):
         out = factor * width
-        layers[f"conv{index}"] = conv3x3(channels, out, padding_mode) if index < 8 else nn.Conv2d(channels, out, 1)
+        layers[f"conv{index}"] = maps.conv3x3(channels, out) if index < 8 else nn.Conv2d(channels, out, 1)
         layers[f"norm{index}"] = nn.BatchNorm2d(out)
         layers[f"relu{index}"] = nn.ReLU()
         channels = out
         if index in (3, 6):
-            layers[f"pool{index}"] = create_pool(pool, channels, padding_mode=padding_mode)
-            height, wide = -(-height // 2), -(-wide // 2)
+            layers[f"pool{index}"] = maps.halve(channels)
     layers["class_maps"] = nn.Conv2d(channels, num_classes, 1)
     layers["relu9"] = nn.ReLU()
-    layers["classifier"] = ClassMaps(head, num_classes, (height, wide))
+    layers["classifier"] = ClassMaps(head, num_classes, maps.size)
     return nn.Sequential(layers)
 
 
@@ -81,17 +80,17 @@ def vgg_like(
     hidden: int = 64,
 ) -> nn.Module:
     """Four blocks of two (conv, ELU, BN), widths f 2f 4f 8f, a pool behind each; published head: flatten."""
-    channels, size = in_shape[0], (in_shape[1], in_shape[2])
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for block in (1, 2, 3, 4):
         out = width * 2 ** (block - 1)
         for part in "ab":
-            layers[f"conv{block}{part}"] = conv3x3(channels, out, padding_mode)
+            layers[f"conv{block}{part}"] = maps.conv3x3(channels, out)
             layers[f"elu{block}{part}"] = nn.ELU()
             layers[f"norm{block}{part}"] = nn.BatchNorm2d(out)
             channels = out
-        layers[f"pool{block}"], size = halve_floor(pool, channels, padding_mode, size)
-    pooled = create_head(head, channels, size=size)
+        layers[f"pool{block}"] = maps.halve(channels, floor=True)
+    pooled = create_head(head, channels, size=maps.size)
     layers["head"] = pooled
     layers["fc1"] = nn.Linear(channels * pooled.feature_multiplier, hidden)
     layers["norm5"] = nn.BatchNorm1d(hidden)

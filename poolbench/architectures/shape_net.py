@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from poolbench.architectures.blocks import ClassMaps, conv3x3, halve_floor
+from poolbench.architectures.blocks import ClassMaps, Resolution
 from poolbench.core import UsageError
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
@@ -26,14 +26,14 @@ def shape_net(
     if num_pooling not in (0, 1, 2):
         raise UsageError(f"num_pooling is 0, 1 or 2, got {num_pooling}")
     outputs = 1 if num_classes == 2 else num_classes
-    channels, size = in_shape[0], (in_shape[1], in_shape[2])
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index in (1, 2):
-        layers[f"conv{index}"] = conv3x3(channels, width, padding_mode)
+        layers[f"conv{index}"] = maps.conv3x3(channels, width)
         layers[f"relu{index}"] = nn.ReLU()
         channels = width
         if index <= num_pooling:
-            layers[f"pool{index}"], size = halve_floor(pool, channels, padding_mode, size)
-    layers["conv3"] = conv3x3(channels, outputs, padding_mode)
-    layers["classifier"] = ClassMaps(head, outputs, size)
+            layers[f"pool{index}"] = maps.halve(channels, floor=True)
+    layers["conv3"] = maps.conv3x3(channels, outputs)
+    layers["classifier"] = ClassMaps(head, outputs, maps.size)
     return nn.Sequential(layers)

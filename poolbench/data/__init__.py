@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from poolbench.core import DataLocation, MissingData, Scalar
+from poolbench.core import DataLocation, MissingData, Scalar, UsageError
 from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset
 from poolbench.registry import datasets
 
@@ -17,7 +17,7 @@ def load_dataset(name: str, location: DataLocation, device: str = "cpu", **optio
     Raises MissingData where it is neither on disk nor reachable, UsageError where its files are broken.
     """
     found = _load(name, location, device, tuple(sorted(options.items())))
-    if isinstance(found, MissingData):
+    if isinstance(found, Exception):
         raise found
     return found
 
@@ -25,11 +25,15 @@ def load_dataset(name: str, location: DataLocation, device: str = "cpu", **optio
 @lru_cache(maxsize=8)
 def _load(
     name: str, location: DataLocation, device: str, options: tuple[tuple[str, Scalar], ...]
-) -> Dataset | MissingData:
+) -> Dataset | MissingData | UsageError:
     try:
         dataset = datasets.get(name)(location, device, **dict(options))
-    except MissingData as missing:
+    except (MissingData, UsageError) as problem:
         # Kept as well: a hundred cells must not wait for the same dead network one after another.
-        return missing
+        return problem
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        return UsageError(f"data set '{name}' does not fit this task: it has no option {', '.join(dict(options))}")
     assert isinstance(dataset, Dataset)
     return dataset

@@ -31,15 +31,16 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def initialise(model: nn.Module, seed: int) -> None:
+def initialise(model: nn.Module, seed: int, within: tuple[str, ...] = ("",)) -> None:
     """Draw every module's parameters from a stream of its own, named by seed and module path.
 
     Two networks that differ in their pools thus start from the same weights wherever names and
-    shapes agree, however many numbers the pools drew.
+    shapes agree, however many numbers the pools drew. ``within`` restricts it to modules whose path
+    starts so.
     """
     for name, module in model.named_modules():
         reset: Any = getattr(module, "reset_parameters", None)
-        if reset is not None:
+        if reset is not None and name.startswith(within):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(seed, f"weights of {name}"))
                 reset()
@@ -64,7 +65,8 @@ def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
             head=cell.head,
             **cell.model,  # type: ignore[arg-type]
         )
-    initialise(network, cell.seed)
+    # A timm model keeps timm's weights, drawn (or loaded) before the surgery and so the same for every pool.
+    initialise(network, cell.seed, tuple(getattr(network, "replaced_pooling", ("",))))
     mean, std = (dataset.mean, dataset.std) if standard else ((0.0,) * channels, (1.0,) * channels)
     model = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "activation": (nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh),
     "linear": (nn.Linear,),
 }
+BATCH = 250
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(dim=(-2, -1)),
     "max": lambda maps: maps.amax(dim=(-2, -1)),
@@ -25,27 +26,39 @@ AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def recorded_layers(model: nn.Module) -> dict[str, str]:
-    """Return {module name: kind} of all layers that are recorded, in order of definition."""
+    """Return {module name: kind} of all layers that are recorded, in order of definition.
+
+    Layers inside a pool or head do not count: networks that differ in their pooling are compared on the
+    same layers.
+    """
+    pooling = tuple(f"{name}." for name, module in model.named_modules() if _is_pooling(module))
     return {
         name: kind
         for name, module in model.named_modules()
         for kind, types in KINDS.items()
-        if isinstance(module, types)
+        if isinstance(module, types) and not _is_pooling(module) and not name.startswith(pooling)
     }
+
+
+def _is_pooling(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("poolbench.pooling.")
 
 
 def record(model: nn.Module, images: Tensor, aggregation: str) -> dict[str, Tensor]:
     """Return {layer: (n, units)} activations of images (n, c, h, w), maps aggregated over space.
 
     The dictionary is in order of execution; units without space pass as they are. Outputs are copied
-    when they appear, so a later in-place activation does not change them.
+    when they appear, so a later in-place activation does not change them. Outputs that are neither
+    maps nor vectors (tokens, say) are left out. Images pass in batches of 250; only the reduced
+    activations are kept.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, list[Tensor]] = {}
     reduce = AGGREGATIONS[aggregation]
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            found[name] = reduce(output) if output.dim() == 4 else output.clone()
+            if output.dim() in (2, 4):
+                found.setdefault(name, []).append(reduce(output) if output.dim() == 4 else output.clone())
 
         return hook
 
@@ -54,8 +67,9 @@ def record(model: nn.Module, images: Tensor, aggregation: str) -> dict[str, Tens
     with ExitStack() as stack, torch.no_grad():
         for name in recorded_layers(model):
             stack.enter_context(modules[name].register_forward_hook(keep(name)))
-        model(images)
-    return found
+        for batch in images.split(BATCH):
+            model(batch)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def activation_variance(

@@ -1,4 +1,4 @@
-"""Anti-aliased pools: a low-pass filter before the stride (Zhang 2019)."""
+"""Anti-aliased pools: a low-pass filter before the stride."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poolbench.pooling.padding import PaddingMode, pad
+from poolbench.core import UsageError
+from poolbench.pooling.padding import PaddingMode, cover, pad
+from poolbench.pooling.windows import complete, widen, window_mean
 from poolbench.registry import pools
 
 
@@ -48,13 +50,100 @@ class MaxBlur(nn.Module):
         return out
 
 
-@pools.register("blur3", reference="Zhang 2019")
+@pools.register("blur3", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
 def blur3(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
     """Binomial 3x3 low-pass, then stride."""
     return BinomialBlur(channels, 3, stride, padding_mode)
 
 
-@pools.register("max_blur3", reference="Zhang 2019")
+@pools.register("blur5", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
+def blur5(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+    """Binomial 5x5 low-pass, then stride."""
+    return BinomialBlur(channels, 5, stride, padding_mode)
+
+
+@pools.register("blur7", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
+def blur7(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+    """Binomial 7x7 low-pass, then stride."""
+    return BinomialBlur(channels, 7, stride, padding_mode)
+
+
+@pools.register("max_blur3", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
 def max_blur3(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
     """Dense 2x2 maximum, then binomial 3x3 low-pass with stride."""
     return MaxBlur(channels, 3, stride, padding_mode)
+
+
+@pools.register("max_blur5", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
+def max_blur5(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+    """Dense 2x2 maximum, then binomial 5x5 low-pass with stride."""
+    return MaxBlur(channels, 5, stride, padding_mode)
+
+
+@pools.register(
+    "ideal_lowpass", reference="Grabinski et al. 2022 (FLC)", shift_equivariant=False, learnable=False, random=False
+)
+class IdealLowpass(nn.Module):
+    """Crop the spectrum below the Nyquist frequency of the coarse grid: no aliasing at all, the mean is kept.
+
+    Pixel j of n comes to lie at j * h / n of the h pixels before. The discrete Fourier transform takes the
+    map for periodic whatever ``padding_mode`` says. What stands at the Nyquist frequency itself goes too: it
+    cannot tell a shift to the left from one to the right.
+    """
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (-(-n // self.stride) for n in x.shape[-2:])
+        rows, columns = (height - 1) // 2, (width - 1) // 2
+        # norm="forward" divides by the number of pixels: equal coefficients, equal mean.
+        spectrum = torch.fft.rfft2(widen(x), norm="forward")[..., : columns + 1]
+        low = spectrum.new_zeros(*x.shape[:2], height, width // 2 + 1)
+        low[..., : rows + 1, : columns + 1] = spectrum[..., : rows + 1, :]
+        if rows:
+            low[..., -rows:, : columns + 1] = spectrum[..., -rows:, :]
+        out: Tensor = torch.fft.irfft2(low, s=(height, width), norm="forward").to(x.dtype)
+        return out
+
+
+@pools.register(
+    "dwt", reference="Haar 1910; Williams & Li 2018", shift_equivariant=False, learnable=False, random=False
+)
+class HaarLowBand(nn.Module):
+    """Low-low band of the orthonormal Haar wavelet: stride * avg; a stride of 2^n takes n levels."""
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__()
+        if stride < 1 or stride & (stride - 1):
+            raise UsageError(f"pool 'dwt' halves: its stride is a power of 2, got {stride}; 'avg' takes any")
+        self.stride, self.padding_mode = stride, padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stride * window_mean(complete(x, self.stride, self.padding_mode), self.stride)
+
+
+@pools.register("area", reference="antialiased resize", shift_equivariant=False, learnable=False, random=False)
+class AreaPool(nn.Module):
+    """Antialiased bilinear resize: a triangle of width 2 * stride as low-pass.
+
+    Mode "zeros" is torch's resize: the triangle is cut off at the border and renormalised, and a side that
+    the stride does not divide is resized by its true ratio. The other modes continue the map.
+    """
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__()
+        self.stride, self.padding_mode = stride, padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (-(-n // self.stride) for n in x.shape[-2:])
+        wide = widen(x)
+        if self.padding_mode == "zeros":
+            return F.interpolate(wide, (height, width), mode="bilinear", antialias=True).to(x.dtype)
+        # One more output on every side, to be cut off, keeps the resize away from its own border.
+        _, right, _, bottom = cover(x.shape[-2:], self.stride, self.stride)
+        margin = self.stride
+        padded = pad(wide, (margin, right + margin, margin, bottom + margin), self.padding_mode)
+        out = F.interpolate(padded, (height + 2, width + 2), mode="bilinear", antialias=True)
+        return out[..., 1:-1, 1:-1].to(x.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,12 +22,34 @@ def check_padding_mode(mode: str) -> None:
 
 
 def pad(x: Tensor, widths: tuple[int, int, int, int], mode: PaddingMode, value: float = 0.0) -> Tensor:
-    """Return x (b, c, h, w) padded by (left, right, top, bottom); mode "zeros" pads with ``value``."""
+    """Return x (b, c, h, w) padded by (left, right, top, bottom); mode "zeros" pads with ``value``.
+
+    Maps may be smaller than the padding: "circular" wraps and "reflect" bounces as often as needed, and
+    a side of one pixel, which has nothing to reflect, is repeated (numpy.pad does the same).
+    """
     if not any(widths):
         return x
     if mode == "zeros":
         return F.pad(x, widths, value=value)
-    return F.pad(x, widths, mode=mode)
+    height, width = x.shape[-2:]
+    # torch wraps no more than once and reflects no more than the pixels beside the edge.
+    reach = {"circular": 0, "reflect": -1, "replicate": max(widths)}[mode]
+    if max(widths[:2]) <= width + reach and max(widths[2:]) <= height + reach:
+        return F.pad(x, widths, mode=mode)
+    rows = _sources(height, widths[2], widths[3], mode, x.device)
+    columns = _sources(width, widths[0], widths[1], mode, x.device)
+    return x.index_select(-2, rows).index_select(-1, columns)
+
+
+def _sources(size: int, before: int, after: int, mode: PaddingMode, device: torch.device) -> Tensor:
+    """Return for each of before + size + after positions the index below ``size`` that it repeats."""
+    position = torch.arange(-before, size + after, device=device)
+    if mode == "circular":
+        return position.remainder(size)
+    if mode == "reflect" and size > 1:
+        # A triangle wave: 0 1 2 1 | 0 1 2 1 | ...
+        return size - 1 - (position.remainder(2 * size - 2) - (size - 1)).abs()
+    return position.clamp(0, size - 1)
 
 
 def cover(size: Sequence[int], kernel: int, stride: int) -> tuple[int, int, int, int]:

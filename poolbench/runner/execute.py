@@ -15,9 +15,11 @@ from filelock import Timeout
 from poolbench.core import Benchmark, Cell, DataLocation, Measurement, MissingData, Result, UsageError
 from poolbench.registry import benchmarks
 from poolbench.runner.environment import environment
-from poolbench.runner.ledger import CellRecord, Ledger, StorageError
+from poolbench.runner.ledger import CellRecord, Ledger, StorageError, storage
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from poolbench.data import Dataset
 
 
@@ -43,24 +45,29 @@ class Settings:
 def execute(cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener) -> None:
     """Execute the cells in order; every outcome is in the ledger when its ``cell_ended`` is called.
 
-    A cell that another process is working on is left to it. A failed cell does not stop the others.
-    Raises UsageError for damaged data and StorageError for a folder that cannot be written.
+    A cell that another process is working on is passed over, and waited for at the end: if that process
+    dies, it is executed here. A failed cell does not stop the others. Raises StorageError for a folder
+    that cannot be written.
     """
-    for cell in cells:
-        record = ledger.record(cell.id)
-        with_folder = ledger.folder / "cells" / cell.id
-        try:
-            with_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot write to '{with_folder}': {error.strerror}") from error
-        try:
-            with record.lock.acquire(blocking=False):
-                if ledger.result(cell).status != "finished":
-                    listener.cell_started(cell)
-                    run_cell(cell, record, settings, partial(listener.epoch_ended, cell))
-        except Timeout:
-            continue
-        listener.cell_ended(ledger.result(cell))
+    passed_over = [cell for cell in cells if not _execute_one(cell, ledger, settings, listener, wait=False)]
+    for cell in passed_over:
+        _execute_one(cell, ledger, settings, listener, wait=True)
+
+
+def _execute_one(cell: Cell, ledger: Ledger, settings: Settings, listener: Listener, wait: bool) -> bool:
+    """Execute a cell unless it is finished; return False where another process holds it and we do not wait."""
+    record = ledger.record(cell.id)
+    with storage(record.folder):
+        record.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with record.lock.acquire(blocking=wait):
+            if ledger.result(cell).status != "finished":
+                listener.cell_started(cell)
+                run_cell(cell, record, settings, partial(listener.epoch_ended, cell))
+    except Timeout:
+        return False
+    listener.cell_ended(ledger.result(cell))
+    return True
 
 
 def run_cell(cell: Cell, record: CellRecord, settings: Settings, on_epoch: Callable[[dict[str, float]], None]) -> None:
@@ -75,8 +82,9 @@ def run_cell(cell: Cell, record: CellRecord, settings: Settings, on_epoch: Calla
         record.append("skipped", reason=str(missing))
         return
     except UsageError as error:
-        record.append("failed", reason=str(error), traceback=traceback.format_exc())
-        raise
+        # No traceback: the user's to mend, and tried again by the next run.
+        record.append("failed", reason=str(error), traceback="")
+        return
     try:
         loaded = time.perf_counter()
         measurement, facts, weights = train_and_measure(benchmark, cell, data, settings.device, record, on_epoch)
@@ -123,15 +131,28 @@ def train_and_measure(
     known = {metric.name for metric in benchmark.metrics}
     final = {**row, "best_accuracy": best, **measured.metrics}
     metrics = {name: value for name, value in final.items() if name in known}
+    metrics |= _cost(cell.group, model, data)
     weights = BytesIO()
     torch.save(model.state_dict(), weights)
     classes = len(data.classes)
     facts = {
         "data": {"name": data.name, "digest": data.digest, "source": data.source},
-        "parameters": sum(p.numel() for p in model.parameters()),
         "chance": 1 / classes,
         "learned": has_learned(metrics["accuracy"], classes, len(data.test)),
         "seconds_fit": fitted - began,
         "seconds_measure": time.perf_counter() - fitted,
     }
     return Measurement(metrics, measured.tables, measured.arrays), facts, weights.getvalue()
+
+
+_costs: dict[str, dict[str, float]] = {}
+
+
+def _cost(group: str, model: nn.Module, data: Dataset) -> dict[str, float]:
+    """The network's cost on 16 test images; seeds do not change it, so a group is measured once per process."""
+    if group not in _costs:
+        from poolbench.engine.fit import to_pixels
+        from poolbench.measures.cost import measure_cost
+
+        _costs[group] = measure_cost(model, to_pixels(data.test.images[:16]), repeats=5).as_metrics()
+    return _costs[group]

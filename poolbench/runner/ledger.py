@@ -67,6 +67,17 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
+def is_held(lock: FileLock) -> bool:
+    """Return whether this or another process holds the lock."""
+    if lock.is_locked:
+        return True
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 @dataclass(frozen=True)
 class CellRecord:
     """One cell's folder."""
@@ -80,6 +91,7 @@ class CellRecord:
         return FileLock(self.folder / "lock", is_singleton=True)
 
     def begin(self, cell: Cell, facts: Mapping[str, Any]) -> None:
+        """Open an attempt: the configuration, and what surrounds it."""
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / "config.json", cell.config())
@@ -164,17 +176,7 @@ class CellRecord:
                 cell, last["event"], started, last["time"], history, {}, facts,
                 last["reason"], last.get("traceback", ""),
             )  # fmt: skip
-        return Result(cell, "running" if self._is_locked() else "pending", started, None, history, {}, facts)
-
-    def _is_locked(self) -> bool:
-        lock = self.lock
-        if lock.is_locked:
-            return True
-        try:
-            with lock.acquire(blocking=False):
-                return False
-        except Timeout:
-            return True
+        return Result(cell, "running" if is_held(self.lock) else "pending", started, None, history, {}, facts)
 
 
 class Ledger:
@@ -256,13 +258,4 @@ class Invocation:
 
     def is_running(self) -> bool:
         """Return whether the process that opened it is alive and has not closed it."""
-        if self.content["ended"] is not None:
-            return False
-        lock = self.lock
-        if lock.is_locked:
-            return True
-        try:
-            with lock.acquire(blocking=False):
-                return False
-        except Timeout:
-            return True
+        return self.content["ended"] is None and is_held(self.lock)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from poolbench.core import Benchmark, Cell, Grid, UsageError
-from poolbench.registry import architectures, benchmarks, closest, datasets, heads, pools
+from poolbench.registry import architectures, benchmarks, check_architecture, closest, datasets, heads, pools
 
 PRESETS = ("smoke", "quick", "paper")
+SIZES = {"width", "hidden"}  # model options that only say how large a network is
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or part.strip().endswith("-"):
+        if not first.isdecimal() or (last and not last.isdecimal()) or part.strip().endswith("-"):
             raise UsageError(f"seeds are like 3, 0-4 or 0,2,5-7, got '{text}'")
         low, high = int(first), int(last or first)
         if high < low or high - low >= 10_000:
@@ -61,12 +62,12 @@ def plan(selection: Selection) -> list[Cell]:
         "heads": _expand(selection.heads, heads.names(), heads.check),
         "datasets": _expand(selection.datasets, datasets.names(), datasets.check),
     }
-    wanted = _expand(selection.architectures, architectures.names(), architectures.check)
+    wanted = _expand(selection.architectures, architectures.names(), check_architecture)
     cells: dict[str, Cell] = {}
     for benchmark in chosen_benchmarks(selection.names):
         seeds = selection.seeds or range(benchmark.seeds[selection.preset])
-        for grid in benchmark.presets[selection.preset]:
-            grid = _restrict(grid, wanted).select(**axes)
+        for grid in _with_architectures(benchmark.presets[selection.preset], wanted):
+            grid = grid.select(**axes)
             if selection.epochs is not None:
                 grid = replace(grid, train=replace(grid.train, epochs=selection.epochs))
             for cell in grid.cells(benchmark.name, benchmark.version, seeds):
@@ -88,8 +89,16 @@ def _expand(given: Sequence[str] | None, allowed: list[str], check: object) -> S
     return [check(name) for name in given]
 
 
-def _restrict(grid: Grid, wanted: Sequence[str] | None) -> Grid:
-    """Keep the wanted architectures; sizes and rates belong to one, so others cannot take their place."""
+def _with_architectures(grids: Sequence[Grid], wanted: Sequence[str] | None) -> list[Grid]:
+    """Keep the wanted architectures; one that no grid has takes the place of the first of its variant.
+
+    Model options belong to an architecture, so a new one starts without them. A variant that is made
+    by a model option (a sigmoid, a number of pooling layers) therefore has no other architecture.
+    """
     if wanted is None:
-        return grid
-    return replace(grid, architectures=[name for name in grid.architectures if name in wanted])
+        return list(grids)
+    kept = [replace(grid, architectures=[name for name in grid.architectures if name in wanted]) for grid in grids]
+    known = {name for grid in grids for name in grid.architectures}
+    new = [name for name in wanted if name not in known]
+    first = {(grid.variant, *grid.datasets): grid for grid in reversed(grids) if set(grid.model) <= SIZES}
+    return kept + [replace(grid, architectures=new, model={}) for grid in first.values() if new]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.data.augment import disc_mask, rotate, rotate_all
-from poolbench.measures.rotation import activation_variance, layer_means, record
+from poolbench.measures import rotation
+from poolbench.measures.rotation import activation_variance, layer_means, record, recorded_layers
+from poolbench.pooling import create_head, create_pool, list_heads, list_pools
 
 
 def images(count: int, size: int = 9) -> Tensor:
@@ -155,6 +157,32 @@ def test_an_in_place_activation_does_not_change_what_was_recorded() -> None:
         assert list(first) == ["0", "2", "3"]
         for layer in first:
             assert torch.equal(first[layer], second[layer])
+
+
+@pytest.mark.parametrize("pool", ["strided_conv", "lip", "lps", "space_to_depth"])
+def test_the_same_layers_are_recorded_whatever_the_pooling(pool: str) -> None:
+    plain = create_model("vgg_like", (1, 32, 32), 4, "max", "avg", width=2, hidden=3)
+    for head in ("avg", "simpool", "attention"):
+        model = create_model("vgg_like", (1, 32, 32), 4, pool, head, width=2, hidden=3)
+        assert recorded_layers(model) == recorded_layers(plain)
+        units = activation_variance(model, images(4, 32).float(), [0.0, 90.0])
+        assert set(units["layer"]) == set(recorded_layers(plain))
+
+
+def test_every_pool_and_head_is_told_apart_from_layers() -> None:
+    for name in list_pools():
+        assert type(create_pool(name, 4)).__module__.startswith("poolbench.pooling.")
+    for name in list_heads():
+        assert type(create_head(name, 4, size=(4, 4))).__module__.startswith("poolbench.pooling.")
+
+
+def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = create_model("simple_conv", (1, 12, 12), 4, "max", "flatten", width=2, hidden=3).double()
+    whole = record(model, images(7, 12), "mean")
+    monkeypatch.setattr(rotation, "BATCH", 3)
+    for layer, values in record(model, images(7, 12), "mean").items():
+        torch.testing.assert_close(values, whole[layer])
 
 
 def test_layers_come_in_order_of_execution_and_leave_no_hook() -> None:

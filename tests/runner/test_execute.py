@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from poolbench.core import Cell, DataLocation, UsageError
+from poolbench.core import COST_METRICS, Cell, DataLocation, UsageError
 from poolbench.runner.environment import resolve_device
 from poolbench.runner.execute import Settings, execute
 from poolbench.runner.ledger import Ledger, StorageError
@@ -37,14 +38,18 @@ def test_cells_run_once(ledger: Ledger, cells: list[Cell], run_cells: Run) -> No
 
 def test_a_result_carries_what_it_depends_on(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
     result = run_cells(cells[:1], ledger, "the invocation").results[0]
-    assert set(result.metrics) == {"accuracy", "odd", "train_loss"}
+    costs = {metric.name for metric in COST_METRICS}
+    assert set(result.metrics) == {"accuracy", "odd", "train_loss", *costs}
     assert result.facts["invocation"] == "the invocation"
     assert result.facts["environment"]["torch"] == torch.__version__.partition("+")[0]
     assert result.facts["environment"]["device"] == "cpu"
     assert result.facts["data"]["name"] == "tiny"
     assert result.facts["chance"] == 0.5
     assert result.facts["learned"] is True
-    assert result.facts["parameters"] == sum(p.numel() for p in weights(ledger, cells[0]).values() if p.dim() > 0) - 2
+    state = weights(ledger, cells[0])
+    own = [p for name, p in state.items() if name.startswith("network.")]
+    assert result.metrics["cost_parameters"] == sum(p.numel() for p in own)
+    assert all(result.metrics[name] > 0 for name in costs)
     assert ledger.record(cells[0].id).table("layers")["V"].tolist() == [0.5, 0.25]
 
 
@@ -78,39 +83,48 @@ def test_missing_data_skips_with_its_reason(ledger: Ledger, cells: list[Cell], r
     assert log.results[0].reason == "tiny is not in data; --download fetches it"
 
 
-def test_a_cell_in_other_hands_is_left_alone(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+def test_a_cell_in_other_hands_is_passed_over_and_taken_up_when_they_die(
+    ledger: Ledger, cells: list[Cell], run_cells: Run
+) -> None:
     record = ledger.record(cells[0].id)
     record.folder.mkdir(parents=True)
-    script = "import sys, filelock as f; lock = f.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(record.folder / "lock")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    script = (
+        "import sys, time, filelock as f; lock = f.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
+        "time.sleep(600)"
     )
+    holder = subprocess.Popen([sys.executable, "-c", script, str(record.folder / "lock")], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()
+    # The second cell is finished before the first one's holder is killed.
+    killer = threading.Timer(1.5, holder.kill)
+    killer.start()
     try:
-        assert run_cells(cells[:2], ledger).started == [cells[1].id]
+        log = run_cells(cells[:2], ledger)
     finally:
-        holder.communicate("\n")
-    assert run_cells(cells[:2], ledger).started == [cells[0].id]
+        killer.join()
+        holder.communicate()
+    assert log.started == [cells[1].id, cells[0].id]
+    assert [result.status for result in log.results] == ["finished", "finished"]
 
 
-def test_damaged_data_stops_with_one_line(
+def test_damaged_data_is_one_line_and_stops_no_other_cell(
     ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, run_cells: Run
 ) -> None:
     from poolbench import registry
 
-    def damaged(*_: object) -> None:
-        raise UsageError("the file x is damaged")
-
     entry = registry.benchmarks._entries["tiny"]
-    broken = replace(entry.target(), load=damaged)
+    benchmark = entry.target()
+
+    def damaged_for_max(cell: Cell, *arguments: Any) -> Any:
+        if cell.pool == "max":
+            raise UsageError("the file x is damaged")
+        return benchmark.load(cell, *arguments)
+
+    broken = replace(benchmark, load=damaged_for_max)
     monkeypatch.setitem(registry.benchmarks._entries, "tiny", replace(entry, target=lambda: broken))
-    with pytest.raises(UsageError, match="the file x is damaged"):
-        run_cells(cells, ledger)
-    assert ledger.result(cells[0]).status == "failed"
+    log = run_cells(cells, ledger)
+    assert [result.status for result in log.results] == ["failed", "failed", "finished", "finished"]
+    assert (log.results[0].reason, log.results[0].traceback) == ("the file x is damaged", "")
 
 
 def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_rest(
@@ -182,9 +196,10 @@ def test_a_killed_process_loses_only_the_cell_in_work(
     undisturbed = poolbench("run", *selection, "--no-mlflow", "--out", "undisturbed")
     assert undisturbed.returncode == 0
     for cell in finished:
-        pair = [json.loads((tmp_path / folder / "cells" / cell / "result.json").read_text())["metrics"]
-                for folder in ("poolbench-out", "undisturbed")]  # fmt: skip
-        assert pair[0] == pair[1]
+        paths = [tmp_path / folder / "cells" / cell / "result.json" for folder in ("poolbench-out", "undisturbed")]
+        first, second = (json.loads(path.read_text())["metrics"] for path in paths)
+        timed = {"cost_forward_ms", "cost_train_ms"}
+        assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in second.items() if k not in timed}
 
 
 def test_an_interrupt_ends_cleanly_and_the_same_command_continues(tmp_path: Path, poolbench: Run) -> None:

@@ -80,6 +80,9 @@ def test_absent_data_is_a_failure_of_its_own() -> None:
     assert exit_code(compare(results(), results().iloc[:0])) == 3
     assert exit_code([]) == 3
     assert outcomes(results(), results(seeds=range(1)))["group avg"] == "no data"
+    assert outcomes(results(seeds=range(4)))["group avg"] == "no data"
+    gone = results().assign(benchmark="no_longer_there")
+    assert [c.outcome for c in compare(gone, results())] == ["no data"]
 
 
 def test_a_regression_outranks_absent_data() -> None:

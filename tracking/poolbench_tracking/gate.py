@@ -51,9 +51,11 @@ def compare(baseline: pd.DataFrame, current: pd.DataFrame, alpha: float = ALPHA)
     """
     found: list[Comparison] = []
     for name, own in baseline.groupby("benchmark"):
-        if str(name) not in benchmarks.names():
-            continue
-        directed = {m.name: m for m in benchmarks.get(str(name))().metrics if m.higher_is_better is not None}
+        metrics = benchmarks.get(str(name))().metrics if str(name) in benchmarks.names() else ()
+        if not metrics:
+            gone = f"there is no benchmark '{name}' any more"
+            found.append(Comparison(str(name), "", "all", "all", None, math.nan, 0, 0.0, "no data", gone))
+        directed = {m.name: m for m in metrics if m.higher_is_better is not None}
         labels = _labels(own)
         tonight = current[current["benchmark"] == name].groupby(["group", "metric"])["value"]
         values = {key: list(series) for key, series in tonight}
@@ -86,6 +88,8 @@ def _judge(
     observed = sum(after) / len(after)
     if len(before) < 2:
         return None, observed, "no data", "the baseline has fewer than 2 seeds"
+    if len(after) < len(before):
+        return None, observed, "no data", f"the current results have {len(after)} of {len(before)} seeds"
     expected = prediction_interval(before, len(after), alpha)
     worse = expected.mean - observed if metric.higher_is_better else observed - expected.mean
     if worse > expected.half_width and worse > metric.tolerance:

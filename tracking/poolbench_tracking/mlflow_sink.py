@@ -6,9 +6,12 @@ nothing, and a projection cut short is thrown away and made again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -24,8 +27,8 @@ from poolbench.runner.ledger import Invocation, Ledger
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-CELL, ATTEMPT, INVOCATION, CLOSED = (
-    "poolbench.cell", "poolbench.attempt", "poolbench.invocation", "poolbench.closed",
+CELL, ATTEMPT, INVOCATION, CLOSED, FOLDER = (
+    "poolbench.cell", "poolbench.attempt", "poolbench.invocation", "poolbench.closed", "poolbench.folder",
 )  # fmt: skip
 BATCH_LIMIT = 1000
 LARGEST_CSV = 1_000_000
@@ -70,6 +73,8 @@ class MlflowSink:
             raise TrackingUnavailable(f"mlflow is not installed ({error})") from error
         self.folder = folder
         self.uri = uri or default_uri(folder)
+        # On a server that several work folders share, each mends only what it left behind itself.
+        self.folder_id = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
         self.lock = FileLock(folder / "mlflow.lock", is_singleton=True)
         self._experiments: dict[str, str] = {}
         self._parents: dict[tuple[str, str], str] = {}
@@ -100,7 +105,7 @@ class MlflowSink:
             experiment = self._experiment(benchmark)
             attempt = f"{result.ended:.6f}"
             for run in self._search(experiment, CELL, result.cell.id):
-                if run.info.status == "RUNNING":
+                if run.info.status == "RUNNING" and run.data.tags.get(FOLDER) == self.folder_id:
                     self.client.delete_run(run.info.run_id)
                 elif run.data.tags.get(ATTEMPT) == attempt:
                     return False
@@ -118,17 +123,18 @@ class MlflowSink:
         content = invocation.content
         own = [result for result in results if result.facts.get("invocation") == invocation.id]
         states = {"finished": "FINISHED", "failed": "FAILED"}
-        for name in dict.fromkeys(result.cell.benchmark for result in own):
+        # All tasks, not those of its results: a cell that was retried belongs to another invocation now.
+        for name in benchmarks.names():
             benchmark = benchmarks.get(name)()
             with self.lock, _reported():
-                experiment = self._experiment(benchmark)
-                parents = self._search(experiment, INVOCATION, invocation.id)
+                experiment = self.client.get_experiment_by_name(name)
+                parents = self._search(experiment.experiment_id, INVOCATION, invocation.id) if experiment else []
                 if not parents or parents[0].data.tags.get(CLOSED) == str(content["ended"]):
                     continue
                 run_id = parents[0].info.run_id
                 self._log_summary(ledger, benchmark, own, run_id)
                 self.client.set_tag(run_id, CLOSED, str(content["ended"]))
-                last = content["ended"] or max(result.ended or 0 for result in own) or content["started"]
+                last = content["ended"] or max((result.ended or 0 for result in own), default=0) or content["started"]
                 state = states.get(content.get("outcome", ""), "KILLED")
                 self.client.set_terminated(run_id, state, end_time=_milliseconds(last))
 
@@ -204,6 +210,7 @@ class MlflowSink:
         tags = {
             CELL: cell.id,
             ATTEMPT: attempt,
+            FOLDER: self.folder_id,
             "poolbench.group": cell.group,
             "poolbench.split": cell.split,
             "poolbench.learned": str(facts.get("learned", "")),
@@ -241,8 +248,12 @@ class MlflowSink:
                 (place / "traceback.txt").write_text(result.traceback)
             if result.status == "finished":
                 (place / "figures").mkdir()
-                for name, figure in cell_figures(benchmark, result, record).items():
-                    (place / "figures" / f"{name}.png").write_bytes(to_png(figure))
+                try:
+                    for name, figure in cell_figures(benchmark, result, record).items():
+                        (place / "figures" / f"{name}.png").write_bytes(to_png(figure))
+                except Exception:
+                    # One figure that cannot be drawn must not keep all later cells from MLflow.
+                    (place / "figures" / "failed.txt").write_text(traceback.format_exc())
                 for path in record.folder.glob("*.parquet"):
                     content = record.table(path.stem).to_csv(index=False).encode()
                     # The UI shows a CSV as a table; a long one stays compact.
@@ -306,9 +317,7 @@ def _metrics(result: Result) -> list[Any]:
                 series.add(name)
                 found.append(Metric(name, value, int(row["time"] * 1000), int(row["epoch"])))
     end = _milliseconds(result.ended) or 0
-    facts = {
-        name: result.facts[name] for name in ("seconds_fit", "seconds_measure", "parameters") if name in result.facts
-    }
+    facts = {name: result.facts[name] for name in ("seconds_fit", "seconds_measure") if name in result.facts}
     for name, value in {**result.metrics, **facts}.items():
         if name not in series and isfinite(value):
             found.append(Metric(name, float(value), end, len(result.history)))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from poolbench.core import Benchmark, Metric, Result
+from poolbench.core import COST_METRICS, Benchmark, Metric, Result
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Invocation, Ledger, storage, write_atomically
 from poolbench_tracking.claims import Verdict, judge
@@ -33,6 +34,7 @@ from poolbench_tracking.results import (
 from poolbench_tracking.statistics import holm, paired_difference, t_interval
 
 ALPHA = 0.05
+SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms"}
 KINDS = {
     "curves": "Mean over seeds; the band is the 95 % t interval of the mean, cut at the range of the seeds.",
     "map": "One trained network per group: the first seed that has learned. All panels share the scale.",
@@ -193,7 +195,7 @@ def summary_frame(sections: Sequence[Section]) -> pd.DataFrame:
     rows = []
     for section in sections:
         for group in groups_of(section.results):
-            for metric in section.benchmark.metrics:
+            for metric in (*section.benchmark.metrics, *COST_METRICS):
                 values = list(group.values(metric.name).values())
                 if not values:
                     continue
@@ -246,10 +248,14 @@ def _with_drawings(section: Section, ledger: Ledger) -> Section:
 def _table(benchmark: Benchmark, groups: Sequence[Group], names: Sequence[str]) -> Table:
     metrics = [m for m in benchmark.metrics if m.headline and any(group.values(m.name) for group in groups)]
     best = {metric.name: best_group(groups, metric) for metric in metrics}
+    costs = {name: title for name, title in SHOWN_COSTS.items() if any(group.values(name) for group in groups)}
     rows = [
         Row(
             [_field(group, name) for name in names],
-            [Entry(_number(group, metric), best[metric.name] == group.id) for metric in metrics],
+            [
+                *(Entry(_number(group, metric), best[metric.name] == group.id) for metric in metrics),
+                *(Entry(_cost(group, name), False) for name in costs),
+            ],
             len(group.results),
             group.unlearned,
         )
@@ -258,7 +264,15 @@ def _table(benchmark: Benchmark, groups: Sequence[Group], names: Sequence[str]) 
     shared = [name for name in AXES if name not in names and len({group.fields[name] for group in groups}) == 1]
     constant = [name for name in shared if groups[0].fields[name] not in ("none", "default")]
     caption = ", ".join(f"{name} {groups[0].fields[name]}" for name in constant)
-    return Table(caption, names, [metric_label(metric) for metric in metrics], rows)
+    return Table(caption, names, [*(metric_label(metric) for metric in metrics), *costs.values()], rows)
+
+
+def _cost(group: Group, name: str) -> str:
+    """The group's cost as text: a count whole, a time with two decimals, no interval (it is the machine's)."""
+    values = list(group.values(name).values())
+    if not values:
+        return "-"
+    return f"{fmean(values):,.0f}" if name == "cost_parameters" else f"{fmean(values):.2f}"
 
 
 def _field(group: Group, name: str) -> str:

@@ -1,0 +1,42 @@
+"""A plain stack of strided convolutions: the network in which every halving is the same."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from poolbench.architectures.blocks import Resolution
+from poolbench.pooling import create_head
+from poolbench.pooling.padding import PaddingMode
+from poolbench.registry import architectures
+
+
+@architectures.register("strided_net", reference="common practice; DCGAN's discriminator (Radford et al. 2016)")
+def strided_net(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    pool: str,
+    head: str,
+    padding_mode: PaddingMode,
+    width: int = 16,
+    hidden: int = 64,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """Five halving conv-BN-ReLU-dropout blocks (f 2f 4f 8f 16f), two linear layers; published: decimate and avg."""
+    channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for block in (1, 2, 3, 4, 5):
+        out = width * 2 ** (block - 1)
+        layers[f"conv{block}"] = maps.conv3x3(channels, out)
+        layers[f"norm{block}"] = nn.BatchNorm2d(out)
+        layers[f"relu{block}"] = nn.ReLU()
+        layers[f"pool{block}"] = maps.halve(out)
+        layers[f"dropout{block}"] = nn.Dropout(dropout)
+        channels = out
+    pooled = create_head(head, channels, size=maps.size)
+    layers["head"] = pooled
+    layers["fc1"] = nn.Linear(channels * pooled.feature_multiplier, hidden)
+    layers["relu6"] = nn.ReLU()
+    layers["fc2"] = nn.Linear(hidden, num_classes)
+    return nn.Sequential(layers)

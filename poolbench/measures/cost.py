@@ -1,0 +1,156 @@
+"""What a network or an operator costs: parameters, operations, time, memory."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one batch on one device.
+
+    ``parameters`` counts numbers; ``flops`` the floating-point operations of a forward pass in
+    convolutions and matrix products (torch's counter: a multiply-add is two, comparisons and sums of a
+    window are not counted); ``forward_ms`` and ``train_ms`` (forward and backward) are medians in
+    milliseconds; ``peak_mb`` is the most memory that forward and backward held beyond parameters and
+    input, in 10^6 bytes (on a CPU of tensors; a kernel's own scratch memory is not seen there).
+    """
+
+    parameters: int
+    flops: int
+    forward_ms: float
+    train_ms: float
+    peak_mb: float
+
+    def as_metrics(self) -> dict[str, float]:
+        """Return the cost by metric name, as :data:`poolbench.core.COST_METRICS` lists them."""
+        return {f"cost_{name}": float(value) for name, value in asdict(self).items()}
+
+
+def measure_cost(module: nn.Module, x: Tensor, repeats: int = 10) -> Cost:
+    """Return the cost of a module on a batch x (b, c, h, w); its mode and gradients stay as they were.
+
+    The forward pass is timed in eval mode without gradients, forward and backward in training mode.
+    Times are medians over ``repeats`` passes after two that warm up; on a GPU they are device events.
+    """
+    training, state = module.training, {name: value.clone() for name, value in module.named_buffers()}
+    gradients = [p.grad for p in module.parameters()]
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(x)
+
+    def train() -> None:
+        module.zero_grad(set_to_none=True)
+        source.grad = None
+        out: Tensor = module(source)
+        out.sum().backward()
+
+    # The input asks for a gradient, as it does anywhere but in the first layer.
+    source = x.detach().clone().requires_grad_()
+    try:
+        module.eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(x)
+        forward_ms = _median_ms(forward, x.device, repeats)
+        module.train()
+        train_ms = _median_ms(train, x.device, repeats)
+        peak = _peak_bytes(train, module, source)
+    finally:
+        module.train(training)
+        with torch.no_grad():
+            for name, value in module.named_buffers():
+                value.copy_(state[name])
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+    return Cost(
+        parameters=sum(p.numel() for p in module.parameters()),
+        flops=counter.get_total_flops(),
+        forward_ms=forward_ms,
+        train_ms=train_ms,
+        peak_mb=peak / 1e6,
+    )
+
+
+def _median_ms(work: Callable[[], None], device: torch.device, repeats: int) -> float:
+    for _ in range(2):
+        work()
+    if device.type != "cuda":
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            work()
+            times.append((time.perf_counter() - began) * 1e3)
+        return median(times)
+    with torch.cuda.device(device):
+        return _median_event_ms(work, device, repeats)
+
+
+def _median_event_ms(work: Callable[[], None], device: torch.device, repeats: int) -> float:
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for start, end in pairs:
+        start.record()
+        work()
+        end.record()
+    torch.cuda.synchronize(device)
+    return float(median(start.elapsed_time(end) for start, end in pairs))
+
+
+def _peak_bytes(work: Callable[[], None], module: nn.Module, source: Tensor) -> int:
+    """Most bytes held at once during the work, beyond what was held before it."""
+    device = source.device
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        peak: int = torch.cuda.max_memory_allocated(device) - before
+        return peak
+    # The CPU allocator keeps no peak of its own: follow the tensors instead.
+    live = _LiveTensors(module, source)
+    with live:
+        work()
+    return live.peak
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, beyond those that were there before."""
+
+    def __init__(self, module: nn.Module, source: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held = self.peak = 0
+        self._known = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), source)}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.held -= size
