@@ -283,3 +283,18 @@ def test_decimals_follow_what_matters(tolerance: float, places: int) -> None:
 def test_importing_the_report_draws_nothing() -> None:
     code = "import sys, poolbench_tracking.report; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_too_many_groups_are_tabled_and_not_drawn(
+    study: Benchmark, store_all: StoreAll, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from poolbench_tracking import figures
+
+    store_all({"max": [0.9, 0.91, 0.92], "avg": [0.8, 0.81, 0.82]})
+    drawn = write_report(ledger, ledger.folder / "report").read_text()
+    monkeypatch.setattr(figures, "MOST_GROUPS", 1)
+    tabled = write_report(ledger, ledger.folder / "report").read_text()
+    assert "<svg" in drawn
+    assert "<svg" not in tabled
+    assert "Not drawn: too many configurations" in tabled
+    assert "Not drawn" not in drawn

@@ -35,6 +35,7 @@ GREY = "#767676"
 # Two hues around white: which side of 0.5 an output is on decides, so the scale shows it.
 MAP_COLOURS = "RdBu_r"
 WIDTH = 9.0
+MOST_GROUPS = 150  # more panels and lines than anyone can read, and minutes to draw
 FONTS = "'DejaVu Sans', Verdana, 'Segoe UI', Helvetica, Arial, sans-serif"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -86,13 +87,13 @@ def cell_figures(benchmark: Benchmark, result: Result, record: CellRecord) -> di
 
 
 def summary_figures(benchmark: Benchmark, results: Sequence[Result], ledger: Ledger) -> dict[str, Figure]:
-    """Return the figures over the finished cells of a benchmark by name; {} where there are none.
+    """Return the figures over the finished cells of a benchmark by name; {} where there are none or too many.
 
     Every line, map and interval belongs to one group. Fields that vary beside those a figure names
     split its panels further, so that different configurations are told apart.
     """
     groups = groups_of(results)
-    if not groups:
+    if not groups or len(groups) > MOST_GROUPS:
         return {}
     scene = _Scene(benchmark, groups, varying_fields(results_frame(results)), ledger)
     found = {}
