@@ -24,7 +24,6 @@ from poolbench_tracking.statistics import Interval, prediction_interval
 
 Outcome = Literal["regressed", "inconclusive", "fine", "no data"]
 ALPHA = 0.01
-EXIT_CODES: dict[Outcome, int] = {"regressed": 1, "no data": 3, "inconclusive": 0, "fine": 0}
 
 
 @dataclass(frozen=True)
