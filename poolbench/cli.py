@@ -72,6 +72,11 @@ def main() -> None:
     """
 
 
+def _command(*more: str) -> str:
+    """Return the command line as it was typed, and what to add to it."""
+    return shlex.join(["poolbench", *sys.argv[1:], *more])
+
+
 def _split(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     return names or None
@@ -238,7 +243,7 @@ def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, tracking: Tra
     from poolbench.progress import Progress
     from poolbench.runner.execute import execute
 
-    command = shlex.join(["poolbench", *sys.argv[1:]])
+    command = _command()
     invocation = ledger.open_invocation(command, preset)
     # A polite kill ends like Ctrl-C: everything closed, nothing lost.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -320,7 +325,7 @@ def _summarise(results: Sequence[Result], report: Path) -> None:
     for result in missing.values():
         say(f"skipped, no data: {result.reason}")
     if missing:
-        say(f"to fetch it: {shlex.join(['poolbench', *sys.argv[1:], '--download'])}")
+        say(f"to fetch it: {_command('--download')}")
     if any(result.traceback for result in results):
         say("tracebacks are in the report; --retry-failed runs failed cells again")
     click.echo(str(report))
@@ -429,7 +434,7 @@ def _trial_runner(
 
     def run_trial(cell: Cell, ledger: Ledger) -> Result:
         if not opened:
-            opened.append((ledger, ledger.open_invocation(shlex.join(["poolbench", *sys.argv[1:]]), preset)))
+            opened.append((ledger, ledger.open_invocation(_command(), preset)))
         _, invocation = opened[0]
         began = time.monotonic()
         execute([cell], ledger, replace(settings, invocation=invocation.id), Silent())

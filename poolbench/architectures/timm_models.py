@@ -78,9 +78,6 @@ def timm_model(
     if GlobalPool not in kinds:
         raise UsageError(f"timm:{name} has no global pool that head '{head}' could replace; use another model")
     model.replaced = replaced  # type: ignore[assignment]
-    model.replaced_pooling = [  # type: ignore[assignment]
-        name for name, module in model.named_modules() if type(module).__module__.startswith("poolbench.pooling.")
-    ]
     return model
 
 

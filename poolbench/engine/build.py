@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from poolbench.architectures import create_model
 from poolbench.core import Cell, derive_seed
 from poolbench.data import Dataset
+from poolbench.pooling import pooling_paths
+from poolbench.registry import TIMM
 
 
 class Normalize(nn.Module):
@@ -31,16 +34,16 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def initialise(model: nn.Module, seed: int, within: tuple[str, ...] = ("",)) -> None:
+def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) -> None:
     """Draw every module's parameters from a stream of its own, named by seed and module path.
 
     Two networks that differ in their pools thus start from the same weights wherever names and
-    shapes agree, however many numbers the pools drew. ``within`` restricts it to modules whose path
-    starts so.
+    shapes agree, however many numbers the pools drew. ``only`` restricts it to the modules of
+    these paths.
     """
     for name, module in model.named_modules():
         reset: Any = getattr(module, "reset_parameters", None)
-        if reset is not None and name.startswith(within):
+        if reset is not None and (only is None or name in only):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(seed, f"weights of {name}"))
                 reset()
@@ -66,7 +69,7 @@ def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
             **cell.model,  # type: ignore[arg-type]
         )
     # A timm model keeps timm's weights, drawn (or loaded) before the surgery and so the same for every pool.
-    initialise(network, cell.seed, tuple(getattr(network, "replaced_pooling", ("",))))
+    initialise(network, cell.seed, pooling_paths(network) if cell.architecture.startswith(TIMM) else None)
     mean, std = (dataset.mean, dataset.std) if standard else ((0.0,) * channels, (1.0,) * channels)
     model = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

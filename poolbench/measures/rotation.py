@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.data.augment import rotate_all
+from poolbench.pooling import pooling_paths
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "convolution": (nn.Conv2d,),
@@ -31,17 +32,13 @@ def recorded_layers(model: nn.Module) -> dict[str, str]:
     Layers inside a pool or head do not count: networks that differ in their pooling are compared on the
     same layers.
     """
-    pooling = tuple(f"{name}." for name, module in model.named_modules() if _is_pooling(module))
+    pooling = pooling_paths(model)
     return {
         name: kind
         for name, module in model.named_modules()
         for kind, types in KINDS.items()
-        if isinstance(module, types) and not _is_pooling(module) and not name.startswith(pooling)
+        if isinstance(module, types) and name not in pooling
     }
-
-
-def _is_pooling(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("poolbench.pooling.")
 
 
 def record(model: nn.Module, images: Tensor, aggregation: str) -> dict[str, Tensor]:

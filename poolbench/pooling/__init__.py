@@ -9,7 +9,7 @@ from poolbench.core import Scalar
 from poolbench.pooling.heads import Head
 from poolbench.pooling.padding import PaddingMode, check_padding_mode
 
-__all__ = ["create_head", "create_pool", "list_heads", "list_pools"]
+__all__ = ["create_head", "create_pool", "list_heads", "list_pools", "pooling_paths"]
 
 
 def list_pools() -> list[str]:
@@ -44,3 +44,10 @@ def create_head(name: str, channels: int, size: tuple[int, int] | None = None, *
     head = registry.heads.get(name)(channels, size=size, **options)
     assert isinstance(head, Head)
     return head
+
+
+def pooling_paths(model: nn.Module) -> set[str]:
+    """Return the paths of all modules of a network that are a pool or a head, or lie inside one."""
+    own = [module for module in model.modules() if type(module).__module__.startswith(f"{__name__}.")]
+    inside = {part for module in own for part in module.modules()}
+    return {path for path, module in model.named_modules() if module in inside}

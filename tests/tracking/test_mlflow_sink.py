@@ -182,3 +182,19 @@ def test_links_lead_to_finished_runs(filled: Ledger, cells: list[Cell]) -> None:
     assert set(links) == {cell.id for cell in cells}
     ids = {run.data.tags.get("poolbench.cell"): run.info.run_id for run in runs(filled)}
     assert all(link.endswith(f"/runs/{ids[cell]}") for cell, link in links.items())
+
+
+def test_figures_that_cannot_be_drawn_keep_no_run_back(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolbench_tracking import figures
+
+    def broken(*_: object) -> None:
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr(figures, "cell_figures", broken)
+    monkeypatch.setattr(figures, "summary_figures", broken)
+    assert MlflowSink(filled.folder).sync([filled]) == 5
+    assert kinds(filled) == EXPECTED
+    client = mlflow.MlflowClient(tracking_uri=default_uri(filled.folder))
+    for run in runs(filled):
+        if "poolbench.cell" not in run.data.tags or run.info.status == "FINISHED":
+            assert "figures/failed.txt" in {item.path for item in client.list_artifacts(run.info.run_id, "figures")}

@@ -25,6 +25,7 @@ from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Invocation, Ledger
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import Run
 
 CELL, ATTEMPT, INVOCATION, CLOSED, FOLDER = (
@@ -239,7 +240,7 @@ class MlflowSink:
         return run_id
 
     def _log_artifacts(self, benchmark: Benchmark, ledger: Ledger, result: Result, run_id: str) -> None:
-        from poolbench_tracking.figures import cell_figures, to_png
+        from poolbench_tracking.figures import cell_figures
 
         record = ledger.record(result.cell.id)
         with tempfile.TemporaryDirectory() as folder:
@@ -247,13 +248,7 @@ class MlflowSink:
             if result.traceback:
                 (place / "traceback.txt").write_text(result.traceback)
             if result.status == "finished":
-                (place / "figures").mkdir()
-                try:
-                    for name, figure in cell_figures(benchmark, result, record).items():
-                        (place / "figures" / f"{name}.png").write_bytes(to_png(figure))
-                except Exception:
-                    # One figure that cannot be drawn must not keep all later cells from MLflow.
-                    (place / "figures" / "failed.txt").write_text(traceback.format_exc())
+                _write_figures(place / "figures", lambda: cell_figures(benchmark, result, record))
                 for path in record.folder.glob("*.parquet"):
                     content = record.table(path.stem).to_csv(index=False).encode()
                     # The UI shows a CSV as a table; a long one stays compact.
@@ -268,7 +263,7 @@ class MlflowSink:
     def _log_summary(self, ledger: Ledger, benchmark: Benchmark, results: Sequence[Result], run_id: str) -> None:
         from mlflow.entities import Metric
 
-        from poolbench_tracking.figures import summary_figures, to_png
+        from poolbench_tracking.figures import summary_figures
         from poolbench_tracking.results import results_frame
 
         finished = [r for r in results if r.status == "finished" and r.cell.benchmark == benchmark.name]
@@ -280,10 +275,20 @@ class MlflowSink:
             place = Path(folder)
             results_frame(finished).to_csv(place / "results.csv", index=False)
             if finished:
-                (place / "figures").mkdir()
-                for name, figure in summary_figures(benchmark, finished, ledger).items():
-                    (place / "figures" / f"{name}.png").write_bytes(to_png(figure))
+                _write_figures(place / "figures", lambda: summary_figures(benchmark, finished, ledger))
             self.client.log_artifacts(run_id, folder)
+
+
+def _write_figures(folder: Path, draw: Callable[[], Mapping[str, Figure]]) -> None:
+    """Write figures as PNG; one that cannot be drawn must not keep all later runs from MLflow."""
+    from poolbench_tracking.figures import to_png
+
+    folder.mkdir()
+    try:
+        for name, figure in draw().items():
+            (folder / f"{name}.png").write_bytes(to_png(figure))
+    except Exception:
+        (folder / "failed.txt").write_text(traceback.format_exc())
 
 
 def _milliseconds(seconds: float | None) -> int | None:
