@@ -82,13 +82,15 @@ def bottleneck(maps: Resolution, channels_in: int, channels: int, halves: bool) 
 def _residual(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    maps: Resolution,
+    pool: str,
     head: str,
+    padding_mode: PaddingMode,
     width: int,
     blocks: tuple[int, ...],
     expansion: int = 1,
 ) -> nn.Module:
     """Stem, stages of ``blocks`` with widths f 2f 4f ..., all but the first halving, head and linear layer."""
+    maps = Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv"] = maps.conv3x3(in_shape[0], width, bias=False)
     layers["norm"] = nn.BatchNorm2d(width)
@@ -114,7 +116,7 @@ def resnet18(
     width: int = 64,
 ) -> nn.Module:
     """Two basic blocks in each of four stages (f 2f 4f 8f), three halvings; published: decimate and avg."""
-    return _residual(in_shape, num_classes, Resolution(in_shape, pool, padding_mode), head, width, (2, 2, 2, 2))
+    return _residual(in_shape, num_classes, pool, head, padding_mode, width, (2, 2, 2, 2))
 
 
 @architectures.register("resnet50", reference="He et al. 2016, CIFAR form")
@@ -127,8 +129,7 @@ def resnet50(
     width: int = 64,
 ) -> nn.Module:
     """3, 4, 6, 3 bottlenecks (4f 8f 16f 32f), three halvings; published: decimate and avg."""
-    maps = Resolution(in_shape, pool, padding_mode)
-    return _residual(in_shape, num_classes, maps, head, width, (3, 4, 6, 3), expansion=4)
+    return _residual(in_shape, num_classes, pool, head, padding_mode, width, (3, 4, 6, 3), expansion=4)
 
 
 @architectures.register("resnet20", reference="He et al. 2016, CIFAR-10 networks")
@@ -141,4 +142,4 @@ def resnet20(
     width: int = 16,
 ) -> nn.Module:
     """Three basic blocks in each of three stages (f 2f 4f), two halvings; published: decimate and avg."""
-    return _residual(in_shape, num_classes, Resolution(in_shape, pool, padding_mode), head, width, (3, 3, 3))
+    return _residual(in_shape, num_classes, pool, head, padding_mode, width, (3, 3, 3))
