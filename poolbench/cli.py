@@ -492,7 +492,7 @@ def bench_group() -> None:
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure.")
 def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
     """Time every pool at three map sizes, relative to max pooling."""
-    from poolbench.bench import bench_pools
+    from poolbench.bench.pools import bench_pools
     from poolbench.runner.environment import environment, resolve_device
     from poolbench.runner.ledger import write_json
 

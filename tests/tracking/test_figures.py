@@ -18,7 +18,8 @@ from PIL import Image
 
 from poolbench.core import Benchmark, Cell, Result
 from poolbench.runner.ledger import Ledger
-from poolbench_tracking.figures import GREY, PALETTE, cell_figures, summary_figures, to_png, to_svg
+from poolbench_tracking.figures import cell_figures, summary_figures, to_png, to_svg
+from poolbench_tracking.figures.parts import GREY, PALETTE
 from poolbench_tracking.statistics import t_interval
 
 Store = Callable[..., Result]

@@ -1,4 +1,4 @@
-"""Timings side by side in one run: what each operator costs, relative to max pooling."""
+"""What each pooling operator costs, relative to max pooling."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from poolbench.bench import bench_pools
+from poolbench.bench.pools import bench_pools
 from poolbench.pooling import list_pools
 
 

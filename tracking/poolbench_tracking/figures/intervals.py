@@ -1,0 +1,86 @@
+"""Metrics with their intervals, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from poolbench.core import Figure as Drawing
+from poolbench_tracking.figures.parts import (
+    GREY,
+    WIDTH,
+)
+from poolbench_tracking.figures.scene import Scene
+from poolbench_tracking.results import Group, metric_label, term
+from poolbench_tracking.statistics import t_interval
+
+
+def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
+    metrics = [scene.benchmark.metric(name) for name in drawing.sources]
+    metrics = [metric for metric in metrics if any(group.values(metric.name) for group in scene.groups)]
+    if not metrics:
+        return None
+    panels = scene.panels(drawing, scene.groups)
+    rows: list[Group | str] = []
+    for title, members in panels.items():
+        rows += [title, *members] if title else members
+    labels = [row if isinstance(row, str) else _row_label(drawing, row) for row in rows]
+    # Text is about 0.075 in wide per character at this size; headings may run into the first axes' margin.
+    left = 0.3 + 0.075 * max(len(label) for label in labels)
+    height = 0.25 + 0.21 * len(rows) + 0.5
+    width = min(WIDTH, left + 0.2 + 3.4 * len(metrics))
+    figure = Figure(figsize=(width, height))
+    margins = {"left": left / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.1 / height}
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False, gridspec_kw={**margins, "wspace": 0.1})[0]
+    looks = scene.looks(drawing)
+    for metric, panel in zip(metrics, axes, strict=True):
+        for y, row in enumerate(rows):
+            if isinstance(row, Group):
+                _dots(panel, y, list(row.values(metric.name).values()), *looks[row.fields.get(drawing.colour)], row)
+        panel.set_xlabel(metric_label(metric))
+        _clip(panel, [value for group in scene.groups for value in group.values(metric.name).values()])
+        panel.set_ylim(len(rows) - 0.4, -0.6)
+        panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(rows)), labels)
+    for text, row in zip(axes[0].get_yticklabels(), rows, strict=True):
+        if isinstance(row, str):
+            text.set_fontweight("bold")
+        elif row.unlearned:
+            text.set_color(GREY)
+    return figure
+
+
+def _row_label(drawing: Drawing, group: Group) -> str:
+    name = term(drawing.colour, group.fields.get(drawing.colour))
+    return f"{name} ({group.unlearned} of {len(group.results)} not learned)" if group.unlearned else name
+
+
+def _dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, group: Group) -> None:
+    """Draw seeds as faint dots and their mean with its interval; grey and hollow where a network has not learned."""
+    if not values:
+        return
+    if group.unlearned:
+        colour = GREY
+    below = [y + 0.3] * len(values)
+    axes.plot(values, below, linestyle="", marker="o", markersize=3.2, color=colour, alpha=0.55, markeredgewidth=0)
+    interval = t_interval(values)
+    if interval.n > 1:
+        axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+    fill = "white" if group.unlearned else colour
+    axes.plot([interval.mean], [y], marker=marker, markersize=5.5, color=colour, markerfacecolor=fill, linestyle="")
+
+
+def _clip(axes: Axes, values: Sequence[float]) -> None:
+    """Scale the x axis to the seeds and mark intervals that leave it, as those of few noisy seeds do."""
+    margin = 0.06 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - margin, max(values) + margin
+    for line in axes.get_lines():
+        xs, ys = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+        for edge, marker, cut in ((low, 4, xs.min() < low), (high, 5, xs.max() > high)):
+            if cut:
+                axes.plot([edge], [ys[0]], marker=marker, color=line.get_color(), markersize=5, clip_on=False)
+    axes.set_xlim(low, high)
