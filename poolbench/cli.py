@@ -230,8 +230,8 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
 
 
 def _settings(device: str, data_dir: str, download: bool) -> Any:
+    from poolbench.runner.cell import Settings
     from poolbench.runner.environment import resolve_device
-    from poolbench.runner.execute import Settings
 
     return Settings(DataLocation(data_dir, download), resolve_device(device))
 

@@ -15,7 +15,8 @@ import torch
 from poolbench import registry
 from poolbench.core import Benchmark, Cell, DataLocation, Grid, Measurement, Metric, MissingData, Result, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
-from poolbench.runner.execute import Settings, execute
+from poolbench.runner.cell import Settings
+from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 
 # Tests run beside each other and beside other work; a second thread only waits for the first.

@@ -13,7 +13,8 @@ import torch
 from poolbench.core import DataLocation
 from poolbench.data.augment import rotate_all
 from poolbench.data.shapes import sample_shapes
-from poolbench.runner.execute import Settings, execute
+from poolbench.runner.cell import Settings
+from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from poolbench.core import Cell, DataLocation, Result, UsageError
-from poolbench.runner.execute import Settings, execute
+from poolbench.runner.cell import Settings
+from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 from poolbench.tune import _drop_torn_line, groups_of, read_winner, study_folder, tune, tuned, tuning_ledgers
 

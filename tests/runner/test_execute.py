@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from poolbench.core import COST_METRICS, Cell, DataLocation, UsageError
+from poolbench.runner.cell import Settings
 from poolbench.runner.environment import resolve_device
-from poolbench.runner.execute import Settings, execute
+from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger, StorageError
 
 Run = Callable[..., Any]
