@@ -41,12 +41,16 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+AUGMENTATIONS = ("flip", "rotation", "shift")
+"""Mirrored left to right or not; a uniform angle in +-180 degrees; a uniform shift of up to 4 px per axis."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How one network is trained: Adam with a constant rate; weight decay spares 1-d parameters.
 
-    ``shuffle`` draws a new order of the training images every epoch; ``augment`` is ``"none"`` or
-    ``"rotation"`` (a fresh uniform angle in +-180 degrees per image and epoch).
+    ``shuffle`` draws a new order of the training images every epoch. ``augment`` changes every image
+    anew in every epoch: ``"none"``, or one or several of ``AUGMENTATIONS`` joined by "+".
     """
 
     epochs: int
@@ -54,9 +58,14 @@ class TrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     shuffle: bool = True
-    augment: Literal["none", "rotation"] = "none"
+    augment: str = "none"
 
     def __post_init__(self) -> None:
+        unknown = set(self.augmentations) - set(AUGMENTATIONS)
+        if unknown:
+            raise UsageError(
+                f"augment is none or some of {', '.join(AUGMENTATIONS)} joined by '+', got {self.augment!r}"
+            )
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0 or self.weight_decay < 0:
@@ -64,6 +73,10 @@ class TrainConfig:
                 "learning_rate is above 0 and weight_decay at least 0, "
                 f"got {self.learning_rate} and {self.weight_decay}"
             )
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        return () if self.augment == "none" else tuple(self.augment.split("+"))
 
 
 @dataclass(frozen=True, eq=False)

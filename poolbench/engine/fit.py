@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from poolbench.core import TrainConfig, derive_seed
 from poolbench.data import Dataset, Split
-from poolbench.data.augment import disc_mask, rotate
+from poolbench.data.augment import augment, disc_mask
 from poolbench.measures.classification import predictions
 
 EVALUATION_BATCH = 500
@@ -73,10 +73,7 @@ def fit(
             count = 0
             for images, labels in dataset.train.batches(config.batch_size, order, config.shuffle):
                 pixels = to_pixels(images, masked)
-                if config.augment == "rotation":
-                    angles = torch.rand(len(pixels), generator=augmentation) * 360 - 180
-                    pixels = rotate(pixels, angles.to(device))
-                logits = model(pixels)
+                logits = model(augment(pixels, config.augmentations, augmentation))
                 loss = loss_of(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()

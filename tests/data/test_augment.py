@@ -1,0 +1,58 @@
+"""Augmentation: whole-pixel shifts against a loop, and draws that depend on the generator alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from poolbench.core import AUGMENTATIONS, TrainConfig, UsageError
+from poolbench.data.augment import SHIFT, augment, shift
+
+
+def test_shift_moves_every_image_by_its_own_pixels_and_fills_with_zeros() -> None:
+    images = torch.rand(7, 2, 6, 5, generator=torch.Generator().manual_seed(0))
+    shifts = torch.tensor([[0, 0], [1, 0], [-2, 3], [5, -4], [6, 0], [0, -5], [-7, 9]])
+    expected = torch.zeros_like(images)
+    for n, (dy, dx) in enumerate(shifts.tolist()):
+        for y in range(6):
+            for x in range(5):
+                if 0 <= y - dy < 6 and 0 <= x - dx < 5:
+                    expected[n, :, y, x] = images[n, :, y - dy, x - dx]
+    assert torch.equal(shift(images, shifts), expected)
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_every_kind_changes_images_and_equal_seeds_change_them_equally(kind: str) -> None:
+    images = torch.rand(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    first, second, other = (augment(images, [kind], torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.shape == images.shape
+    assert torch.equal(first, second)
+    assert not torch.equal(first, images)
+    assert not torch.equal(first, other)
+    assert torch.equal(augment(images, [], torch.Generator()), images)
+
+
+def test_shifts_reach_as_far_as_stated_and_no_farther() -> None:
+    dot = torch.zeros(2000, 1, 21, 21)
+    dot[:, :, 10, 10] = 1
+    moved = augment(dot, ["shift"], torch.Generator().manual_seed(0))
+    assert moved.flatten(1).sum(dim=1).eq(1).all()
+    where = moved.nonzero()[:, 2:] - 10
+    assert {tuple(place) for place in where.tolist()} == {
+        (y, x) for y in range(-SHIFT, SHIFT + 1) for x in range(-SHIFT, SHIFT + 1)
+    }
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    images = torch.rand(400, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    flipped = augment(images, ["flip"], torch.Generator().manual_seed(0))
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(dim=1)
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_training_knows_combinations_and_refuses_others() -> None:
+    assert TrainConfig(1, augment="shift+flip").augmentations == ("shift", "flip")
+    assert TrainConfig(1).augmentations == ()
+    with pytest.raises(UsageError, match="flip, rotation, shift joined by"):
+        TrainConfig(1, augment="crop")
