@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 from poolbench.core import DataLocation, MissingData, Scalar, UsageError
-from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset
+from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset, padded
 from poolbench.registry import datasets
 
-__all__ = ["DataLocation", "Dataset", "Split", "TrainSource", "images_dataset", "load_dataset"]
+__all__ = ["DataLocation", "Dataset", "Split", "TrainSource", "images_dataset", "load_dataset", "padded"]
 
 
 def load_dataset(name: str, location: DataLocation, device: str = "cpu", **options: Scalar) -> Dataset:

@@ -37,16 +37,23 @@ def rotate_all(images: Tensor, degrees: float) -> Tensor:
     return rotate(stacked, torch.tensor([degrees], dtype=torch.float64)).view_as(images)
 
 
+def roll(images: Tensor, shifts: Tensor) -> Tensor:
+    """Shift each image (b, c, h, w) by its own whole pixels (b, 2) as dy, dx; what leaves comes in opposite."""
+    height, width = images.shape[-2:]
+    rows = (torch.arange(height, device=images.device) - shifts[:, :1]) % height
+    columns = (torch.arange(width, device=images.device) - shifts[:, 1:]) % width
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    # Pixels before channels, so that one index picks all channels of a pixel.
+    return images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def shift(images: Tensor, shifts: Tensor) -> Tensor:
     """Shift each image (b, c, h, w) by its own whole pixels (b, 2) as dy, dx; zeros come in from outside."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - shifts[:, :1]
     columns = torch.arange(width, device=images.device) - shifts[:, 1:]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    # Pixels before channels, so that one index picks all channels of a pixel.
-    moved = images.permute(0, 2, 3, 1)[sample, (rows % height)[:, :, None], (columns % width)[:, None, :]]
-    return (moved * inside[..., None]).permute(0, 3, 1, 2)
+    return roll(images, shifts) * inside[:, None]
 
 
 def augment(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:

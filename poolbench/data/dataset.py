@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from poolbench.core import derive_seed
+from poolbench.core import UsageError, derive_seed
 
 
 class TrainSource(Protocol):
@@ -112,6 +113,17 @@ class Dataset:
         """Return the data set with a held-out part of the training data in place of the test split."""
         train, validation = self.train.held_out(fraction, seed)
         return replace(self, train=train, test=validation)
+
+
+def padded(dataset: Dataset, width: int) -> Dataset:
+    """Return a stored data set whose images have ``width`` black pixels added on every side.
+
+    28 pixels can be halved twice, 32 five times. Raises UsageError for a stream, which draws at its own size.
+    """
+    if not isinstance(dataset.train, Split):
+        raise UsageError(f"data set '{dataset.name}' is drawn at its size and takes no padding; leave out pad")
+    train, test = (Split(F.pad(split.images, (width,) * 4), split.labels) for split in (dataset.train, dataset.test))
+    return images_dataset(dataset.name, dataset.classes, train, test, dataset.source)
 
 
 def images_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split, source: str) -> Dataset:

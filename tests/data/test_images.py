@@ -11,11 +11,12 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
 from poolbench.core import DataLocation, MissingData, UsageError
-from poolbench.data import Dataset, Split, images
+from poolbench.data import Dataset, Split, images, load_dataset, padded
 from poolbench.data.images import CIFAR10_CLASSES, DIGITS, GARMENTS, cifar10, fashion_mnist, mnist
 
 Loader = Callable[[DataLocation, str], Dataset]
@@ -320,3 +321,19 @@ def test_download_fetches_what_is_absent(tmp_path: Path, monkeypatch: pytest.Mon
     fetched = load(mnist, tmp_path / "data", download=True)
     monkeypatch.undo()
     assert load(mnist, tmp_path / "data").digest == fetched.digest
+
+
+def test_padding_adds_black_pixels_on_every_side() -> None:
+    dataset = load_dataset("fashion_mnist_sample", DataLocation("."))
+    wider = padded(dataset, 2)
+    assert wider.in_shape == (1, 32, 32)
+    for before, after in ((dataset.train, wider.train), (dataset.test, wider.test)):
+        assert isinstance(before, Split)
+        assert isinstance(after, Split)
+        assert torch.equal(after.images[:, :, 2:-2, 2:-2], before.images)
+        assert int(after.images.sum()) == int(before.images.sum())
+        assert torch.equal(after.labels, before.labels)
+    assert wider.digest != dataset.digest
+    assert wider.mean[0] == pytest.approx(dataset.mean[0] * 28**2 / 32**2)
+    with pytest.raises(UsageError, match="drawn at its size"):
+        padded(load_dataset("shapes", DataLocation(".")), 2)
