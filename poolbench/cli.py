@@ -17,7 +17,7 @@ import click
 from poolbench import __version__
 from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
 from poolbench.registry import Registry, architectures, benchmarks, datasets, heads, pools
-from poolbench.runner.plan import PRESETS, Selection, parse_seeds, plan
+from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
 
 if TYPE_CHECKING:
     from poolbench.runner.ledger import Invocation, Ledger
@@ -86,6 +86,10 @@ def _seeds(ctx: click.Context, option: click.Parameter, value: str | None) -> tu
     return None if value is None else parse_seeds(value)
 
 
+def _conditions(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    return parse_conditions(values)
+
+
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -118,6 +122,9 @@ selectors = [
     click.option("--dataset", "datasets", multiple=True, callback=_split, help="Data sets in place of the preset's."),
     click.option("--seeds", callback=_seeds, help="Seeds, like 3, 0-4 or 0,2,5-7."),
     click.option("--epochs", type=click.IntRange(min=1), help="Epochs in place of the preset's."),
+    click.option(
+        "--where", multiple=True, callback=_conditions, help="Only cells with this FIELD=VALUE, like num_pooling=1."
+    ),
 ]
 
 
@@ -136,7 +143,8 @@ def _selecting(command: Command) -> Command:
     @_with(*selectors)
     @wraps(command)
     def wrapped(names: Sequence[str] | str, preset: str, **arguments: Any) -> Any:
-        axes = {key: arguments.pop(key) for key in ("pools", "heads", "architectures", "datasets", "seeds", "epochs")}
+        names_of_axes = ("pools", "heads", "architectures", "datasets", "seeds", "epochs", "where")
+        axes = {key: arguments.pop(key) for key in names_of_axes}
         wanted = (names,) if isinstance(names, str) else tuple(names)
         return command(selection=Selection(wanted, preset, **axes), **arguments)
 
@@ -481,6 +489,87 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
     sys.exit(exit_code(comparisons))
 
 
+@main.command("shift-map")
+@click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False), help="State dict of analyze_pooling.")
+@click.option("--num-pooling", type=click.IntRange(0, 2), default=1, show_default=True, help="Its pooling layers.")
+@click.option("--model", "spec", help="timm:NAME, package.module:NAME or file.py:NAME in place of a checkpoint.")
+@click.option("--pretrained", is_flag=True, help="Fetch the weights of a timm model.")
+@click.option("--canvas", type=click.IntRange(min=32), help="Side of the black canvas (default: the model's, or 224).")
+@click.option("--half-size", type=click.IntRange(min=0), default=6, show_default=True, help="Of the white square.")
+@click.option("--class", "target", type=click.IntRange(min=0), help="Class of the map (default: the most frequent).")
+@click.option("--exhaustive", is_flag=True, help="One forward pass per position, whatever the network.")
+@click.option(
+    "--png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("shift_map.png"),
+    show_default=True,
+    help="Where the map goes; its numbers lie beside it (.npz).",
+)
+@device_option
+def shift_map_command(
+    checkpoint: Path | None,
+    num_pooling: int,
+    spec: str | None,
+    pretrained: bool,
+    canvas: int | None,
+    half_size: int,
+    target: int | None,
+    exhaustive: bool,
+    png: Path,
+    device: str,
+) -> None:
+    """Draw what a network answers with a white square at every position of a canvas."""
+    if (checkpoint is None) == (spec is None):
+        raise UsageError("give either --checkpoint FILE or --model timm:NAME, package.module:NAME or file.py:NAME")
+    import numpy as np
+
+    from poolbench.progress import counting
+    from poolbench.runner.environment import resolve_device
+    from poolbench.shift_map import input_channels, input_size, named_network, published_network, shift_map
+    from poolbench_tracking.figures import map_overview, to_png
+
+    if checkpoint is not None:
+        network = published_network(checkpoint, num_pooling)
+    else:
+        assert spec is not None
+        network = named_network(spec, pretrained)
+    network = network.to(resolve_device(device))
+    with counting("positions") as seen:
+        network.register_forward_pre_hook(lambda module, inputs: seen(len(inputs[0])))
+        found = shift_map(
+            network, input_channels(network), canvas or input_size(network), half_size, target, exhaustive
+        )
+    probability = found.log_odds.sigmoid().numpy()
+    arrays = {"probability": probability, "log_odds": found.log_odds.numpy()}
+    parts = None
+    if found.parts is not None:
+        parts = (found.parts.phase.numpy(), found.parts.boundary.numpy(), found.parts.phases.numpy())
+        arrays |= dict(zip(("phase", "boundary", "phases"), parts, strict=True))
+    try:
+        png.write_bytes(to_png(map_overview(probability, parts, f"P(class {found.target})")))
+        np.savez_compressed(png.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UsageError(f"cannot write '{png}': {error.strerror}; give --png another place") from error
+    for name, value in found.numbers().items():
+        click.echo(f"{name:<20}{value if isinstance(value, int) else format(value, '.6g')}")
+    say(f"map: {png}, numbers: {png.with_suffix('.npz')}")
+
+
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
+)
+
+
+def _store(json_file: Path | None, figures: dict[str, Any]) -> None:
+    from poolbench.runner.ledger import write_json
+
+    if json_file is not None:
+        try:
+            write_json(json_file, figures)
+        except OSError as error:
+            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
+
+
 @main.group("bench")
 def bench_group() -> None:
     """Timings side by side in one run."""
@@ -489,12 +578,11 @@ def bench_group() -> None:
 @bench_group.command("pools")
 @click.option("--pool", "names", multiple=True, callback=_split, help="Pools to time (default: all).")
 @device_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure.")
+@json_option
 def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
     """Time every pool at three map sizes, relative to max pooling."""
     from poolbench.bench.pools import bench_pools
     from poolbench.runner.environment import environment, resolve_device
-    from poolbench.runner.ledger import write_json
 
     device = resolve_device(device)
     facts = environment(device)
@@ -511,11 +599,36 @@ def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: P
             f"{row.train_ms:>11.2f}{row.train:>7.1f}{row.peak_mb:>9.1f}"
         )
         rows.append(row.as_row())
-    if json_file is not None:
-        try:
-            write_json(json_file, {"environment": facts, "pools": rows})
-        except OSError as error:
-            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
+    _store(json_file, {"environment": facts, "pools": rows})
+
+
+@bench_group.command("shift")
+@click.option("--canvas", type=click.IntRange(min=32), default=224, show_default=True, help="Side of the map.")
+@click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="Images for consistency.")
+@device_option
+@json_option
+def bench_shift_command(canvas: int, images: int, device: str, json_file: Path | None) -> None:
+    """Time the periodic map and the exact consistency against trying every position and shift."""
+    from poolbench.bench.shift import bench_consistency, bench_map
+    from poolbench.runner.environment import environment, resolve_device
+
+    device = resolve_device(device)
+    facts = environment(device)
+    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}")
+    click.echo(
+        f"{'measure':<26}{'ms':>10}{'passes':>8}{'all ms':>11}{'passes':>8}{'faster':>9}{'fewer':>8}"
+        f"{'difference':>12}{'in passes':>11}"
+    )
+    rows = []
+    for bench in (partial(bench_map, device, canvas), partial(bench_consistency, device, images)):
+        row = bench()
+        click.echo(
+            f"{row.measure:<26}{1e3 * row.seconds:>10.1f}{row.passes:>8}{1e3 * row.slow_seconds:>11.1f}"
+            f"{row.slow_passes:>8}{row.times:>8.1f}x{row.fewer_passes:>7.1f}x{row.difference:>12.1e}"
+            f"{row.forward_share:>11.0%}"
+        )
+        rows.append(row.as_row())
+    _store(json_file, {"environment": facts, "shift": rows})
 
 
 @main.command("ui")

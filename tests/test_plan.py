@@ -10,7 +10,7 @@ import pytest
 
 from poolbench.core import Cell, Grid, TrainConfig, UsageError, derive_seed
 from poolbench.registry import benchmarks, pools
-from poolbench.runner.plan import PRESETS, Selection, parse_seeds, plan
+from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
 
 
 def cell(**changes: object) -> Cell:
@@ -109,7 +109,8 @@ def test_selectors_replace_axes_but_not_absent_ones() -> None:
     cells = plan(Selection(("shift_robustness",), pools=("decimate",), seeds=(7,)))
     assert {c.pool for c in cells} == {"none", "decimate"}
     assert {c.seed for c in cells} == {7}
-    assert len(cells) == 3
+    # Three on shapes, and garments with two paddings, trained in two ways.
+    assert len(cells) == 3 + 4
 
 
 def test_all_takes_every_entry() -> None:
@@ -127,8 +128,25 @@ def test_another_architecture_takes_a_place_where_no_option_makes_the_variant() 
     cells = plan(Selection(("global_pooling",), architectures=("vgg_like",), seeds=(0,)))
     assert {(cell.architecture, cell.variant) for cell in cells} == {("vgg_like", "corrected")}
     assert not any(cell.model for cell in cells)
-    with pytest.raises(UsageError, match="no cell is left"):
-        plan(Selection(("shift_robustness",), architectures=("vgg_like",)))
+    # Shapes with a number of pooling layers are shape_net's own; padding modes every network has.
+    cells = plan(Selection(("shift_robustness",), architectures=("resnet20",), seeds=(0,)))
+    assert {(cell.dataset, cell.architecture) for cell in cells} == {("fashion_mnist_sample", "resnet20")}
+    assert {(cell.variant, *cell.model.items()) for cell in cells} == {
+        (variant, ("padding_mode", padding)) for variant in ("plain", "shifted") for padding in ("zeros", "circular")
+    }
+
+
+def test_conditions_leave_the_cells_that_fulfil_all_of_them() -> None:
+    cells = plan(Selection(("shift_robustness",), where={"num_pooling": "1"}, seeds=(0,)))
+    assert {cell.model["num_pooling"] for cell in cells} == {1}
+    both = plan(Selection(("shift_robustness",), where={"padding_mode": "circular", "variant": "shifted"}))
+    assert {(cell.model["padding_mode"], cell.variant) for cell in both} == {("circular", "shifted")}
+    with pytest.raises(UsageError, match=r"does not use num_pooling=7; 'poolbench plan'"):
+        plan(Selection(("shift_robustness",), where={"num_pooling": "7"}))
+    assert parse_conditions(["a=b=c", "d=1"]) == {"a": "b=c", "d": "1"}
+    for text in ("num_pooling", "=1", "a="):
+        with pytest.raises(UsageError, match="FIELD=VALUE"):
+            parse_conditions([text])
 
 
 @pytest.mark.parametrize(

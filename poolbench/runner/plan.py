@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from poolbench.core import Benchmark, Cell, Grid, UsageError
 from poolbench.registry import architectures, benchmarks, check_architecture, closest, datasets, heads, pools
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # model options that only say how large a network is
+SHARED = {"padding_mode"}  # model options that every architecture has
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class Selection:
     datasets: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
     epochs: int | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_conditions(given: Sequence[str]) -> dict[str, str]:
+    """Return {field: value} of texts like "num_pooling=1"; raise UsageError for anything else."""
+    conditions: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"a condition is FIELD=VALUE, like num_pooling=1 or variant=plain, got '{text}'")
+        conditions[name] = value
+    return conditions
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -71,13 +84,21 @@ def plan(selection: Selection) -> list[Cell]:
             if selection.epochs is not None:
                 grid = replace(grid, train=replace(grid.train, epochs=selection.epochs))
             for cell in grid.cells(benchmark.name, benchmark.version, seeds):
-                cells.setdefault(cell.id, cell)
+                if _fulfils(cell, selection.where):
+                    cells.setdefault(cell.id, cell)
     if not cells:
+        wanted_fields = [f"{name}={value}" for name, value in selection.where.items()]
         raise UsageError(
             f"no cell is left: preset '{selection.preset}' of {', '.join(selection.names)} does not use "
-            f"{', '.join(selection.architectures or ())}; 'poolbench plan' shows what it uses"
+            f"{', '.join([*(selection.architectures or ()), *wanted_fields])}; 'poolbench plan' shows what it uses"
         )
     return list(cells.values())
+
+
+def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:
+    """Return whether the fields and model options of a cell have the given values."""
+    fields = {"variant": cell.variant, "dataset": cell.dataset, "pool": cell.pool, "head": cell.head, **cell.model}
+    return all(name in fields and str(fields[name]) == value for name, value in where.items())
 
 
 def _expand(given: Sequence[str] | None, allowed: list[str], check: object) -> Sequence[str] | None:
@@ -92,13 +113,21 @@ def _expand(given: Sequence[str] | None, allowed: list[str], check: object) -> S
 def _with_architectures(grids: Sequence[Grid], wanted: Sequence[str] | None) -> list[Grid]:
     """Keep the wanted architectures; one that no grid has takes the place of the first of its variant.
 
-    Model options belong to an architecture, so a new one starts without them. A variant that is made
-    by a model option (a sigmoid, a number of pooling layers) therefore has no other architecture.
+    Model options belong to an architecture, so a new one starts without them; all take a padding mode.
+    A variant that is made by a model option (a sigmoid, a number of pooling layers) therefore has no
+    other architecture.
     """
     if wanted is None:
         return list(grids)
     kept = [replace(grid, architectures=[name for name in grid.architectures if name in wanted]) for grid in grids]
     known = {name for grid in grids for name in grid.architectures}
     new = [name for name in wanted if name not in known]
-    first = {(grid.variant, *grid.datasets): grid for grid in reversed(grids) if set(grid.model) <= SIZES}
-    return kept + [replace(grid, architectures=new, model={}) for grid in first.values() if new]
+    if not new:
+        return kept
+    first: dict[tuple[str, ...], Grid] = {}
+    for grid in grids:
+        if set(grid.model) <= {*SIZES, *SHARED}:
+            options = {name: value for name, value in grid.model.items() if name in SHARED}
+            key = (grid.variant, *grid.datasets, *map(str, options.values()))
+            first.setdefault(key, replace(grid, architectures=new, model=options))
+    return kept + list(first.values())
