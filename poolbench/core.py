@@ -228,17 +228,21 @@ class Figure:
 
     ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
     one panel per group), ``layers`` (column ``sources[1]`` of the table ``sources[0]`` by layer),
-    ``intervals`` (the metrics in ``sources`` with their intervals). ``panels`` and ``colour`` name the
-    fields that split panels and lines.
+    ``intervals`` (the metrics in ``sources`` with their intervals), ``parts`` (a map's phase, border and
+    phase values: the arrays in ``sources``), ``scatter`` (metric ``sources[1]`` against ``sources[0]``),
+    ``heatmap`` (the metrics in ``sources``, ``colour`` by the field ``columns``), ``sensitivity`` (the
+    table of ``measures.shift.layer_sensitivity``). ``panels`` and ``colour`` name the fields that split
+    panels and lines.
     """
 
     name: str
-    kind: Literal["curves", "map", "layers", "intervals"]
+    kind: Literal["curves", "map", "layers", "intervals", "parts", "scatter", "heatmap", "sensitivity"]
     title: str
     sources: Sequence[str]
     panels: Sequence[str] = ()
     colour: str = "pool"
     label: str = ""
+    columns: str = ""
 
 
 @dataclass(frozen=True)

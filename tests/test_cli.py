@@ -20,33 +20,33 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
     assert report.read_text().startswith("<!doctype html>")
     cells = list((tmp_path / "poolbench-out").glob("cells/*/result.json"))
     assert f"{len(cells)} finished" in first.stderr
-    assert len(cells) == 18
+    assert len(cells) == 20
     with sqlite3.connect(tmp_path / "poolbench-out" / "mlflow.db") as database:
         query = (
             "select count(*), count(distinct t.value) from runs r join tags t on r.run_uuid = t.run_uuid "
             "where t.key = 'poolbench.cell' and r.status = 'FINISHED'"
         )
-        assert database.execute(query).fetchone() == (18, 18)
+        assert database.execute(query).fetchone() == (20, 20)
         assert database.execute("select count(*) from runs where status = 'RUNNING'").fetchone() == (0,)
 
     stamp = report.stat().st_mtime_ns
     second = poolbench("run", "all", "--preset", "smoke", "--device", "cpu")
     assert second.returncode == 0
-    assert "18 done before, 0 to run" in second.stderr
+    assert "20 done before, 0 to run" in second.stderr
     assert report.stat().st_mtime_ns == stamp
 
     status = poolbench("status")
     assert [line.split()[:2] for line in status.stdout.splitlines()[1:]] == [
-        ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "6"],
+        ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "8"],
     ]  # fmt: skip
-    assert poolbench("plan", "all", "--preset", "smoke").stdout.count("finished") == 18
+    assert poolbench("plan", "all", "--preset", "smoke").stdout.count("finished") == 20
 
     regress = poolbench("regress", "--baseline", "poolbench-out/report")
     assert regress.returncode == 0, regress.stdout
     assert (tmp_path / "poolbench-out" / "regress" / "junit.xml").exists()
 
     (tmp_path / "poolbench-out" / "mlflow.db").unlink()
-    assert "18 runs written" in poolbench("sync").stderr
+    assert "20 runs written" in poolbench("sync").stderr
     assert "0 runs written" in poolbench("sync").stderr
 
 

@@ -95,6 +95,8 @@ def store(ledger: Ledger) -> Callable[..., Result]:
         learned: bool = True,
         metrics: Mapping[str, float] | None = None,
         facts: Mapping[str, Any] | None = None,
+        tables: Mapping[str, pd.DataFrame] | None = None,
+        arrays: Mapping[str, np.ndarray[Any, Any]] | None = None,
         **fields: Any,
     ) -> Result:
         cell = study_cell(pool, seed, **fields)
@@ -112,8 +114,8 @@ def store(ledger: Ledger) -> Callable[..., Result]:
         ]
         measured = Measurement(
             {"accuracy": accuracy, "loss": 1 - accuracy, **(metrics or {})},
-            {"layers": pd.DataFrame(rows)},
-            {"map": np.full((6, 8), accuracy, np.float32)},
+            {"layers": pd.DataFrame(rows), **(tables or {})},
+            {"map": np.full((6, 8), accuracy, np.float32), **(arrays or {})},
         )
         data = {"name": "drawn", "digest": "0123456789abcdef", "source": "made here"}
         record.finish(measured, {"data": data, "learned": learned, **(facts or {})}, b"")

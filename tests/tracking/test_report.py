@@ -13,8 +13,8 @@ import pytest
 
 from poolbench.core import Benchmark, Cell, Metric, Result, TrainConfig
 from poolbench.runner.ledger import Ledger, StorageError
-from poolbench_tracking.report import best_group, comparison_tables, decimals, markdown_text, write_report
-from poolbench_tracking.results import groups_of, protocol_of, read_results
+from poolbench_tracking.report import best_group, comparison_tables, markdown_text, write_report
+from poolbench_tracking.results import decimals, groups_of, protocol_of, read_results
 
 Store = Callable[..., Result]
 StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]

@@ -27,8 +27,10 @@ from poolbench_tracking.results import (
     Group,
     groups_of,
     metric_label,
+    number_text,
     protocol_of,
     results_frame,
+    rounded,
     varying_fields,
 )
 from poolbench_tracking.statistics import holm, paired_difference, t_interval
@@ -41,6 +43,15 @@ KINDS = {
     "layers": "Mean over seeds of each layer, from the input (0 %) to the output (100 %), with 95 % t bands.",
     "intervals": "Large: mean over seeds with its 95 % t interval; small: the seeds. Arrows: the interval goes on. "
     "Hollow and grey: not every network has learned.",
+    "parts": "One trained network per group: the first seed that has learned. Each part has its own scale; the "
+    "values of the phases with the colours of the phase part, a detail of which is shown.",
+    "scatter": "Large: means over seeds with 95 % t intervals, cut at the range of the seeds; small: the seeds. "
+    "Dashed: least squares over a panel's networks; beside it, what is left over. Hollow and grey: not every network "
+    "has learned; these stay out of the line.",
+    "heatmap": "Mean over seeds ± half the width of its 95 % t interval. Panels of a data set share the colours "
+    "of a metric, dark for high. White and grey: not every network has learned.",
+    "sensitivity": "Mean over shifts and seeds of each stage, from the input (0 %) to the output (100 %), with 95 % t "
+    "bands. Motion undone: the features of the image are moved along, what is left is aliasing and the border.",
 }
 
 
@@ -185,11 +196,6 @@ def best_group(groups: Sequence[Group], metric: Metric) -> str | None:
     return best if max(holm(p_values)) <= ALPHA else None
 
 
-def decimals(metric: Metric) -> int:
-    """Return how many decimals a metric deserves: one more than the difference that anybody would act on."""
-    return max(0, 1 - math.floor(math.log10(metric.tolerance))) if metric.tolerance > 0 else 3
-
-
 def summary_frame(sections: Sequence[Section]) -> pd.DataFrame:
     """Return one row per group and metric: fields, mean, 95 % interval, number and share of learned networks."""
     rows = []
@@ -246,6 +252,7 @@ def _with_drawings(section: Section, ledger: Ledger) -> Section:
 
 
 def _table(benchmark: Benchmark, groups: Sequence[Group], names: Sequence[str]) -> Table:
+    names = [name for name in names if any(name in group.fields for group in groups)]
     metrics = [m for m in benchmark.metrics if m.headline and any(group.values(m.name) for group in groups)]
     best = {metric.name: best_group(groups, metric) for metric in metrics}
     costs = {name: title for name, title in SHOWN_COSTS.items() if any(group.values(name) for group in groups)}
@@ -253,7 +260,7 @@ def _table(benchmark: Benchmark, groups: Sequence[Group], names: Sequence[str]) 
         Row(
             [_field(group, name) for name in names],
             [
-                *(Entry(_number(group, metric), best[metric.name] == group.id) for metric in metrics),
+                *(Entry(number_text(group, metric), best[metric.name] == group.id) for metric in metrics),
                 *(Entry(_cost(group, name), False) for name in costs),
             ],
             len(group.results),
@@ -279,26 +286,11 @@ def _field(group: Group, name: str) -> str:
     return str(group.fields.get(name, "-"))
 
 
-def _number(group: Group, metric: Metric) -> str:
-    values = list(group.values(metric.name).values())
-    if not values:
-        return "-"
-    interval = t_interval(values)
-    mean = _rounded(interval.mean, metric)
-    return mean if interval.n < 2 else f"{mean} ± {_rounded(interval.half_width, metric)}"
-
-
-def _rounded(value: float, metric: Metric, sign: str = "") -> str:
-    places = decimals(metric)
-    # Adding 0 turns a rounded -0.0 into 0.0.
-    return f"{round(value, places) + 0.0:{sign}.{places}f}"
-
-
 def _ruling(verdict: Verdict, benchmark: Benchmark) -> Ruling:
     metric = benchmark.metric(verdict.claim.metric)
     if verdict.effect is None:
         return Ruling(verdict, metric_label(metric), "-")
-    mean, low, high = (_rounded(x, metric, "+") for x in (verdict.effect.mean, verdict.effect.low, verdict.effect.high))
+    mean, low, high = (rounded(x, metric, "+") for x in (verdict.effect.mean, verdict.effect.low, verdict.effect.high))
     return Ruling(verdict, metric_label(metric), f"{mean} [{low}, {high}], n = {verdict.effect.n}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from poolbench.core import Benchmark, Cell, Grid, Metric, Result, Scalar, UsageError
+from poolbench_tracking.statistics import t_interval
 
 AXES = ("dataset", "architecture", "variant", "pool", "head")
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")
@@ -62,6 +63,28 @@ def groups_of(results: Sequence[Result]) -> list[Group]:
         Group(name, cell_fields(found[0].cell), sorted(found, key=lambda result: result.cell.seed))
         for name, found in members.items()
     ]
+
+
+def decimals(metric: Metric) -> int:
+    """Return how many decimals a metric deserves: one more than the difference that anybody would act on."""
+    return max(0, 1 - math.floor(math.log10(metric.tolerance))) if metric.tolerance > 0 else 3
+
+
+def number_text(group: Group, metric: Metric, separator: str = " ") -> str:
+    """Return "mean ± half width of the 95 % t interval" over seeds, the mean of a single seed, "-" without any."""
+    values = list(group.values(metric.name).values())
+    if not values:
+        return "-"
+    interval = t_interval(values)
+    mean = rounded(interval.mean, metric)
+    return mean if interval.n < 2 else f"{mean}{separator}± {rounded(interval.half_width, metric)}"
+
+
+def rounded(value: float, metric: Metric, sign: str = "") -> str:
+    """Return the value with the metric's decimals; ``sign`` "+" writes it before positive ones."""
+    places = decimals(metric)
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, places) + 0.0:{sign}.{places}f}"
 
 
 OTHER_SETTINGS = "other settings"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -72,6 +73,33 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
         return PairedDifference(interval, 1.0 if interval.mean == 0 else 0.0)
     t = interval.mean / (spread / sqrt(len(differences)))
     return PairedDifference(interval, float(2 * stats.t.sf(abs(t), len(differences) - 1)))
+
+
+@dataclass(frozen=True)
+class StraightLine:
+    """y = intercept + slope * x."""
+
+    intercept: float
+    slope: float
+
+    def at(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return y at every x, in the same shape."""
+        return self.intercept + self.slope * x
+
+
+def straight_line(x: Sequence[float], y: Sequence[float]) -> StraightLine:
+    """Return the line through n points with the least sum of squared vertical distances; level where all x are equal.
+
+    What is left of y, its residual, is uncorrelated with x over the points. Raises ValueError where the
+    lengths differ or there are fewer than 2 points.
+    """
+    across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if across.shape != up.shape or len(across) < 2:
+        raise ValueError(f"a line needs 2 points or more, got {len(across)} and {len(up)} values")
+    deviations = across - across.mean()
+    spread = float(deviations @ deviations)
+    slope = float(deviations @ up) / spread if spread > 0 else 0.0
+    return StraightLine(float(up.mean()) - slope * float(across.mean()), slope)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

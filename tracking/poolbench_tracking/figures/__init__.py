@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
 from poolbench.runner.ledger import CellRecord, Ledger
-from poolbench_tracking.figures import curves, intervals, layers, maps
+from poolbench_tracking.figures import curves, heatmaps, intervals, layers, map_parts, maps, scatter, sensitivity
+from poolbench_tracking.figures.map_parts import map_overview
 from poolbench_tracking.figures.parts import STYLE, to_png, to_svg
 from poolbench_tracking.figures.scene import Scene
 from poolbench_tracking.results import groups_of, results_frame, varying_fields
 
-__all__ = ["cell_figures", "summary_figures", "to_png", "to_svg"]
+__all__ = ["cell_figures", "map_overview", "summary_figures", "to_png", "to_svg"]
 
 MOST_GROUPS = 150  # more panels and lines than anyone can read, and minutes to draw
 
@@ -30,7 +31,7 @@ def cell_figures(benchmark: Benchmark, result: Result, record: CellRecord) -> di
     drawn: set[str] = set()
     for drawing in benchmark.figures:
         # One figure holds all learning curves of a cell.
-        if drawing.kind == "intervals" or (drawing.kind == "curves" and "curves" in drawn):
+        if drawing.kind not in _CELL_FIGURES or (drawing.kind == "curves" and "curves" in drawn):
             continue
         with matplotlib.rc_context(STYLE):
             try:
@@ -66,10 +67,16 @@ _CELL_FIGURES: Mapping[str, Callable[[Drawing, Result, CellRecord], Figure | Non
     "curves": curves.draw_cell,
     "map": maps.draw_cell,
     "layers": layers.draw_cell,
+    "parts": map_parts.draw_cell,
+    "sensitivity": sensitivity.draw_cell,
 }
 _SUMMARY_FIGURES: Mapping[str, Callable[[Drawing, Scene], Figure | None]] = {
     "curves": curves.draw_summary,
     "map": maps.draw_summary,
     "layers": layers.draw_summary,
     "intervals": intervals.draw_summary,
+    "parts": map_parts.draw_summary,
+    "scatter": scatter.draw_summary,
+    "heatmap": heatmaps.draw_summary,
+    "sensitivity": sensitivity.draw_summary,
 }

@@ -39,9 +39,9 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
     for metric, panel in zip(metrics, axes, strict=True):
         for y, row in enumerate(rows):
             if isinstance(row, Group):
-                _dots(panel, y, list(row.values(metric.name).values()), *looks[row.fields.get(drawing.colour)], row)
+                draw_dots(panel, y, list(row.values(metric.name).values()), *looks[row.fields.get(drawing.colour)], row)
         panel.set_xlabel(metric_label(metric))
-        _clip(panel, [value for group in scene.groups for value in group.values(metric.name).values()])
+        clip(panel, [value for group in scene.groups for value in group.values(metric.name).values()])
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
@@ -59,7 +59,7 @@ def _row_label(drawing: Drawing, group: Group) -> str:
     return f"{name} ({group.unlearned} of {len(group.results)} not learned)" if group.unlearned else name
 
 
-def _dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, group: Group) -> None:
+def draw_dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, group: Group) -> None:
     """Draw seeds as faint dots and their mean with its interval; grey and hollow where a network has not learned."""
     if not values:
         return
@@ -74,7 +74,7 @@ def _dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, g
     axes.plot([interval.mean], [y], marker=marker, markersize=5.5, color=colour, markerfacecolor=fill, linestyle="")
 
 
-def _clip(axes: Axes, values: Sequence[float]) -> None:
+def clip(axes: Axes, values: Sequence[float]) -> None:
     """Scale the x axis to the seeds and mark intervals that leave it, as those of few noisy seeds do."""
     margin = 0.06 * (max(values) - min(values)) or 0.05
     low, high = min(values) - margin, max(values) + margin

@@ -29,7 +29,7 @@ from poolbench_tracking.results import Group
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     table, column = record.table(drawing.sources[0]), drawing.sources[1]
-    names = _shortened(table.drop_duplicates("depth").sort_values("depth")["layer"].astype(str).tolist())
+    names = shortened(table.drop_duplicates("depth").sort_values("depth")["layer"].astype(str).tolist())
     bottom = 0.2 + 0.062 * max(len(name) for name in names)
     width, height = max(5.0, min(WIDTH, 1.5 + 0.25 * len(names))), 2.6 + bottom
     figure = Figure(figsize=(width, height))
@@ -49,7 +49,7 @@ def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     return figure
 
 
-def _shortened(names: list[str]) -> list[str]:
+def shortened(names: list[str]) -> list[str]:
     """Drop the modules around all layers from the layers' dotted names."""
     while len({name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
         names = [name.partition(".")[2] for name in names]

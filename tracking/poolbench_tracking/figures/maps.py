@@ -13,29 +13,33 @@ from poolbench.runner.ledger import CellRecord
 from poolbench_tracking.figures.parts import (
     GREY,
     WIDTH,
+    axes_at,
     colour_bar,
     heatmap,
     panel_grid,
 )
-from poolbench_tracking.figures.scene import Scene
+from poolbench_tracking.figures.scene import Scene, example
 from poolbench_tracking.results import Group
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     figure = Figure(figsize=(4.6, 3.7))
-    axes = figure.add_axes((0.13, 0.13, 0.66, 0.80))
-    image = heatmap(axes, record.array(drawing.sources[0]))
-    axes.set(xlabel="x of the centre / px", ylabel="y of the centre / px")
-    colour_bar(figure, image, (0.83, 0.13, 0.035, 0.80), drawing.label)
+    draw_map(figure, record.array(drawing.sources[0]), 0.62, 0.26, 2.96, drawing.label)
     return figure
+
+
+def draw_map(figure: Figure, array: np.ndarray[Any, Any], left: float, top: float, size: float, label: str) -> None:
+    """Draw a map (h, w) of probabilities with its colour bar; sizes in inches."""
+    axes = axes_at(figure, left, top, size, size)
+    image = heatmap(axes, array)
+    axes.set(xlabel="x of the centre / px", ylabel="y of the centre / px")
+    colour_bar(image, axes_at(figure, left + size + 0.15, top, 0.16, size), label)
 
 
 def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
     chosen: dict[str, tuple[Group, Result, np.ndarray[Any, Any]]] = {}
-    titles = {group.id: title for title, members in scene.panels(drawing, scene.groups).items() for group in members}
     for group in scene.groups:
-        # One network, not a mean of several: the pattern belongs to a network, and a mean would wash it out.
-        result = next((result for result in group.results if result.facts["learned"]), group.results[0])
+        result = example(group)
         try:
             array = scene.ledger.record(result.cell.id).array(drawing.sources[0])
         except (FileNotFoundError, KeyError):
@@ -43,17 +47,21 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
         chosen[group.id] = group, result, array
     if not chosen:
         return None
-    figure, axes = panel_grid([""] * len(chosen), columns=4, panel_height=1.75, legend_rows=0, right=0.95, gap_y=0.85)
-    image = None
-    for index, (panel, (group, result, array)) in enumerate(zip(axes, chosen.values(), strict=True)):
-        image = heatmap(panel, array)
+    panels = scene.panels(drawing, [group for group, _, _ in chosen.values()])
+    names = {group.id: title for title, members in panels.items() for group in members}
+    titles = []
+    for group, result, _ in chosen.values():
         facts = [f"seed {result.cell.seed}"]
         if "flips" in result.metrics:
             facts.append(f"flips {100 * result.metrics['flips']:.1f} %")
         if not result.facts["learned"]:
             facts.append("not learned")
-        title = "\n".join(filter(None, [titles[group.id], ", ".join(facts)]))
-        panel.set_title(title, fontsize=8, color="#000000" if result.facts["learned"] else GREY)
+        titles.append("\n".join(filter(None, [names[group.id], ", ".join(facts)])))
+    figure, axes = panel_grid(titles, columns=4, panel_height=1.75, legend_rows=0, right=0.95)
+    image = None
+    for index, (panel, (_, result, array)) in enumerate(zip(axes, chosen.values(), strict=True)):
+        image = heatmap(panel, array)
+        panel.title.set(fontsize=8, color="#000000" if result.facts["learned"] else GREY)
         if index % 4 == 0:
             panel.set_ylabel("y / px")
         if index + 4 >= len(chosen):
@@ -61,5 +69,5 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
     assert image is not None
     height = figure.get_figheight()
     span = min(3.0, height - 1.2)
-    colour_bar(figure, image, (1 - 0.75 / WIDTH, 1 - (0.5 + span) / height, 0.16 / WIDTH, span / height), drawing.label)
+    colour_bar(image, axes_at(figure, WIDTH - 0.75, 0.5, 0.16, span), drawing.label)
     return figure

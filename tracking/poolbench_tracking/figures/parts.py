@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from poolbench_tracking.statistics import t_interval
 
@@ -54,7 +54,7 @@ STYLE: Any = {
     "svg.hashsalt": "poolbench",
 }
 Curve = dict[float, list[float]]
-Dashes = Literal["-", "--"]
+Dashes = Literal["-", "--", ""]
 
 
 def to_png(figure: Figure, dpi: int = 110) -> bytes:
@@ -92,17 +92,20 @@ def panel_grid(
     legend_rows: int,
     share_y: bool = True,
     right: float = 0.15,
-    gap_y: float = 0.72,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and one axes per title, row by row; sizes in inches, room for the legend on top.
 
+    Titles wider than their panel are broken between their terms.
     The margins are computed because a layout engine takes longer than all the drawing.
     """
     titles = list(titles)
     rows = math.ceil(len(titles) / columns)
-    left, bottom, top, gap_x = 0.62, 0.45, 0.3 + 0.22 * legend_rows + (gap_y - 0.72), 0.3
+    left, bottom, gap_x = 0.62, 0.45, 0.3
     width = min(WIDTH, left + right + 4.6 * columns)
     panel_width = (width - left - right - gap_x * (columns - 1)) / columns
+    titles = [_broken(title, panel_width) for title in titles]
+    more = 0.145 * max(title.count("\n") for title in titles)
+    gap_y, top = 0.72 + more, 0.3 + 0.22 * legend_rows + more
     height = top + bottom + rows * panel_height + (rows - 1) * gap_y
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
@@ -118,6 +121,33 @@ def panel_grid(
     for panel, title in zip(axes, titles, strict=False):
         panel.set_title(title)
     return figure, axes[: len(titles)]
+
+
+def _broken(title: str, width: float) -> str:
+    """Break a panel's title between terms into lines of at most ``width`` inches, where terms are that short."""
+    lines: list[str] = []
+    for paragraph in title.split("\n"):
+        first, *terms = paragraph.split(" · ")
+        lines.append(first)
+        for text in terms:
+            # Text is about 0.07 in wide per character at this size.
+            if 0.07 * len(f"{lines[-1]} · {text}") <= width:
+                lines[-1] += f" · {text}"
+            else:
+                lines.append(text)
+    return "\n".join(lines)
+
+
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Return new axes; sizes in inches, from the figure's left and upper edge."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def heading(figure: Figure, top: float, title: str) -> None:
+    """Write the title of a row of panels with its base ``top`` inches below the upper edge."""
+    across, down = figure.get_size_inches()
+    figure.text(0.1 / across, 1 - top / down, title, fontweight="bold", fontsize=8.5)
 
 
 def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, band: float) -> None:
@@ -158,20 +188,41 @@ def epoch_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def heatmap(axes: Axes, array: np.ndarray[Any, Any]) -> AxesImage:
+def heatmap(
+    axes: Axes,
+    array: np.ndarray[Any, Any],
+    limits: tuple[float, float] = (0, 1),
+    colours: str = MAP_COLOURS,
+    corner: tuple[int, int] = (0, 0),
+) -> AxesImage:
+    """Draw an array (h, w) whose first element lies at ``corner`` (y, x)."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    return axes.imshow(array, cmap=MAP_COLOURS, vmin=0, vmax=1)
+    (top, left), (height, width) = corner, array.shape
+    extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    return axes.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], extent=extent)
 
 
-def colour_bar(figure: Figure, image: AxesImage, place: tuple[float, float, float, float], label: str) -> None:
-    bar = figure.colorbar(image, cax=figure.add_axes(place))
+def write_on(axes: Axes, image: AxesImage, row: int, column: int, text: str, size: float = 7.5) -> None:
+    """Write on one element of a heatmap, in white where it is dark."""
+    array = image.get_array()
+    assert array is not None
+    red, green, blue, _ = image.cmap(image.norm(array[row, column]))
+    is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+    axes.text(column, row, text, color="white" if is_dark else "black", fontsize=size, ha="center", va="center")
+
+
+def colour_bar(image: AxesImage, axes: Axes, label: str) -> None:
+    bar = axes.figure.colorbar(image, cax=axes)
     bar.outline.set_visible(False)
     # As vectors the bar is 256 paths.
     assert bar.solids is not None
     bar.solids.set_rasterized(True)
+    # The border part and rounding have sizes that no one can write out beside a bar.
+    bar.formatter = ScalarFormatter()
+    bar.formatter.set_powerlimits((-3, 4))
     bar.set_label(label)
 
 
@@ -180,8 +231,21 @@ def key(label: str, colour: str, dashes: Dashes = "-", marker: str = "") -> Line
 
 
 def legend_rows(keys: Sequence[Line2D]) -> int:
-    return math.ceil(len(keys) / 7)
+    return math.ceil(len(keys) / _legend_columns(keys))
 
 
-def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
-    figure.legend(handles=list(keys), loc="upper center", ncols=min(len(keys), 7), borderaxespad=0.2, handlelength=2.6)
+def _legend_columns(keys: Sequence[Line2D]) -> int:
+    """Return in how many columns, filled one after the other, the entries fit into the width."""
+    # Handle, gaps, and text of about 0.08 in per character.
+    widths = [0.7 + 0.08 * len(str(entry.get_label())) for entry in keys]
+    if len(widths) <= 7 and sum(widths) <= WIDTH:
+        return len(widths)
+    rows = math.ceil(len(widths) / min(7, max(1, int(WIDTH / max(widths)))))
+    return math.ceil(len(widths) / rows)
+
+
+def legend(figure: Figure, keys: Sequence[Line2D], rows_above: int = 0) -> None:
+    figure.legend(
+        handles=list(keys), loc="upper center", bbox_to_anchor=(0.5, 1 - 0.22 * rows_above / figure.get_figheight()),
+        ncols=_legend_columns(keys), borderaxespad=0.2, handlelength=2.6,
+    )  # fmt: skip

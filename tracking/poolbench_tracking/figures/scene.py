@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
-from poolbench.core import Benchmark, Scalar
+from poolbench.core import Benchmark, Result, Scalar
 from poolbench.core import Figure as Drawing
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.figures.parts import (
@@ -30,13 +30,25 @@ class Scene:
 
     def panels(self, drawing: Drawing, groups: Sequence[Group]) -> dict[str, list[Group]]:
         """Return {title: groups}; the fields that tell panels apart are in the title."""
-        colour = () if drawing.kind == "map" else (drawing.colour,)
-        names = [*drawing.panels, *(name for name in self.varying if name not in (*drawing.panels, *colour))]
-        told = [name for name in names if len({group.fields.get(name) for group in self.groups}) > 1]
+        inside = () if drawing.kind in ("map", "parts") else (drawing.colour, drawing.columns)
+        return self.split([*drawing.panels, *self.others(*drawing.panels, *inside)], groups)
+
+    def others(self, *names: str) -> list[str]:
+        """Return the fields that vary beside these."""
+        return [name for name in self.varying if name not in names]
+
+    def split(self, names: Sequence[str], groups: Sequence[Group]) -> dict[str, list[Group]]:
+        """Return {title: groups} by those of the fields that differ between the groups.
+
+        Where none differs, those in which the groups differ from the benchmark's others name them. What a
+        group does not have, and the variant "default", is not worth a word.
+        """
+        told = _differing(names, groups) or _differing(names, self.groups)
         found: dict[str, list[Group]] = {}
         for group in groups:
             present = [term(name, group.fields[name]) for name in told if name in group.fields]
-            found.setdefault(" · ".join(present), []).append(group)
+            title = " · ".join(text for text in present if text != "default") or " · ".join(present)
+            found.setdefault(title, []).append(group)
         return found
 
     def looks(self, drawing: Drawing) -> dict[Scalar | None, tuple[str, str]]:
@@ -57,3 +69,12 @@ class Scene:
             for value, (colour, marker) in looks.items()
             if value in present
         ]
+
+
+def _differing(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
+    return [name for name in names if len({group.fields.get(name) for group in groups}) > 1]
+
+
+def example(group: Group) -> Result:
+    """Return one network of a group, the first that has learned: a pattern is a network's, and a mean hides it."""
+    return next((result for result in group.results if result.facts["learned"]), group.results[0])

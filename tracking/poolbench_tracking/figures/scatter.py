@@ -1,0 +1,149 @@
+"""One metric against another, and what is left of it after a straight line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from poolbench.core import Figure as Drawing
+from poolbench.core import Metric
+from poolbench_tracking.figures.intervals import clip, draw_dots
+from poolbench_tracking.figures.parts import (
+    GREY,
+    MARKERS,
+    WIDTH,
+    axes_at,
+    key,
+    legend,
+    legend_rows,
+)
+from poolbench_tracking.figures.scene import Scene
+from poolbench_tracking.results import Group, metric_label, term
+from poolbench_tracking.statistics import StraightLine, straight_line, t_interval
+
+SHAPES = (*MARKERS, "v", "p", "*", "d")  # none that looks like an arrow to the side
+FEWEST = 3  # groups: a line through two explains everything
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The cells of one group as points, and how they look."""
+
+    group: Group
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    colour: str
+    marker: str
+
+
+def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
+    x, y = (scene.benchmark.metric(name) for name in drawing.sources)
+    groups = [group for group in scene.groups if group.values(x.name).keys() & group.values(y.name).keys()]
+    if not groups:
+        return None
+    panels = scene.split(drawing.panels, groups)
+    kinds = scene.split(scene.others(*drawing.panels, drawing.colour), groups)
+    clouds = _clouds(drawing, scene, kinds, x, y)
+    keys = [key(str(entry.get_label()), str(entry.get_color()), "", "o") for entry in scene.keys(drawing, groups)]
+    shapes = []
+    if len(kinds) > 1:
+        shapes = [key(title, "#333333", "", SHAPES[index % len(SHAPES)]) for index, title in enumerate(kinds)]
+    # Text is about 0.07 in wide per character at this size.
+    names = 0.25 + 0.07 * max(len(_row_label(cloud)) for cloud in clouds.values())
+    left, right, bottom, title_height = 0.75, 0.2, 0.7, 0.35
+    size = 2.9
+    heights = [max(2.3, 0.19 * len(members)) for members in panels.values()]
+    rows = legend_rows(keys)
+    top = 0.1 + 0.22 * (rows + (legend_rows(shapes) if shapes else 0))
+    figure = Figure(figsize=(WIDTH, top + sum(heights) + (bottom + title_height) * len(heights)))
+    for (title, members), height in zip(panels.items(), heights, strict=True):
+        top += title_height
+        own = [clouds[group.id] for group in members]
+        learned = [cloud for cloud in own if not cloud.group.unlearned]
+        fit = None
+        if len(learned) >= FEWEST:
+            fit = straight_line([v for cloud in learned for v in cloud.xs], [v for cloud in learned for v in cloud.ys])
+        against = axes_at(figure, left, top, size, height)
+        against.set_title(title)
+        _draw_clouds(against, own, fit)
+        against.set(xlabel=metric_label(x), ylabel=metric_label(y))
+        beside = left + size + names
+        if fit is None:
+            text = f"fewer than {FEWEST} groups have learned:\nno line, no residual"
+            figure.text((left + size + 0.4) / WIDTH, 1 - (top + height / 2) / figure.get_figheight(), text, color=GREY)
+        else:
+            residuals = axes_at(figure, beside, top, WIDTH - right - beside, height)
+            _draw_residuals(residuals, own, fit)
+            residuals.set_title(f"what {x.title} does not explain")
+            arrow = {True: "\u00a0↑", False: "\u00a0↓", None: ""}[y.higher_is_better]
+            residuals.set_xlabel(f"{y.title} minus the line\nfitted on {x.title}{arrow}")
+        top += height + bottom
+    legend(figure, keys)
+    if shapes:
+        legend(figure, shapes, rows)
+    return figure
+
+
+def _clouds(drawing: Drawing, scene: Scene, kinds: Mapping[str, list[Group]], x: Metric, y: Metric) -> dict[str, Cloud]:
+    found, looks = {}, scene.looks(drawing)
+    for index, (kind, members) in enumerate(kinds.items()):
+        for group in members:
+            value = group.fields.get(drawing.colour)
+            name = " · ".join(filter(None, [term(drawing.colour, value), kind if len(kinds) > 1 else ""]))
+            xs, ys = group.values(x.name), group.values(y.name)
+            seeds = [seed for seed in xs if seed in ys]
+            colour = GREY if group.unlearned else looks[value][0]
+            marker = SHAPES[index % len(SHAPES)]
+            found[group.id] = Cloud(group, name, [xs[s] for s in seeds], [ys[s] for s in seeds], colour, marker)
+    return found
+
+
+def _row_label(cloud: Cloud) -> str:
+    return f"{cloud.name} (not learned)" if cloud.group.unlearned else cloud.name
+
+
+def _draw_clouds(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine | None) -> None:
+    """Draw seeds as faint dots, means with their intervals in both directions, and the line within its points."""
+    for cloud in clouds:
+        axes.plot(cloud.xs, cloud.ys, "o", markersize=2.6, color=cloud.colour, alpha=0.4, markeredgewidth=0)
+        x, y = t_interval(cloud.xs), t_interval(cloud.ys)
+        if x.n > 1:
+            axes.plot([x.low, x.high], [y.mean, y.mean], color=cloud.colour, linewidth=0.9, alpha=0.7)
+            axes.plot([x.mean, x.mean], [y.low, y.high], color=cloud.colour, linewidth=0.9, alpha=0.7)
+        fill = "white" if cloud.group.unlearned else cloud.colour
+        axes.plot([x.mean], [y.mean], cloud.marker, markersize=5.5, color=cloud.colour, markerfacecolor=fill)
+    if fit is not None:
+        fitted = [x for cloud in clouds if not cloud.group.unlearned for x in cloud.xs]
+        ends = np.array([min(fitted), max(fitted)])
+        axes.plot(ends, fit.at(ends), "--", color="#333333", linewidth=1)
+    for scale, values in (
+        (axes.set_xlim, [x for cloud in clouds for x in cloud.xs]),
+        (axes.set_ylim, [y for cloud in clouds for y in cloud.ys]),
+    ):
+        margin = 0.06 * (max(values) - min(values)) or 0.05
+        scale(min(values) - margin, max(values) + margin)
+
+
+def _draw_residuals(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine) -> None:
+    seen = []
+    for row, cloud in enumerate(clouds):
+        residuals = (np.array(cloud.ys) - fit.at(np.array(cloud.xs))).tolist()
+        draw_dots(axes, row, residuals, cloud.colour, cloud.marker, cloud.group)
+        if not cloud.group.unlearned:
+            seen += residuals
+    clip(axes, seen)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.axvline(0, color="#333333", linewidth=1, linestyle="--", zorder=0)
+    axes.set_ylim(len(clouds) - 0.4, -0.6)
+    axes.set_yticks(range(len(clouds)), [_row_label(cloud) for cloud in clouds])
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    for text, cloud in zip(axes.get_yticklabels(), clouds, strict=True):
+        if cloud.group.unlearned:
+            text.set_color(GREY)
