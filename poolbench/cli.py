@@ -182,6 +182,14 @@ def plan_command(selection: Selection, out: Path) -> None:
 @_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
+@click.option(
+    "--slots-per-gpu",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Cells beside each other on a GPU.",
+)
 def run_command(
     selection: Selection,
     out: Path,
@@ -192,6 +200,8 @@ def run_command(
     no_mlflow: bool,
     retry_failed: bool,
     tuned: bool,
+    jobs: int | None,
+    slots_per_gpu: int,
 ) -> None:
     """Run benchmarks (names, or all): every cell that is not finished yet, then the report."""
     from poolbench.runner.ledger import Ledger
@@ -210,9 +220,10 @@ def run_command(
     unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     if todo or unfinished or not report.exists():
         settings = _settings(device, data_dir, download) if todo else None
+        devices = _devices(settings.device, jobs, slots_per_gpu, len(todo)) if settings else []
         tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
         if todo:
-            interrupted = _execute(todo, ledger, settings, tracking, selection.preset)
+            interrupted = _execute(todo, ledger, settings, devices, tracking, selection.preset)
         for invocation in unfinished:
             invocation.close("interrupted")
         tracking.sync(ledger)
@@ -236,22 +247,35 @@ def _settings(device: str, data_dir: str, download: bool) -> Any:
     return Settings(DataLocation(data_dir, download), resolve_device(device))
 
 
-def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, tracking: Tracking, preset: str) -> bool:
-    """Execute cells under one invocation; return whether it was interrupted."""
+def _devices(device: str, jobs: int | None, slots_per_gpu: int, cells: int) -> list[str]:
+    from poolbench.runner.workers import slots
+
+    return slots(device, jobs, slots_per_gpu)[:cells]
+
+
+def _execute(
+    cells: Sequence[Cell], ledger: Ledger, settings: Any, devices: Sequence[str], tracking: Tracking, preset: str
+) -> bool:
+    """Execute cells under one invocation, in this process where one worker would do; return whether interrupted."""
     from dataclasses import replace
 
     from poolbench.progress import Progress
     from poolbench.runner.execute import execute
+    from poolbench.runner.workers import execute_in_workers
 
     command = _command()
     invocation = ledger.open_invocation(command, preset)
+    settings = replace(settings, invocation=invocation.id)
     # A polite kill ends like Ctrl-C: everything closed, nothing lost.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome = "failed"
     progress = Progress(len(cells), partial(tracking.project, ledger, invocation))
     try:
         with progress:
-            execute(cells, ledger, replace(settings, invocation=invocation.id), progress)
+            if len(devices) > 1:
+                execute_in_workers(cells, ledger, settings, progress, devices)
+            else:
+                execute(cells, ledger, settings, progress)
         outcome = "failed" if progress.failed else "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
@@ -427,8 +451,7 @@ def _trial_runner(
     """Return (execute one trial into a study's ledger, close the study's invocation)."""
     from dataclasses import replace
 
-    from poolbench.progress import Silent
-    from poolbench.runner.execute import execute
+    from poolbench.runner.execute import Silent, execute
 
     opened: list[tuple[Ledger, Invocation]] = []
 

@@ -10,11 +10,22 @@ from filelock import Timeout
 
 from poolbench.core import Cell, Result
 from poolbench.runner.cell import Settings, run_cell
+from poolbench.runner.environment import prepare_process
 from poolbench.runner.ledger import Ledger, storage
 
 
 class Listener(Protocol):
     """Who wants to know how the execution goes."""
+
+    def cell_started(self, cell: Cell) -> None: ...
+
+    def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None: ...
+
+    def cell_ended(self, result: Result) -> None: ...
+
+
+class Silent:
+    """A listener that shows nothing."""
 
     def cell_started(self, cell: Cell) -> None: ...
 
@@ -30,12 +41,13 @@ def execute(cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener:
     dies, it is executed here. A failed cell does not stop the others. Raises StorageError for a folder
     that cannot be written.
     """
-    passed_over = [cell for cell in cells if not _execute_one(cell, ledger, settings, listener, wait=False)]
+    prepare_process()
+    passed_over = [cell for cell in cells if not execute_cell(cell, ledger, settings, listener, wait=False)]
     for cell in passed_over:
-        _execute_one(cell, ledger, settings, listener, wait=True)
+        execute_cell(cell, ledger, settings, listener, wait=True)
 
 
-def _execute_one(cell: Cell, ledger: Ledger, settings: Settings, listener: Listener, wait: bool) -> bool:
+def execute_cell(cell: Cell, ledger: Ledger, settings: Settings, listener: Listener, wait: bool) -> bool:
     """Execute a cell unless it is finished; return False where another process holds it and we do not wait."""
     record = ledger.record(cell.id)
     with storage(record.folder):
