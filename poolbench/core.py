@@ -43,14 +43,22 @@ def derive_seed(seed: int, purpose: str) -> int:
 
 AUGMENTATIONS = ("flip", "rotation", "shift")
 """Mirrored left to right or not; a uniform angle in +-180 degrees; a uniform shift of up to 4 px per axis."""
+OPTIMIZERS = ("adam", "adamw", "sgd")
+"""Adam (decay as part of the gradient), AdamW (decay apart from it), SGD with Nesterov momentum 0.9."""
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+"""What becomes of the rate during training; see ``engine.optimisation.learning_rate``."""
+PRECISIONS = ("float32", "bfloat16")
+"""Of the forward and backward pass in training; weights, losses and all measures are float32."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained: Adam with a constant rate; weight decay spares 1-d parameters.
+    """How one network is trained; weight decay spares 1-d parameters.
 
     ``shuffle`` draws a new order of the training images every epoch. ``augment`` changes every image
     anew in every epoch: ``"none"``, or one or several of ``AUGMENTATIONS`` joined by "+".
+    ``learning_rate`` is the highest of the schedule. ``precision`` is part of a cell's identity since it
+    changes results: no device chooses it on its own.
     """
 
     epochs: int
@@ -59,6 +67,10 @@ class TrainConfig:
     weight_decay: float = 0.0
     shuffle: bool = True
     augment: str = "none"
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    label_smoothing: float = 0.0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         unknown = set(self.augmentations) - set(AUGMENTATIONS)
@@ -73,6 +85,12 @@ class TrainConfig:
                 "learning_rate is above 0 and weight_decay at least 0, "
                 f"got {self.learning_rate} and {self.weight_decay}"
             )
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label_smoothing is at least 0 and below 1, got {self.label_smoothing}")
+        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     @property
     def augmentations(self) -> tuple[str, ...]:

@@ -34,6 +34,10 @@ def test_the_id_is_that_of_the_canonical_configuration() -> None:
         {"version": 2},
         {"split": "validation"},
         {"train": TrainConfig(epochs=2)},
+        {"train": TrainConfig(epochs=1, optimizer="sgd")},
+        {"train": TrainConfig(epochs=1, schedule="cosine")},
+        {"train": TrainConfig(epochs=1, label_smoothing=0.1)},
+        {"train": TrainConfig(epochs=1, precision="bfloat16")},
         {"model": {"width": 9, "depth": 2}},
         {"data": {"canvas": 64}},
     ],
@@ -51,7 +55,8 @@ def test_the_id_is_the_start_of_the_sha256_of_sorted_compact_json() -> None:
     canonical = (
         '{"architecture":"a","benchmark":"b","data":{},"dataset":"d","head":"avg","measure":{},'
         '"model":{"depth":2,"width":8},"pool":"max","seed":0,"split":"test","train":{"augment":"none",'
-        '"batch_size":64,"epochs":1,"learning_rate":0.001,"shuffle":true,"weight_decay":0.0},'
+        '"batch_size":64,"epochs":1,"label_smoothing":0.0,"learning_rate":0.001,"optimizer":"adam",'
+        '"precision":"float32","schedule":"constant","shuffle":true,"weight_decay":0.0},'
         '"variant":"plain","version":1}'
     )
     assert cell().id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -82,6 +87,14 @@ def test_a_bad_training_is_refused() -> None:
         TrainConfig(epochs=0)
     with pytest.raises(UsageError, match="learning_rate"):
         TrainConfig(epochs=1, learning_rate=0)
+    with pytest.raises(UsageError, match="label_smoothing is at least 0 and below 1, got 1"):
+        TrainConfig(epochs=1, label_smoothing=1)
+
+
+@pytest.mark.parametrize("option", ["optimizer", "schedule", "precision"])
+def test_options_of_a_training_are_answered_with_what_there_is(option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} is one of .*, got 'best'"):
+        TrainConfig(epochs=1, **{option: "best"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -49,19 +49,30 @@ def shift(images: Tensor, shifts: Tensor) -> Tensor:
     return (moved * inside[..., None]).permute(0, 3, 1, 2)
 
 
-def augment(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Change each image (b, c, h, w) at random by the named ``core.AUGMENTATIONS``, in the order of their names.
+def draw_augmentations(kinds: Sequence[str], count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return what happens to ``count`` images, by the named ``core.AUGMENTATIONS``: tensors (count, ...) on the CPU.
 
-    ``generator`` is a CPU generator, so the draws are the same on every device.
+    ``generator`` is a CPU generator, so the draws are the same on every device. Keys are in the order of
+    their names whatever the order of ``kinds``.
     """
-    count, device = len(images), images.device
+    draws: dict[str, Tensor] = {}
     if "flip" in kinds:
-        mirrored = torch.rand(count, generator=generator).to(device) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        draws["flip"] = torch.rand(count, generator=generator) < 0.5
     if "rotation" in kinds:
-        images = rotate(images, (torch.rand(count, generator=generator) * 360 - 180).to(device))
+        draws["rotation"] = torch.rand(count, generator=generator) * 360 - 180
     if "shift" in kinds:
-        images = shift(images, torch.randint(-SHIFT, SHIFT + 1, (count, 2), generator=generator).to(device))
+        draws["shift"] = torch.randint(-SHIFT, SHIFT + 1, (count, 2), generator=generator)
+    return draws
+
+
+def augment(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    """Change each image (b, c, h, w) as it was drawn for it: mirror, then rotate, then shift."""
+    if "flip" in draws:
+        images = torch.where(draws["flip"][:, None, None, None], images.flip(-1), images)
+    if "rotation" in draws:
+        images = rotate(images, draws["rotation"])
+    if "shift" in draws:
+        images = shift(images, draws["shift"])
     return images
 
 

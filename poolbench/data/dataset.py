@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,14 +13,25 @@ from poolbench.core import derive_seed
 
 
 class TrainSource(Protocol):
-    """Anything that yields training batches: a stored split, or a stream that draws fresh samples."""
+    """Anything that gives training samples: a stored split, or a stream that draws fresh ones.
+
+    Drawing is apart from rendering: what an epoch consists of travels to the device once, and pictures
+    are made there, batch by batch, for one network or for several with an order of their own.
+    """
 
     def __len__(self) -> int:
         """Return the number of samples of one epoch."""
         ...
 
-    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (b, c, h, w) as uint8 and labels (b,) of one epoch."""
+    def draw(self, generator: torch.Generator, shuffle: bool) -> Tensor:
+        """Return one epoch as rows of int64 (n, k), one per sample, in the order of training, on the CPU.
+
+        ``generator`` is a CPU generator, so the samples are the same on every device.
+        """
+        ...
+
+    def render(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (b, c, h, w) as uint8 and labels (b,) of rows (b, k) that lie on the source's device."""
         ...
 
     def held_out(self, fraction: float, seed: int) -> tuple[TrainSource, Split]:
@@ -47,17 +57,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch in batches (the last one may be smaller), permuted where ``shuffle``.
+    def draw(self, generator: torch.Generator, shuffle: bool) -> Tensor:
+        """Return the indices (n, 1) of all samples, permuted where ``shuffle``."""
+        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
+        return order[:, None]
 
-        ``generator`` is a CPU generator, so the order is the same on every device.
-        """
-        if shuffle:
-            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-            for chosen in order.split(batch_size):
-                yield self.images[chosen], self.labels[chosen]
-        else:
-            yield from zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
+    def render(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images (b, c, h, w) and labels (b,) of indices (b, 1)."""
+        chosen = rows[:, 0]
+        return self.images[chosen], self.labels[chosen]
 
     def held_out(self, fraction: float, seed: int) -> tuple[Split, Split]:
         """Return (train, validation); validation takes ``fraction`` of every class, chosen by ``seed``."""

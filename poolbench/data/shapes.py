@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -100,16 +99,18 @@ class ShapeStream:
     def __len__(self) -> int:
         return self.samples
 
-    def batches(self, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch of images (b, 1, canvas, canvas) and labels (b,), drawn from a CPU ``generator``.
+    def draw(self, generator: torch.Generator, shuffle: bool) -> Tensor:
+        """Return one epoch of fresh objects as rows (n, 5): label, two extents, centre x and y.
 
-        Samples are independent, so ``shuffle`` changes nothing; nor does the batch size change a sample.
+        Samples are independent, so ``shuffle`` changes nothing.
         """
-        # All parameters of an epoch travel to the device at once: a copy per batch would stall a GPU.
-        parameters = _sample_parameters(self.samples, self.canvas, generator, self.margin)
-        labels, extents, centres = (part.to(self.device).split(batch_size) for part in parameters)
-        for label, extent, centre in zip(labels, extents, centres, strict=True):
-            yield _draw(label, extent, centre, self.canvas), label
+        labels, extents, centres = _sample_parameters(self.samples, self.canvas, generator, self.margin)
+        return torch.cat((labels[:, None], extents, centres), dim=1)
+
+    def render(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (b, 1, canvas, canvas) and labels (b,) of rows (b, 5)."""
+        labels = rows[:, 0]
+        return _draw(labels, rows[:, 1:3], rows[:, 3:], self.canvas), labels
 
     def held_out(self, fraction: float, seed: int) -> tuple[ShapeStream, Split]:
         """Return the stream itself and ``validation_samples`` objects drawn apart from it.

@@ -1,32 +1,41 @@
-"""The training loop: fit one network, evaluate it; no host synchronisation inside an epoch."""
+"""The training loop: networks side by side, one per seed; no host synchronisation inside an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poolbench.core import TrainConfig, derive_seed
+from poolbench.core import TrainConfig, UsageError, derive_seed
 from poolbench.data import Dataset, Split
-from poolbench.data.augment import augment, disc_mask
+from poolbench.data.augment import augment, disc_mask, draw_augmentations
+from poolbench.engine.optimisation import build_optimizer, learning_rate
 from poolbench.measures.classification import predictions
 
 EVALUATION_BATCH = 500
 
 Transform = Callable[[Tensor], Tensor]
+Row = dict[str, float]
 
 
 class TrainingDiverged(RuntimeError):
     """The training loss is no longer a number."""
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss: cross entropy of logits (b, c), binary cross entropy of one logit (b, 1)."""
+def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the mean loss: cross entropy of logits (b, c), binary cross entropy of one logit (b, 1).
+
+    ``smoothing`` of every target's mass is spread evenly over all classes (Szegedy et al. 2016).
+    """
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels)
+        targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits[:, 0], targets)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def to_pixels(images: Tensor, masked: bool = False) -> Tensor:
@@ -40,52 +49,223 @@ def to_pixels(images: Tensor, masked: bool = False) -> Tensor:
     return pixels
 
 
+class Networks(Protocol):
+    """Networks of one architecture behind one interface; tensors have the networks r as their first axis."""
+
+    parameters: list[Tensor]
+    """What the optimiser updates, in the order of each network's own parameters."""
+    spared_dim: int
+    """Parameters of up to so many dimensions are vectors or numbers."""
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the training logits (r, b, outputs) of pixels (r, b, c, h, w)."""
+        ...
+
+    def losses(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """Return the mean losses (r,) of logits (r, b, outputs) and labels (r, b)."""
+        ...
+
+    def evaluate(self, split: Split, masked: bool) -> list[tuple[float, float]]:
+        """Return (mean loss, accuracy) of each network over a split."""
+        ...
+
+    def split(self, value: Tensor) -> list[Tensor]:
+        """Return each network's own part of a tensor that has the shape of a parameter."""
+        ...
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the tensor that :meth:`split` took apart."""
+        ...
+
+    def states(self) -> list[dict[str, Tensor]]:
+        """Return each network's state dict."""
+        ...
+
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take each network's state dict over."""
+        ...
+
+
+class OneNetwork:
+    """A single network, as it is."""
+
+    spared_dim = 1
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters: list[Tensor] = list(model.parameters())
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        if not self.model.training:
+            self.model.train()
+        logits: Tensor = self.model(pixels[0])
+        return logits[None]
+
+    def losses(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        return loss_of(logits[0], labels[0], smoothing)[None]
+
+    def evaluate(self, split: Split, masked: bool) -> list[tuple[float, float]]:
+        return [evaluate(self.model, split, masked)]
+
+    def split(self, value: Tensor) -> list[Tensor]:
+        return [value]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0]
+
+    def states(self) -> list[dict[str, Tensor]]:
+        return [self.model.state_dict()]
+
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        self.model.load_state_dict(states[0])
+
+
+class Training:
+    """Networks in training: ``run_epoch`` until ``epoch`` has reached the configuration's epochs.
+
+    Each network has a seed, and from it streams of its own for the order of batches and the augmentation.
+    What draws inside of a network (dropout, random pools) shares one stream, that of the first seed, from
+    which every network gets numbers of its own. The global random stream is left as it was.
+    """
+
+    def __init__(
+        self, networks: Networks, dataset: Dataset, config: TrainConfig, seeds: Sequence[int], masked: bool = False
+    ) -> None:
+        # A dying network fills with denormal floats, which cost a CPU 20 times the time of zeros.
+        torch.set_flush_denormal(True)
+        self.networks, self.dataset, self.config, self.masked = networks, dataset, config, masked
+        self.epoch = 0
+        self.device = networks.parameters[0].device
+        self.optimizer = build_optimizer(config, networks.parameters, networks.spared_dim)
+        self.orders = [torch.Generator().manual_seed(derive_seed(seed, "order of batches")) for seed in seeds]
+        self.augmentations = [torch.Generator().manual_seed(derive_seed(seed, "augmentation")) for seed in seeds]
+        self._noise: list[Tensor] = []
+        with self._noise_stream():
+            torch.manual_seed(derive_seed(seeds[0], "noise in the network"))
+        if config.precision == "bfloat16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+            raise UsageError(f"{torch.cuda.get_device_name(self.device)} has no bfloat16; train with precision=float32")
+
+    def run_epoch(self) -> list[Row]:
+        """Train one epoch and return a row per network: epoch, train_ and val_ loss and accuracy.
+
+        ``epoch`` counts from 1; ``train_loss`` and ``train_accuracy`` are means over the epoch's batches,
+        while the weights move; ``val_loss`` and ``val_accuracy`` those of the test split after the epoch. A
+        network that diverged has a loss that is not finite, and the others are none the worse for it.
+        """
+        config, device, size = self.config, self.device, self.config.batch_size
+        source = self.dataset.train
+        count = len(source)
+        # All draws of an epoch travel to the device at once: a copy per batch would stall a GPU.
+        samples = torch.stack([source.draw(order, config.shuffle) for order in self.orders]).to(device)
+        drawn = [draw_augmentations(config.augmentations, count, stream) for stream in self.augmentations]
+        draws = {kind: torch.stack([draw[kind] for draw in drawn]).to(device) for kind in drawn[0]}
+        loss_sum = torch.zeros(len(samples), device=device)
+        correct = torch.zeros(len(samples), device=device)
+        batches = -(-count // size)
+        with self._noise_stream():
+            for batch in range(batches):
+                part = slice(batch * size, (batch + 1) * size)
+                images, labels = source.render(samples[:, part].flatten(0, 1))
+                pixels = augment(
+                    to_pixels(images, self.masked), {k: v[:, part].flatten(0, 1) for k, v in draws.items()}
+                )
+                labels = labels.unflatten(0, (len(samples), -1))
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    logits = self.networks.logits(pixels.unflatten(0, labels.shape))
+                if config.precision == "bfloat16":
+                    logits = logits.float()
+                losses = self.networks.losses(logits, labels, config.label_smoothing)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(config, self.epoch * batches + batch, config.epochs * batches)
+                self.optimizer.zero_grad()
+                losses.sum().backward()
+                self.optimizer.step()
+                loss_sum += losses.detach() * labels.shape[1]
+                correct += (predictions(logits.detach().flatten(0, 1)).view_as(labels) == labels).sum(1)
+        self.epoch += 1
+        rows: list[Row] = []
+        evaluated = self.networks.evaluate(self.dataset.test, self.masked)
+        for loss, right, (val_loss, val_accuracy) in zip(loss_sum.tolist(), correct.tolist(), evaluated, strict=True):
+            row = {"epoch": self.epoch, "train_loss": loss / count, "train_accuracy": right / count}
+            rows.append({**row, "val_loss": val_loss, "val_accuracy": val_accuracy})
+        return rows
+
+    @contextmanager
+    def _noise_stream(self) -> Iterator[None]:
+        """Put the networks' noise on the global stream, and the stream back where it was."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self._noise:
+                torch.set_rng_state(self._noise[0])
+                if self.device.type == "cuda":
+                    torch.cuda.set_rng_state(self._noise[1], self.device)
+            yield
+            self._noise = [torch.get_rng_state()]
+            if self.device.type == "cuda":
+                self._noise.append(torch.cuda.get_rng_state(self.device))
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return for each network all that its training goes on from: tensors, numbers, lists and dicts."""
+        models = self.networks.states()
+        found: list[dict[str, Any]] = [
+            {
+                "epoch": self.epoch,
+                "model": model,
+                "optimizer": {},
+                "order": order.get_state(),
+                "augmentation": augmentation.get_state(),
+                "noise": self._noise,
+            }
+            for model, order, augmentation in zip(models, self.orders, self.augmentations, strict=True)
+        ]
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                # The number of steps is one for all.
+                parts = [value] * len(found) if name == "step" else self.networks.split(value)
+                for own, part in zip(found, parts, strict=True):
+                    own["optimizer"].setdefault(index, {})[name] = part
+        return found
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on where :meth:`states` was taken; all networks at the same epoch."""
+        first = states[0]
+        self.epoch, self._noise = first["epoch"], list(first["noise"])
+        self.networks.load([state["model"] for state in states])
+        for state, order, augmentation in zip(states, self.orders, self.augmentations, strict=True):
+            order.set_state(state["order"])
+            augmentation.set_state(state["augmentation"])
+        joined = {
+            index: {
+                name: value if name == "step" else self.networks.join([s["optimizer"][index][name] for s in states])
+                for name, value in own.items()
+            }
+            for index, own in first["optimizer"].items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": joined})
+
+
+def check_finite(row: Row) -> None:
+    """Raise TrainingDiverged where the training loss of an epoch is NaN or infinite."""
+    if not isfinite(row["train_loss"]):
+        raise TrainingDiverged(f"the training loss is {row['train_loss']} in epoch {row['epoch']:.0f}")
+
+
 def fit(
     model: nn.Module,
     dataset: Dataset,
     config: TrainConfig,
     seed: int,
     masked: bool = False,
-    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    on_epoch: Callable[[Row], None] = lambda row: None,
 ) -> None:
-    """Train the model in place; report each epoch as a row of numbers.
+    """Train the model in place; report each epoch as a row (see :meth:`Training.run_epoch`).
 
-    A row holds ``epoch`` (from 1), ``train_loss`` and ``train_accuracy`` (means over the epoch's
-    batches, while the weights move), ``val_loss`` and ``val_accuracy`` (the test split, after the
-    epoch). Raises TrainingDiverged when the loss becomes NaN or infinite.
+    Raises TrainingDiverged when the loss becomes NaN or infinite.
     """
-    # A dying network fills with denormal floats, which cost a CPU 20 times the time of zeros.
-    torch.set_flush_denormal(True)
-    device = next(model.parameters()).device
-    order = torch.Generator().manual_seed(derive_seed(seed, "order of batches"))
-    augmentation = torch.Generator().manual_seed(derive_seed(seed, "augmentation"))
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    spared = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=config.learning_rate)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # What stays on the global stream: dropout and pools that are random in training.
-        torch.manual_seed(derive_seed(seed, "noise in the network"))
-        for epoch in range(1, config.epochs + 1):
-            model.train()
-            loss_sum = torch.zeros((), device=device)
-            correct = torch.zeros((), device=device)
-            count = 0
-            for images, labels in dataset.train.batches(config.batch_size, order, config.shuffle):
-                pixels = to_pixels(images, masked)
-                logits = model(augment(pixels, config.augmentations, augmentation))
-                loss = loss_of(logits, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                loss_sum += loss.detach() * len(labels)
-                correct += (predictions(logits.detach()) == labels).sum()
-                count += len(labels)
-            row = {"epoch": epoch, "train_loss": float(loss_sum) / count, "train_accuracy": float(correct) / count}
-            if not torch.isfinite(loss_sum):
-                raise TrainingDiverged(f"the training loss is {row['train_loss']} in epoch {epoch}")
-            val_loss, val_accuracy = evaluate(model, dataset.test, masked)
-            on_epoch({**row, "val_loss": val_loss, "val_accuracy": val_accuracy})
+    training = Training(OneNetwork(model), dataset, config, [seed], masked)
+    while training.epoch < config.epochs:
+        (row,) = training.run_epoch()
+        check_finite(row)
+        on_epoch(row)
     model.eval()
 
 

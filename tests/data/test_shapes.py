@@ -96,18 +96,26 @@ def test_margin_decides_whether_objects_are_cut() -> None:
 def test_stream_draws_fresh_samples_that_depend_on_the_seed_only() -> None:
     stream = ShapeStream(32, samples=50)
     draws = generator(1)
-    first, second = ([*stream.batches(20, draws, shuffle=True)] for _ in range(2))
-    again = [*stream.batches(7, generator(1), shuffle=False)]
-    assert [len(labels) for _, labels in first] == [20, 20, 10]
-    assert torch.equal(torch.cat([x for x, _ in first]), torch.cat([x for x, _ in again]))
-    assert torch.equal(torch.cat([y for _, y in first]), torch.cat([y for _, y in again]))
-    assert not torch.equal(first[0][0], second[0][0])
+    first, second = (stream.draw(draws, shuffle=True) for _ in range(2))
+    assert first.shape == (50, 5)
+    assert torch.equal(first, stream.draw(generator(1), shuffle=False))
+    assert not torch.equal(first, second)
+
+
+def test_batches_of_a_stream_are_parts_of_its_epoch() -> None:
+    stream = ShapeStream(32, samples=50)
+    rows = stream.draw(generator(1), shuffle=True)
+    images, labels = stream.render(rows)
+    parts = [stream.render(part) for part in rows.split(20)]
+    assert [len(part) for _, part in parts] == [20, 20, 10]
+    assert torch.equal(torch.cat([x for x, _ in parts]), images)
+    assert torch.equal(torch.cat([y for _, y in parts]), labels)
 
 
 def test_stream_draws_what_sample_shapes_draws() -> None:
-    (images, labels), *rest = ShapeStream(32, samples=30, margin=5).batches(30, generator(2), shuffle=False)
+    stream = ShapeStream(32, samples=30, margin=5)
+    images, labels = stream.render(stream.draw(generator(2), shuffle=False))
     expected, expected_labels = sample_shapes(30, 32, generator(2), "cpu", margin=5)
-    assert not rest
     assert torch.equal(images, expected)
     assert torch.equal(labels, expected_labels)
 

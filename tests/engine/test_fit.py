@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import Cell, TrainConfig
+from poolbench.core import OPTIMIZERS, Cell, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
 from poolbench.engine import build_model, evaluate, fit
 from poolbench.engine.fit import TrainingDiverged, loss_of, to_pixels
@@ -134,6 +134,55 @@ def test_losses_by_hand() -> None:
     # One logit z is two logits (0, z).
     one = torch.tensor([[0.0], [-2.0]])
     assert float(loss_of(one, torch.tensor([0, 0]))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_smoothed_losses_by_hand() -> None:
+    # Of two classes with smoothing 0.2 the right one has 0.9 of the mass.
+    logits = torch.tensor([[1.0, 3.0]])
+    right, wrong = -torch.log_softmax(logits, 1)[0, [1, 0]]
+    expected = float(0.9 * right + 0.1 * wrong)
+    assert float(loss_of(logits, torch.tensor([1]), 0.2)) == pytest.approx(expected, abs=1e-6)
+    assert float(loss_of(torch.tensor([[2.0]]), torch.tensor([1]), 0.2)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_every_optimiser_is_that_of_a_plain_loop(optimizer: str, schedule: str) -> None:
+    data = dataset()
+    assert isinstance(data.train, Split)
+    train = replace(CELL.train, epochs=2, shuffle=False, optimizer=optimizer, schedule=schedule, label_smoothing=0.1)
+    model, _ = trained(replace(CELL, train=train), data)
+    plain = build_model(CELL, data, "cpu")
+    kinds: dict[str, torch.optim.Optimizer] = {
+        "adam": torch.optim.Adam(plain.parameters(), lr=3e-3),
+        "adamw": torch.optim.AdamW(plain.parameters(), lr=3e-3, weight_decay=0),
+        "sgd": torch.optim.SGD(plain.parameters(), lr=3e-3, momentum=0.9, nesterov=True),
+    }
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(kinds[optimizer], T_max=8)
+    for _ in range(2):
+        for start in range(0, 60, 16):
+            x, y = to_pixels(data.train.images[start : start + 16]), data.train.labels[start : start + 16]
+            kinds[optimizer].zero_grad()
+            nn.CrossEntropyLoss(label_smoothing=0.1)(plain(x), y).backward()
+            kinds[optimizer].step()
+            if schedule == "cosine":
+                scheduler.step()
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_trains_in_bfloat16_and_keeps_float32_weights() -> None:
+    data = dataset(300)
+    half = replace(CELL, train=replace(CELL.train, epochs=8, learning_rate=1e-2, precision="bfloat16"))
+    seen: set[torch.dtype] = set()
+    model = build_model(half, data, "cpu")
+    convolution = model.get_submodule("network.conv1")
+    convolution.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype) if model.training else None)
+    rows: list[dict[str, float]] = []
+    fit(model, data, half.train, half.seed, on_epoch=rows.append)
+    assert seen == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert rows[-1]["val_accuracy"] > 0.9
 
 
 def test_networks_take_pixels_and_normalise_them() -> None:
