@@ -1,7 +1,8 @@
 """The ledger: one folder per cell on disk, the truth of which MLflow and the report are projections.
 
     cells/<id>/config.json     the cell
-    cells/<id>/events.jsonl    append-only: started, epoch, failed, skipped (each line on disk when written)
+    cells/<id>/events.jsonl    append-only: started, resumed, epoch, failed, skipped (on disk when written)
+    cells/<id>/checkpoint.pt   where the training stands; gone once the cell is finished
     cells/<id>/result.json     metrics and facts; the cell is finished when this file exists
     cells/<id>/*.parquet, arrays.npz, weights.pt
     invocations/<id>.json      one per command that executed cells
@@ -30,6 +31,9 @@ from poolbench.core import Cell, Measurement, Result, UsageError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+CHECKPOINT = "checkpoint.pt"
 
 
 class StorageError(UsageError):
@@ -97,6 +101,22 @@ class CellRecord:
             write_json(self.folder / "config.json", cell.config())
         self.append("started", **facts)
 
+    def resume(self, epoch: int, facts: Mapping[str, Any]) -> None:
+        """Go on with an attempt behind an epoch; what was logged of later ones no longer counts."""
+        self.append("resumed", epoch=epoch, **facts)
+
+    def save_checkpoint(self, content: bytes) -> None:
+        """Replace the checkpoint; where that fails (StorageError) the earlier one stays."""
+        with storage(self.folder):
+            write_atomically(self.folder / CHECKPOINT, content)
+
+    def checkpoint(self) -> bytes | None:
+        """Return the last checkpoint of an unfinished training; clear away what a kill left half-written."""
+        for torn in self.folder.glob(".*.tmp"):
+            torn.unlink(missing_ok=True)
+        path = self.folder / CHECKPOINT
+        return path.read_bytes() if path.exists() else None
+
     def append(self, event: str, **content: Any) -> None:
         """Append one event with its time; it is on disk when this returns."""
         line = json.dumps({"event": event, "time": time.time(), **content}) + "\n"
@@ -130,6 +150,7 @@ class CellRecord:
             write_atomically(self.folder / "weights.pt", weights)
             metrics = {k: v if math.isfinite(v) else None for k, v in measurement.metrics.items()}
             write_json(self.folder / "result.json", {"metrics": metrics, "facts": facts, "ended": time.time()})
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a stored table; raise FileNotFoundError where the cell has none of that name."""
@@ -162,15 +183,22 @@ class CellRecord:
 
     def result(self, cell: Cell) -> Result:
         """Return what is known of the cell whose folder this is; only the last attempt counts."""
-        events = self._events()
-        start = max((i for i, event in enumerate(events) if event["event"] == "started"), default=None)
-        if start is None:
+        started: float | None = None
+        facts: dict[str, Any] = {}
+        history: list[dict[str, float]] = []
+        last: dict[str, Any] = {}
+        for last in self._events():
+            content = {k: v for k, v in last.items() if k not in ("event", "time")}
+            if last["event"] == "started":
+                started, facts, history = last["time"], content, []
+            elif last["event"] == "resumed":
+                after = content.pop("epoch")
+                facts = {**content, "resumed_after": after}
+                history = [row for row in history if row["epoch"] <= after]
+            elif last["event"] == "epoch":
+                history.append({**content, "time": last["time"]})
+        if started is None:
             return Result(cell, "pending")
-        attempt = events[start:]
-        began, last = attempt[0], attempt[-1]
-        started = began["time"]
-        history = [{k: v for k, v in event.items() if k != "event"} for event in attempt if event["event"] == "epoch"]
-        facts = {k: v for k, v in began.items() if k not in ("event", "time")}
         finished = self.folder / "result.json"
         if finished.exists():
             stored = json.loads(finished.read_text())

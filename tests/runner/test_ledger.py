@@ -61,6 +61,38 @@ def test_only_the_last_attempt_counts(ledger: Ledger, cells: list[Cell]) -> None
     assert ledger.result(cells[0]).reason == ""
 
 
+def test_epochs_behind_the_checkpoint_that_a_cell_resumed_from_count_once(ledger: Ledger, cells: list[Cell]) -> None:
+    cell, record = cells[0], ledger.record(cells[0].id)
+    record.begin(cell, {"invocation": "first"})
+    for epoch, loss in ((1, 0.9), (2, 0.8), (3, 0.7)):
+        record.append("epoch", epoch=epoch, train_loss=loss)
+    record.resume(2, {"invocation": "second"})
+    assert [row["epoch"] for row in ledger.result(cell).history] == [1, 2]
+    record.append("epoch", epoch=3, train_loss=0.6)
+    result = ledger.result(cell)
+    assert [(row["epoch"], row["train_loss"]) for row in result.history] == [(1, 0.9), (2, 0.8), (3, 0.6)]
+    assert result.facts == {"invocation": "second", "resumed_after": 2}
+    assert result.status == "pending"
+    record.append("failed", reason="no luck", traceback="Traceback ...")
+    assert ledger.result(cell).status == "failed"
+    record.resume(3, {"invocation": "third"})
+    assert (ledger.result(cell).status, len(ledger.result(cell).history)) == ("pending", 3)
+
+
+def test_a_checkpoint_is_replaced_whole_and_goes_with_the_result(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    assert record.checkpoint() is None
+    record.save_checkpoint(b"one")
+    (record.folder / ".checkpoint.pt.77.tmp").write_bytes(b"half of tw")
+    assert record.checkpoint() == b"one"
+    record.save_checkpoint(b"two")
+    assert record.checkpoint() == b"two"
+    assert not list(record.folder.glob(".*"))
+    finish(record)
+    assert record.checkpoint() is None
+
+
 @pytest.mark.parametrize("torn", [b'{"event": "epo', b'{"event": "epoch", "epoch": 2}'[:-1], b"\x00\xff"])
 def test_a_torn_last_line_is_dropped_and_does_not_swallow_the_next(
     ledger: Ledger, cells: list[Cell], torn: bytes

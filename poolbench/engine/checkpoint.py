@@ -1,0 +1,67 @@
+"""Checkpoints: what a training goes on from, as bytes that name what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import torch
+
+from poolbench import __version__
+
+SHARE = 50  # a checkpoint is not written before training took so many times as long as the last one cost
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the training of one cell stands.
+
+    ``state`` is a network's from ``Training.states``, ``rows`` the epochs so far, ``seconds`` the time that
+    they took.
+    """
+
+    state: Mapping[str, Any]
+    rows: list[dict[str, float]]
+    seconds: float
+
+    @property
+    def epoch(self) -> int:
+        epoch: int = self.state["epoch"]
+        return epoch
+
+
+class UnfitCheckpoint(Exception):
+    """A checkpoint from which the training cannot go on; the message says why."""
+
+
+def _origin(cell_id: str, device: str) -> dict[str, str]:
+    """What must be equal for a training to end as if it had never stopped."""
+    return {
+        "cell": cell_id,
+        "poolbench": __version__,
+        "torch": str(torch.__version__),
+        "device": torch.device(device).type,
+    }
+
+
+def pack(checkpoint: Checkpoint, cell_id: str, device: str) -> bytes:
+    """Return a checkpoint of the cell's training on this device as bytes."""
+    content = BytesIO()
+    torch.save({"origin": _origin(cell_id, device), **vars(checkpoint)}, content)
+    return content.getvalue()
+
+
+def unpack(content: bytes, cell_id: str, device: str) -> Checkpoint:
+    """Return the checkpoint in the bytes; raise UnfitCheckpoint where another version or device wrote it."""
+    try:
+        stored = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        origin = stored.pop("origin")
+        checkpoint = Checkpoint(**stored)
+    except Exception as error:  # whatever a damaged file makes of the unpickler
+        raise UnfitCheckpoint(f"the checkpoint cannot be read ({type(error).__name__})") from error
+    for name, value in _origin(cell_id, device).items():
+        if origin.get(name) != value:
+            raise UnfitCheckpoint(f"the checkpoint is of {name} {origin.get(name)}, this is {value}")
+    return checkpoint

@@ -1,0 +1,280 @@
+"""One cell: it goes on from its checkpoint, whatever killed it, and trains no epoch twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from poolbench import registry
+from poolbench.core import Cell, DataLocation, Result, TrainConfig
+from poolbench.engine.fit import Training
+from poolbench.runner.cell import Settings, run_cell
+from poolbench.runner.ledger import Ledger, StorageError
+
+Run = Callable[..., Any]
+
+EPOCHS = 5
+# Every stream is in use: fresh samples, augmentation, a pool that draws in training; a schedule and a momentum.
+NOISY = Cell(
+    "shift_robustness", "shapes", "shape_net", "stochastic", "avg", "default", 3,
+    TrainConfig(epochs=EPOCHS, batch_size=16, augment="rotation+shift", optimizer="sgd", schedule="one_cycle"),
+    model={"num_pooling": 1}, data={"canvas": 48, "samples": 64, "test_samples": 40},
+)  # fmt: skip
+SETTINGS = Settings(DataLocation("data"), "cpu", checkpoint_seconds=0)
+
+
+def execute(cell: Cell, ledger: Ledger, settings: Settings = SETTINGS) -> tuple[Result, list[float]]:
+    """Return what became of the cell and the epochs that were trained for it."""
+    trained: list[float] = []
+    record = ledger.record(cell.id)
+    run_cell(cell, record, settings, lambda row: trained.append(row["epoch"]))
+    return ledger.result(cell), trained
+
+
+def weights(ledger: Ledger, cell: Cell) -> dict[str, torch.Tensor]:
+    content = (ledger.record(cell.id).folder / "weights.pt").read_bytes()
+    state: dict[str, torch.Tensor] = torch.load(BytesIO(content), weights_only=True)
+    return state
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def without_time(result: Result) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "time"} for row in result.history]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    ledger = Ledger(tmp_path_factory.mktemp("undisturbed")).create()
+    result, trained = execute(NOISY, ledger)
+    assert result.status == "finished", result.traceback
+    assert trained == [1, 2, 3, 4, 5]
+    return ledger
+
+
+VICTIM = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from poolbench.core import Cell, DataLocation
+from poolbench.data.shapes import ShapeStream
+from poolbench.runner.cell import Settings, run_cell
+from poolbench.runner.ledger import Ledger
+
+torch.set_num_threads(1)
+out, moment, countdown, config = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+place = os if moment in ("fsync", "replace") else ShapeStream
+real = getattr(place, moment)
+
+def fatal(*arguments):
+    global countdown
+    countdown -= 1
+    if not countdown:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+
+cell = Cell.from_config(config)
+record = Ledger(out).create().record(cell.id)
+setattr(place, moment, fatal)
+run_cell(cell, record, Settings(DataLocation("data"), "cpu", checkpoint_seconds=0), lambda row: None)
+"""
+
+
+def kill_in_the_middle(ledger: Ledger, cell: Cell, moment: str, count: int) -> None:
+    """Execute the cell in a process that dies by SIGKILL at the count-th call of a function."""
+    arguments = [str(ledger.folder), moment, str(count), json.dumps(cell.config())]
+    done = subprocess.run([sys.executable, "-c", VICTIM, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("moment", "count", "epochs_left"),
+    [
+        # Calls of fsync: configuration, started, then one for each epoch's event and one for its checkpoint.
+        ("fsync", 3, [1, 2, 3, 4, 5]),  # in the first epoch's event
+        ("render", 3, [1, 2, 3, 4, 5]),  # in the middle of the first epoch
+        ("fsync", 6, [2, 3, 4, 5]),  # the second epoch is logged, its checkpoint half-written
+        ("replace", 4, [3, 4, 5]),  # the third checkpoint is written and not yet in its place
+        ("render", 4 * 3 + 2, [4, 5]),  # in the middle of the fourth epoch
+        ("fsync", 12, [5]),  # in the last checkpoint
+        ("fsync", 13, []),  # trained and measured, while the first file of the result is written
+    ],
+)
+def test_a_killed_cell_goes_on_and_ends_as_if_nothing_had_been(
+    ledger: Ledger, undisturbed: Ledger, moment: str, count: int, epochs_left: list[float]
+) -> None:
+    kill_in_the_middle(ledger, NOISY, moment, count)
+    assert ledger.result(NOISY).status == "pending"
+    result, trained = execute(NOISY, ledger)
+    assert result.status == "finished", result.traceback
+    assert trained == epochs_left
+    assert result.facts.get("resumed_after", 0) == EPOCHS - len(epochs_left)
+    assert equal(weights(ledger, NOISY), weights(undisturbed, NOISY))
+    assert without_time(result) == without_time(undisturbed.result(NOISY))
+    times = [row["time"] for row in result.history]
+    assert times == sorted(times)
+    assert {path.name for path in ledger.record(NOISY.id).folder.iterdir()} == {
+        "config.json", "events.jsonl", "lock", "result.json", "weights.pt", "arrays.npz",
+    }  # fmt: skip
+
+
+def test_a_cell_that_is_killed_again_and_again_gets_there(ledger: Ledger, undisturbed: Ledger) -> None:
+    # One fsync for "resumed" (two at the very start), then two per epoch: each process gets one epoch further.
+    for count in (6, 5, 4):
+        kill_in_the_middle(ledger, NOISY, "fsync", count)
+    result, trained = execute(NOISY, ledger)
+    assert trained == [4, 5]
+    assert without_time(result) == without_time(undisturbed.result(NOISY))
+    assert equal(weights(ledger, NOISY), weights(undisturbed, NOISY))
+
+
+def test_a_failed_measure_does_not_cost_the_training(
+    ledger: Ledger, undisturbed: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = registry.benchmarks._entries["shift_robustness"]
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        benchmark = replace(entry.target(), measure=broken)
+        patch.setitem(registry.benchmarks._entries, "shift_robustness", replace(entry, target=lambda: benchmark))
+        # The last checkpoint does not wait for its time.
+        result, trained = execute(NOISY, ledger, replace(SETTINGS, checkpoint_seconds=1e9))
+    assert (result.status, result.reason, len(trained)) == ("failed", "RuntimeError: broken on purpose", EPOCHS)
+    result, trained = execute(NOISY, ledger)
+    assert (result.status, trained) == ("finished", [])
+    assert result.facts["seconds_fit"] > 0
+    assert len(result.history) == EPOCHS
+    assert equal(weights(ledger, NOISY), weights(undisturbed, NOISY))
+    expected = undisturbed.result(NOISY).metrics
+    assert {k: v for k, v in result.metrics.items() if not k.startswith("cost_")} == {
+        k: v for k, v in expected.items() if not k.startswith("cost_")
+    }
+
+
+@pytest.fixture
+def half_trained(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger in which training stopped in the third epoch."""
+    real = Training.run_epoch
+
+    def interrupted(training: Training) -> Any:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        return real(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(NOISY, ledger)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("poolbench.engine.checkpoint.torch.__version__", "1.0", "the checkpoint is of torch .*, this is 1.0"),
+        ("poolbench.engine.checkpoint.__version__", "0.0", "the checkpoint is of poolbench .*, this is 0.0"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_left_with_a_note(
+    half_trained: Ledger, monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setattr(name, value)
+    result, trained = execute(NOISY, half_trained)
+    assert trained == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5]
+    assert re.fullmatch(reason, result.facts["from_the_start"])
+
+
+def test_a_checkpoint_of_another_cell_is_not_taken(half_trained: Ledger) -> None:
+    other = replace(NOISY, seed=4)
+    folder = half_trained.record(other.id).folder
+    folder.mkdir()
+    (folder / "checkpoint.pt").write_bytes((half_trained.record(NOISY.id).folder / "checkpoint.pt").read_bytes())
+    assert len(execute(other, half_trained)[1]) == EPOCHS
+
+
+def test_a_damaged_checkpoint_is_left_with_a_note(half_trained: Ledger) -> None:
+    path = half_trained.record(NOISY.id).folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    result, trained = execute(NOISY, half_trained)
+    assert (result.status, len(trained)) == ("finished", EPOCHS)
+    assert result.facts["from_the_start"].startswith("the checkpoint cannot be read")
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(
+    ledger: Ledger, undisturbed: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, iter(range(100))
+
+    def full(descriptor: int) -> None:
+        if next(calls) == 7:  # the third checkpoint
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"cannot write to .*No space left on device; free space"):
+            execute(NOISY, ledger)
+    result, trained = execute(NOISY, ledger)
+    assert trained == [3, 4, 5]
+    assert equal(weights(ledger, NOISY), weights(undisturbed, NOISY))
+    assert without_time(result) == without_time(undisturbed.result(NOISY))
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.0, [1, 2, 3, 4, 5]), (1e9, [5])])
+def test_checkpoints_wait_for_their_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, seconds: float, written: list[int]
+) -> None:
+    from poolbench.engine import checkpoint
+    from poolbench.engine.checkpoint import Checkpoint, pack
+
+    seen: list[int] = []
+
+    def noting(content: Checkpoint, *arguments: str) -> bytes:
+        seen.append(content.epoch)
+        return pack(content, *arguments)
+
+    monkeypatch.setattr(checkpoint, "pack", noting)
+    execute(NOISY, ledger, replace(SETTINGS, checkpoint_seconds=seconds))
+    assert seen == written
+
+
+def test_slow_checkpoints_become_rare(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolbench.engine import checkpoint
+    from poolbench.engine.checkpoint import Checkpoint, pack
+
+    seen: list[int] = []
+
+    def noting(content: Checkpoint, *arguments: str) -> bytes:
+        seen.append(content.epoch)
+        return pack(content, *arguments)
+
+    monkeypatch.setattr(checkpoint, "pack", noting)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    execute(NOISY, ledger, replace(SETTINGS, checkpoint_seconds=1e-9))
+    assert seen == [1, EPOCHS]
+
+
+def test_a_diverged_training_says_when(ledger: Ledger) -> None:
+    hopeless = replace(NOISY, train=replace(NOISY.train, learning_rate=1e30))
+    result, trained = execute(hopeless, ledger)
+    assert result.status == "failed"
+    assert "TrainingDiverged: the training loss is" in result.reason
+    assert len(trained) < EPOCHS
+    assert Path(ledger.record(hopeless.id).folder / "result.json").exists() is False
