@@ -85,6 +85,10 @@ class Networks(Protocol):
         """Take each network's state dict over."""
         ...
 
+    def close(self) -> None:
+        """Leave the trained weights in the networks' own modules, in eval mode."""
+        ...
+
 
 class OneNetwork:
     """A single network, as it is."""
@@ -118,6 +122,9 @@ class OneNetwork:
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         self.model.load_state_dict(states[0])
+
+    def close(self) -> None:
+        self.model.eval()
 
 
 class Training:
@@ -261,12 +268,13 @@ def fit(
 
     Raises TrainingDiverged when the loss becomes NaN or infinite.
     """
-    training = Training(OneNetwork(model), dataset, config, [seed], masked)
+    network = OneNetwork(model)
+    training = Training(network, dataset, config, [seed], masked)
     while training.epoch < config.epochs:
         (row,) = training.run_epoch()
         check_finite(row)
         on_epoch(row)
-    model.eval()
+    network.close()
 
 
 def logits_of(model: nn.Module, pixels: Iterable[Tensor]) -> Tensor:

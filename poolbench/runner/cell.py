@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from poolbench.core import Benchmark, Cell, DataLocation, Measurement, MissingData, UsageError
 from poolbench.registry import benchmarks
@@ -20,21 +21,34 @@ if TYPE_CHECKING:
     from poolbench.data import Dataset
     from poolbench.engine.checkpoint import Checkpoint
 
+T = TypeVar("T")
+
 CHECKPOINT_SECONDS = 30.0
+MOST_REPLICAS = 64
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What surrounds the cells of one invocation and does not change their results.
+    """What surrounds the cells of one invocation and is no part of their configuration.
 
-    A checkpoint is written at the first end of an epoch ``checkpoint_seconds`` after the last one (later
-    where writing is slow), and at the end of training; with 0 seconds at the end of every epoch.
+    ``replicas``: up to so many cells that differ only by seed train as one (None: as many as fit on a GPU,
+    one on a CPU, where stacking costs more than it saves); results stay the same up to rounding. A
+    checkpoint is written at the first end of an epoch ``checkpoint_seconds`` after the last one (later where
+    writing is slow), and at the end of training; with 0 seconds at the end of every epoch.
     """
 
     location: DataLocation
     device: str
     invocation: str = ""
+    replicas: int | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    @property
+    def most_replicas(self) -> int:
+        """The number of cells beyond which a group of replicas is split in any case."""
+        if self.replicas is None:
+            return MOST_REPLICAS if self.device.startswith("cuda") else 1
+        return self.replicas
 
 
 @dataclass
@@ -53,13 +67,22 @@ class Attempt:
         return self.checkpoint.epoch if self.checkpoint else 0
 
     def fail(self, error: Exception) -> None:
-        """Write the failure down; one of the user's to mend has no traceback and is tried again by the next run."""
+        """Write down that the cell failed, and how."""
         self.failed = True
-        if isinstance(error, UsageError):
-            self.record.append("failed", reason=str(error), traceback="")
-        else:
-            trace = "".join(traceback.format_exception(error))
-            self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
+        trace = "".join(traceback.format_exception(error))
+        self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
+
+
+def replica_groups(cells: Sequence[Cell], settings: Settings) -> list[Sequence[Cell]]:
+    """Gather the cells that :func:`run_cells` may take together, in the order of the first of each group."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.group, []).append(cell)
+    return [part for group in groups.values() for part in _parts(group, settings.most_replicas)]
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def run_cell(cell: Cell, record: CellRecord, settings: Settings, on_epoch: Callable[[dict[str, float]], None]) -> None:
@@ -89,19 +112,74 @@ def run_cells(
             record.append("skipped", reason=str(missing))
         return
     except UsageError as error:
-        for attempt in attempts:
-            attempt.fail(error)
+        for record in records:
+            # No traceback: the user's to mend, and tried again by the next run.
+            record.append("failed", reason=str(error), traceback="")
         return
     loading = (time.perf_counter() - began) / len(cells)
-    for attempt in attempts:
+    limit = _stack_limit(cells[0], data, settings) if min(len(cells), settings.most_replicas) > 1 else 1
+
+    def run(attempts: Sequence[Attempt], limit: int) -> None:
+        # A kill between two checkpoints leaves replicas at different epochs.
+        for _, same in groupby(sorted(attempts, key=lambda attempt: attempt.epoch), lambda attempt: attempt.epoch):
+            for together in _parts(list(same), limit):
+                smaller = _train_and_measure(benchmark, together, data, settings, on_epoch, loading)
+                if smaller:
+                    run([_open(a.cell, a.record, settings) for a in together if not a.failed], smaller)
+
+    run(attempts, limit)
+
+
+def _stack_limit(cell: Cell, data: Dataset, settings: Settings) -> int:
+    """Return how many replicas of the cell may train as one."""
+    import torch
+
+    from poolbench.engine import build_model
+    from poolbench.engine.fit import to_pixels
+    from poolbench.engine.replicas import stack_limit
+
+    try:
+        model = build_model(cell, data, settings.device)
+        rows = data.train.draw(torch.Generator().manual_seed(0), shuffle=False)[: cell.train.batch_size]
+        images, _ = data.train.render(rows.to(settings.device))
+        return stack_limit(model, to_pixels(images), settings.most_replicas)
+    except Exception:
+        # Whatever it is, it will be said where each cell runs on its own.
+        return 1
+
+
+def _train_and_measure(
+    benchmark: Benchmark,
+    attempts: Sequence[Attempt],
+    data: Dataset,
+    settings: Settings,
+    on_epoch: Callable[[Cell, dict[str, float]], None],
+    loading: float,
+) -> int:
+    """Train replicas as one and finish each; return 0, or in groups of how many to try again what failed together."""
+    import torch
+
+    try:
+        models = _train(attempts, data, settings, on_epoch)
+    except StorageError:
+        raise
+    except Exception as error:
+        if len(attempts) > 1:
+            return len(attempts) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
+        attempts[0].fail(error)
+        return 0
+    for attempt, model in zip(attempts, models, strict=True):
+        if attempt.failed:
+            continue
         try:
-            model = _train(attempt, data, settings, on_epoch)
             measurement, facts, weights = _measure(benchmark, attempt, model, data)
-            attempt.record.finish(measurement, {**facts, "seconds_load": loading}, weights)
+            facts |= {"seconds_load": loading, "replicas": len(attempts)}
+            attempt.record.finish(measurement, facts, weights)
         except StorageError:
             raise
         except Exception as error:
             attempt.fail(error)
+    return 0
 
 
 def _open(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
@@ -122,38 +200,55 @@ def _open(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
 
 
 def _train(
-    attempt: Attempt, data: Dataset, settings: Settings, on_epoch: Callable[[Cell, dict[str, float]], None]
-) -> nn.Module:
-    """Return the cell's trained network; epochs and checkpoints go to its record."""
+    attempts: Sequence[Attempt],
+    data: Dataset,
+    settings: Settings,
+    on_epoch: Callable[[Cell, dict[str, float]], None],
+) -> list[nn.Module]:
+    """Return the trained networks of attempts at the same epoch; epochs and checkpoints go to their records.
+
+    One that diverges fails, and the others go on.
+    """
     from poolbench.engine import build_model
     from poolbench.engine.checkpoint import SHARE, Checkpoint, pack
-    from poolbench.engine.fit import OneNetwork, Training, check_finite
+    from poolbench.engine.fit import Networks, OneNetwork, Training, TrainingDiverged, check_finite
+    from poolbench.engine.replicas import Stack
 
-    cell = attempt.cell
-    model = build_model(cell, data, settings.device)
-    training = Training(OneNetwork(model), data, cell.train, [cell.seed], masked=cell.data.get("mask") == "disc")
-    if attempt.checkpoint:
-        training.restore([attempt.checkpoint.state])
-    earlier, began = attempt.seconds, time.perf_counter()
-    written, pause = began, settings.checkpoint_seconds
-    while training.epoch < cell.train.epochs:
-        (row,) = training.run_epoch()
-        check_finite(row)
-        attempt.record.append("epoch", **row)
-        attempt.rows.append(row)
-        on_epoch(cell, row)
+    first = attempts[0].cell
+    models = [build_model(attempt.cell, data, settings.device) for attempt in attempts]
+    networks: Networks = OneNetwork(models[0]) if len(models) == 1 else Stack(models)
+    seeds = [attempt.cell.seed for attempt in attempts]
+    training = Training(networks, data, first.train, seeds, masked=first.data.get("mask") == "disc")
+    if attempts[0].checkpoint:
+        training.restore([attempt.checkpoint.state for attempt in attempts if attempt.checkpoint])
+    earlier = [attempt.seconds for attempt in attempts]
+    began = written = time.perf_counter()
+    pause = settings.checkpoint_seconds
+    while training.epoch < first.train.epochs and not all(attempt.failed for attempt in attempts):
+        for attempt, row in zip(attempts, training.run_epoch(), strict=True):
+            if attempt.failed:
+                continue
+            try:
+                check_finite(row)
+            except TrainingDiverged as diverged:
+                attempt.fail(diverged)
+                continue
+            attempt.record.append("epoch", **row)
+            attempt.rows.append(row)
+            on_epoch(attempt.cell, row)
         now = time.perf_counter()
-        attempt.seconds = earlier + now - began
+        for attempt, before in zip(attempts, earlier, strict=True):
+            attempt.seconds = before + (now - began) / len(attempts)
         # At the end always: a failed measure must not cost the training.
-        if training.epoch == cell.train.epochs or now - written >= pause:
-            (state,) = training.states()
-            attempt.record.save_checkpoint(
-                pack(Checkpoint(state, attempt.rows, attempt.seconds), cell.id, settings.device)
-            )
+        if training.epoch == first.train.epochs or now - written >= pause:
+            for attempt, state in zip(attempts, training.states(), strict=True):
+                if not attempt.failed:
+                    content = pack(Checkpoint(state, attempt.rows, attempt.seconds), attempt.cell.id, settings.device)
+                    attempt.record.save_checkpoint(content)
             written = time.perf_counter()
             pause = settings.checkpoint_seconds and max(settings.checkpoint_seconds, SHARE * (written - now))
-    model.eval()
-    return model
+    networks.close()
+    return models
 
 
 def _measure(

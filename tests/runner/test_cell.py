@@ -20,7 +20,7 @@ import torch
 from poolbench import registry
 from poolbench.core import Cell, DataLocation, Result, TrainConfig
 from poolbench.engine.fit import Training
-from poolbench.runner.cell import Settings, run_cell
+from poolbench.runner.cell import Settings, replica_groups, run_cell, run_cells
 from poolbench.runner.ledger import Ledger, StorageError
 
 Run = Callable[..., Any]
@@ -72,7 +72,7 @@ from pathlib import Path
 import torch
 from poolbench.core import Cell, DataLocation
 from poolbench.data.shapes import ShapeStream
-from poolbench.runner.cell import Settings, run_cell
+from poolbench.runner.cell import Settings, replica_groups, run_cell, run_cells
 from poolbench.runner.ledger import Ledger
 
 torch.set_num_threads(1)
@@ -147,7 +147,7 @@ def test_a_failed_measure_does_not_cost_the_training(
 ) -> None:
     entry = registry.benchmarks._entries["shift_robustness"]
 
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object) -> Any:
         raise RuntimeError("broken on purpose")
 
     with monkeypatch.context() as patch:
@@ -278,3 +278,175 @@ def test_a_diverged_training_says_when(ledger: Ledger) -> None:
     assert "TrainingDiverged: the training loss is" in result.reason
     assert len(trained) < EPOCHS
     assert Path(ledger.record(hopeless.id).folder / "result.json").exists() is False
+
+
+CALM = replace(NOISY, pool="max")
+TOGETHER = [replace(CALM, seed=seed) for seed in (3, 4, 5)]
+STACKED = replace(SETTINGS, replicas=3)
+
+
+def execute_together(
+    cells: list[Cell], ledger: Ledger, settings: Settings = STACKED
+) -> tuple[list[Result], list[tuple[int, float]]]:
+    """Return what became of the cells, and (seed, epoch) in the order of training."""
+    trained: list[tuple[int, float]] = []
+    records = [ledger.record(cell.id) for cell in cells]
+    run_cells(cells, records, settings, lambda cell, row: trained.append((cell.seed, row["epoch"])))
+    return [ledger.result(cell) for cell in cells], trained
+
+
+def test_groups_are_cells_that_differ_by_seed_alone() -> None:
+    others = [replace(cell, pool="avg") for cell in TOGETHER]
+    mixed = [cell for pair in zip(TOGETHER, others, strict=True) for cell in pair]
+    assert replica_groups(mixed, STACKED) == [TOGETHER, others]
+    assert replica_groups(mixed, replace(SETTINGS, replicas=2)) == [TOGETHER[:2], TOGETHER[2:], others[:2], others[2:]]
+    # On a CPU stacking does not pay, on a GPU it does.
+    assert replica_groups(mixed, SETTINGS) == [[cell] for cell in [*TOGETHER, *others]]
+    assert replica_groups(mixed, replace(SETTINGS, device="cuda:0")) == [TOGETHER, others]
+
+
+def test_replicas_are_cells_like_any_other(ledger: Ledger, tmp_path: Path) -> None:
+    results, trained = execute_together(TOGETHER, ledger)
+    assert [result.status for result in results] == ["finished"] * 3, results[0].traceback
+    assert trained == [(seed, epoch) for epoch in range(1, EPOCHS + 1) for seed in (3, 4, 5)]
+    alone = Ledger(tmp_path / "alone").create()
+    for cell, result in zip(TOGETHER, results, strict=True):
+        expected, _ = execute(cell, alone)
+        assert result.facts["replicas"] == 3
+        assert expected.facts["replicas"] == 1
+        assert len(result.history) == EPOCHS
+        assert result.metrics["accuracy"] == pytest.approx(expected.metrics["accuracy"], abs=1 / 40)
+        states = weights(ledger, cell), weights(alone, cell)
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.allclose(states[0][name], states[1][name], rtol=0, atol=1e-5) for name in states[0])
+        assert not (ledger.record(cell.id).folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("pool", ["aps", "stochastic"])
+def test_networks_that_vmap_does_not_take_train_one_after_another(ledger: Ledger, pool: str) -> None:
+    cells = [replace(cell, pool=pool) for cell in TOGETHER[:2]]
+    results, trained = execute_together(cells, ledger)
+    assert [result.status for result in results] == ["finished"] * 2
+    expected = 1 if pool == "aps" else 2
+    assert [result.facts["replicas"] for result in results] == [expected] * 2
+    assert (trained[1] == (3, 2)) == (pool == "aps")
+
+
+def test_one_replica_that_diverges_does_not_stop_the_others(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolbench import engine
+
+    real = engine.build_model
+
+    def build(cell: Cell, *arguments: Any) -> torch.nn.Module:
+        model = real(cell, *arguments)
+        if cell.seed == 4:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(engine, "build_model", build)
+    results, trained = execute_together(TOGETHER, ledger)
+    assert [result.status for result in results] == ["finished", "failed", "finished"]
+    assert results[1].reason == "TrainingDiverged: the training loss is nan in epoch 1"
+    assert [seed for seed, epoch in trained if epoch == EPOCHS] == [3, 5]
+    assert results[0].facts["replicas"] == 3
+
+
+def test_a_failed_measure_of_one_replica_leaves_the_others(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.benchmarks._entries["shift_robustness"]
+
+    def broken(cell: Cell, *arguments: Any) -> Any:
+        if cell.seed == 4:
+            raise RuntimeError("broken on purpose")
+        return entry.target().measure(cell, *arguments)
+
+    benchmark = replace(entry.target(), measure=broken)
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.benchmarks._entries, "shift_robustness", replace(entry, target=lambda: benchmark))
+        results, _ = execute_together(TOGETHER, ledger)
+    assert [result.status for result in results] == ["finished", "failed", "finished"]
+    again, trained = execute_together(TOGETHER[1:2], ledger)
+    assert (again[0].status, trained) == ("finished", [])
+
+
+def test_a_group_too_large_for_the_memory_is_halved(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = Training.run_epoch, []
+
+    def limited(training: Training) -> Any:
+        sizes.append(len(training.orders))
+        if len(training.orders) > 2:
+            raise torch.OutOfMemoryError("out of memory on purpose")
+        return real(training)
+
+    monkeypatch.setattr(Training, "run_epoch", limited)
+    cells = [replace(CALM, seed=seed, train=replace(CALM.train, epochs=1)) for seed in range(5)]
+    results, _ = execute_together(cells, ledger, replace(SETTINGS, replicas=5))
+    assert [result.status for result in results] == ["finished"] * 5
+    assert sizes == [5, 2, 2, 1]
+    assert [result.facts["replicas"] for result in results] == [2, 2, 2, 2, 1]
+    assert [len(result.history) for result in results] == [1] * 5
+
+
+def test_one_network_too_large_for_the_memory_fails_with_its_reason(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(training: Training) -> Any:
+        raise torch.OutOfMemoryError("out of memory on purpose")
+
+    monkeypatch.setattr(Training, "run_epoch", full)
+    results, _ = execute_together(TOGETHER, ledger)
+    assert {result.status for result in results} == {"failed"}
+    assert {result.reason for result in results} == {"OutOfMemoryError: out of memory on purpose"}
+
+
+def test_replicas_stopped_at_different_epochs_go_on_and_end_as_if_nothing_had_been(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted while the second of three checkpoints is written: one is an epoch ahead, two are not."""
+    from poolbench.runner.ledger import CellRecord
+
+    whole = Ledger(tmp_path / "whole").create()
+    execute_together(TOGETHER, whole)
+    real, calls = CellRecord.save_checkpoint, iter(range(100))
+
+    def interrupted(record: CellRecord, content: bytes) -> None:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        real(record, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellRecord, "save_checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute_together(TOGETHER, ledger)
+    results, trained = execute_together(TOGETHER, ledger)
+    assert [result.facts["replicas"] for result in results] == [1, 2, 2]
+    assert [result.facts["resumed_after"] for result in results] == [2, 1, 1]
+    assert sorted(trained) == [(3, 3), (3, 4), (3, 5), *((seed, epoch) for seed in (4, 5) for epoch in (2, 3, 4, 5))]
+    for cell, result in zip(TOGETHER, results, strict=True):
+        assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5]
+        states = weights(ledger, cell), weights(whole, cell)
+        assert all(torch.allclose(states[0][name], states[1][name], rtol=0, atol=1e-5) for name in states[0])
+
+
+def test_replicas_stopped_together_go_on_bit_for_bit(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = [replace(NOISY, seed=seed) for seed in (3, 4, 5)]
+    whole = Ledger(tmp_path / "whole").create()
+    execute_together(noisy, whole)
+    real = Training.run_epoch
+
+    def interrupted(training: Training) -> Any:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        return real(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute_together(noisy, ledger)
+    results, trained = execute_together(noisy, ledger)
+    assert len(trained) == 3 * 3
+    for cell, result in zip(noisy, results, strict=True):
+        assert equal(weights(ledger, cell), weights(whole, cell))
+        assert without_time(result) == without_time(whole.result(cell))
