@@ -236,7 +236,7 @@ class Ledger:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             write_atomically(probe, b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another launcher may have been quicker
         return self
 
     def record(self, cell_id: str) -> CellRecord:

@@ -23,9 +23,9 @@ from multiprocessing.connection import Connection
 from filelock import Timeout
 
 from poolbench.core import Cell, UsageError
-from poolbench.runner.cell import Settings
+from poolbench.runner.cell import Settings, replica_groups
 from poolbench.runner.environment import environment, prepare_process
-from poolbench.runner.execute import Listener, Silent, execute_cell
+from poolbench.runner.execute import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
 
 POLL_SECONDS = 0.2  # how often the event logs of running cells are read
@@ -60,14 +60,14 @@ def execute_in_workers(
 ) -> None:
     """Execute the cells in as many processes as there are devices; else as ``execute`` does.
 
-    A cell whose worker dies is begun again once; a second death fails it. The workers end with this
-    call and with this process, however it ends; what they had in work is then begun again by the next.
+    A cell whose worker dies is begun again once; a second death fails it. Replicas are halved first. The
+    workers end with this call and with this process, however it ends; the next call goes on from there.
     """
     receiver, sender = get_context("spawn").Pipe(duplex=False)
     workers = [Worker(ledger, replace(settings, device=device), receiver) for device in devices]
     idle = list(workers)
-    waiting = deque((cell, False) for cell in cells)
-    running: dict[Future[bool], Turn] = {}
+    waiting = deque((group, False) for group in replica_groups(cells, workers[0].settings))
+    running: dict[Future[list[Cell]], Turn] = {}
     ended: list[Turn] = []
     deaths: Counter[Cell] = Counter()
     try:
@@ -76,24 +76,32 @@ def execute_in_workers(
             while waiting and idle:
                 turn = Turn(*waiting.popleft(), idle.pop(), ledger)
                 running[turn.worker.submit(turn)] = turn
-                listener.cell_started(turn.cell)
+                for cell in turn.cells:
+                    listener.cell_started(cell)
             for turn in [*running.values(), *ended]:
                 turn.report(listener)
             for turn in ended:
-                listener.cell_ended(ledger.result(turn.cell))
+                for cell in turn.cells:
+                    listener.cell_ended(ledger.result(cell))
             ended = []
             for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
                 turn = running.pop(future)
                 idle.append(turn.worker)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    deaths[turn.cell] += 1
-                    if deaths[turn.cell] < DEATHS or not _fail(turn):
-                        waiting.appendleft((turn.cell, False))
-                        continue
-                elif not future.result():
-                    waiting.append((turn.cell, True))
-                    continue
-                ended.append(turn)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    passed_over = future.result()
+                    waiting.extend(([cell], True) for cell in passed_over)
+                    turn.cells = [cell for cell in turn.cells if cell not in passed_over]
+                    ended.append(turn)
+                elif len(turn.cells) > 1:
+                    half = len(turn.cells) // 2
+                    waiting.extendleft((part, False) for part in (turn.cells[half:], turn.cells[:half]))
+                else:
+                    (cell,) = turn.cells
+                    deaths[cell] += 1
+                    if deaths[cell] == DEATHS and _fail(cell, ledger, turn.worker.settings):
+                        ended.append(turn)
+                    else:
+                        waiting.appendleft((turn.cells, turn.wait))
     finally:
         sender.close()
         for worker in workers:
@@ -101,7 +109,7 @@ def execute_in_workers(
 
 
 class Worker:
-    """A process that executes one cell at a time on one device, replaced when it died."""
+    """A process that executes one group of cells at a time on one device, replaced when it died."""
 
     def __init__(self, ledger: Ledger, settings: Settings, line: Connection) -> None:
         self.ledger, self.settings, self.line = ledger, settings, line
@@ -110,8 +118,8 @@ class Worker:
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line,))
 
-    def submit(self, turn: Turn) -> Future[bool]:
-        """Return the future of ``execute_cell`` in the process: BrokenProcessPool where it dies over it."""
+    def submit(self, turn: Turn) -> Future[list[Cell]]:
+        """Return the future of ``execute_group`` in the process: BrokenProcessPool where it dies over it."""
         with _unheard_interrupts():
             try:
                 return self._submit(turn)
@@ -119,8 +127,8 @@ class Worker:
                 self._executor = self._start()
                 return self._submit(turn)
 
-    def _submit(self, turn: Turn) -> Future[bool]:
-        return self._executor.submit(execute_cell, turn.cell, self.ledger, self.settings, Silent(), turn.wait)
+    def _submit(self, turn: Turn) -> Future[list[Cell]]:
+        return self._executor.submit(execute_group, turn.cells, self.ledger, self.settings, Silent(), turn.wait)
 
     def stop(self) -> None:
         """Wait for the end of the process, which its line's end has ended."""
@@ -128,18 +136,18 @@ class Worker:
 
 
 class Turn:
-    """One cell in one worker's hands: where its event log stood when it began, and what came since."""
+    """A group of cells in one worker's hands, and how far their event logs were read."""
 
-    def __init__(self, cell: Cell, wait: bool, worker: Worker, ledger: Ledger) -> None:
-        self.cell, self.wait, self.worker = cell, wait, worker
-        self.record = ledger.record(cell.id)
-        _, self.position = self.record.epochs(0)
+    def __init__(self, cells: Sequence[Cell], wait: bool, worker: Worker, ledger: Ledger) -> None:
+        self.cells, self.wait, self.worker, self.ledger = cells, wait, worker, ledger
+        self.positions = {cell: ledger.record(cell.id).epochs(0)[1] for cell in cells}
 
     def report(self, listener: Listener) -> None:
         """Hand on the epochs that ended since the last time."""
-        rows, self.position = self.record.epochs(self.position)
-        for row in rows:
-            listener.epoch_ended(self.cell, row)
+        for cell in self.cells:
+            rows, self.positions[cell] = self.ledger.record(cell.id).epochs(self.positions[cell])
+            for row in rows:
+                listener.epoch_ended(cell, row)
 
 
 def _prepare(line: Connection) -> None:
@@ -164,15 +172,13 @@ def _unheard_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _fail(turn: Turn) -> bool:
+def _fail(cell: Cell, ledger: Ledger, settings: Settings) -> bool:
     """Record that the cell killed its workers; return False where another launcher took it up meanwhile."""
-    settings = turn.worker.settings
+    record = ledger.record(cell.id)
     try:
-        with turn.record.lock.acquire(blocking=False):
-            turn.record.begin(
-                turn.cell, {"invocation": settings.invocation, "environment": environment(settings.device)}
-            )
-            turn.record.append(
+        with record.lock.acquire(blocking=False):
+            record.begin(cell, {"invocation": settings.invocation, "environment": environment(settings.device)})
+            record.append(
                 "failed",
                 reason=f"its worker process died {DEATHS} times (killed from outside, or out of memory)",
                 traceback="none: the process was gone before Python could write one",

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,8 @@ def log(run_cells: Callable[..., Any], ledger: Ledger) -> Any:
 
 
 def kill_the_worker() -> None:
-    (worker,) = multiprocessing.active_children()
-    worker.kill()
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def test_results_do_not_depend_on_the_number_of_jobs(
@@ -108,6 +110,22 @@ def test_a_cell_whose_worker_dies_twice_has_failed(ledger: Ledger, log: Any) -> 
     assert (finished.cell, finished.status) == (cells[1], "finished")
 
 
+def test_replicas_whose_worker_dies_are_halved(ledger: Ledger, log: Any) -> None:
+    cells = [replace(some_cells(epochs=1)[0], seed=seed) for seed in range(3)]
+    heard = log.cell_started
+
+    def kill(cell: Cell) -> None:
+        heard(cell)
+        if cell == cells[2]:
+            kill_the_worker()
+
+    log.cell_started = kill
+    execute_in_workers(cells, ledger, replace(SETTINGS, replicas=3), log, ["cpu"])
+    assert {result.cell.seed: result.status for result in log.results} == {0: "finished", 1: "finished", 2: "failed"}
+    # All three; the first; the other two; the second; the third twice.
+    assert log.started == [cells[i].id for i in (0, 1, 2, 0, 1, 2, 1, 2, 2)]
+
+
 def test_a_folder_that_cannot_be_written_stops_all(ledger: Ledger, log: Any) -> None:
     cells = some_cells(epochs=1)
     ledger.record(cells[0].id).folder.write_text("in the way")
@@ -138,8 +156,12 @@ class Launcher:
         return [path.read_text().count('"epoch"') // 2 for path in self.out.glob("cells/*/events.jsonl")]
 
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # others that come and go
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
 
 
 def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
