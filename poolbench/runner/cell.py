@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,15 +33,18 @@ class Settings:
     """What surrounds the cells of one invocation and is no part of their configuration.
 
     ``replicas``: up to so many cells that differ only by seed train as one (None: as many as fit on a GPU,
-    one on a CPU, where stacking costs more than it saves); results stay the same up to rounding. A
-    checkpoint is written at the first end of an epoch ``checkpoint_seconds`` after the last one (later where
-    writing is slow), and at the end of training; with 0 seconds at the end of every epoch.
+    one on a CPU, where stacking costs more than it saves); results stay the same up to rounding.
+    ``deterministic``: a GPU takes kernels that give equal bits in every run, and a cell whose network has
+    an operation without one fails; a CPU does so anyway. A checkpoint is written at the first end of an
+    epoch ``checkpoint_seconds`` after the last one (later where writing is slow), and at the end of
+    training; with 0 seconds at the end of every epoch.
     """
 
     location: DataLocation
     device: str
     invocation: str = ""
     replicas: int | None = None
+    deterministic: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     @property
@@ -101,6 +105,7 @@ def run_cells(
     A cell with a checkpoint goes on from there. The failure of one cell does not stop the others. Whoever
     calls holds the records' locks. Raises StorageError for a folder that cannot be written.
     """
+    _prepare_process(settings)
     benchmark = benchmarks.get(cells[0].benchmark)()
     attempts = [_open(cell, record, settings) for cell, record in zip(cells, records, strict=True)]
     began = time.perf_counter()
@@ -128,6 +133,21 @@ def run_cells(
                     run([_open(a.cell, a.record, settings) for a in together if not a.failed], smaller)
 
     run(attempts, limit)
+
+
+def _prepare_process(settings: Settings) -> None:
+    """Set what torch and the allocator keep per process, for the cells that follow."""
+    import torch
+
+    from poolbench.engine.allocator import keep_freed_memory
+
+    if settings.device == "cpu":
+        keep_freed_memory()
+    if settings.deterministic:
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = settings.deterministic
+    torch.use_deterministic_algorithms(settings.deterministic)
 
 
 def _stack_limit(cell: Cell, data: Dataset, settings: Settings) -> int:

@@ -271,6 +271,23 @@ def test_slow_checkpoints_become_rare(ledger: Ledger, monkeypatch: pytest.Monkey
     assert seen == [1, EPOCHS]
 
 
+def test_deterministic_kernels_are_asked_for_as_long_as_they_are_wanted(ledger: Ledger, undisturbed: Ledger) -> None:
+    asked: list[bool] = []
+    record = ledger.record(NOISY.id)
+    run_cell(
+        NOISY,
+        record,
+        replace(SETTINGS, deterministic=True),
+        lambda row: asked.append(torch.are_deterministic_algorithms_enabled()),
+    )
+    assert asked == [True] * EPOCHS
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    # A CPU has no others.
+    assert equal(weights(ledger, NOISY), weights(undisturbed, NOISY))
+    execute(replace(NOISY, train=replace(NOISY.train, epochs=1)), ledger)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_diverged_training_says_when(ledger: Ledger) -> None:
     hopeless = replace(NOISY, train=replace(NOISY.train, learning_rate=1e30))
     result, trained = execute(hopeless, ledger)
