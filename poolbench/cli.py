@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -190,6 +191,19 @@ def plan_command(selection: Selection, out: Path) -> None:
 @_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
+@click.option(
+    "--slots-per-gpu",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Workers that share a GPU.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="Seeds trained as one (default: as many as fit on a GPU, 1 on a CPU).",
+)
 def run_command(
     selection: Selection,
     out: Path,
@@ -200,6 +214,9 @@ def run_command(
     no_mlflow: bool,
     retry_failed: bool,
     tuned: bool,
+    jobs: int | None,
+    slots_per_gpu: int,
+    replicas: int | None,
 ) -> None:
     """Run benchmarks (names, or all): every cell that is not finished yet, then the report."""
     from poolbench.runner.ledger import Ledger
@@ -217,10 +234,11 @@ def run_command(
     report = out / "report" / "report.html"
     unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     if todo or unfinished or not report.exists():
-        settings = _settings(device, data_dir, download) if todo else None
+        settings = _settings(device, data_dir, download, replicas) if todo else None
+        devices = _devices(settings.device, jobs, slots_per_gpu, len(todo)) if settings else []
         tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
         if todo:
-            interrupted = _execute(todo, ledger, settings, tracking, selection.preset)
+            interrupted = _execute(todo, ledger, settings, devices, tracking, selection.preset)
         for invocation in unfinished:
             invocation.close("interrupted")
         tracking.sync(ledger)
@@ -237,29 +255,42 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
     return result.status != "finished"
 
 
-def _settings(device: str, data_dir: str, download: bool) -> Any:
+def _settings(device: str, data_dir: str, download: bool, replicas: int | None = None) -> Any:
     from poolbench.runner.cell import Settings
     from poolbench.runner.environment import resolve_device
 
-    return Settings(DataLocation(data_dir, download), resolve_device(device))
+    return Settings(DataLocation(data_dir, download), resolve_device(device), replicas=replicas)
 
 
-def _execute(cells: Sequence[Cell], ledger: Ledger, settings: Any, tracking: Tracking, preset: str) -> bool:
-    """Execute cells under one invocation; return whether it was interrupted."""
+def _devices(device: str, jobs: int | None, slots_per_gpu: int, cells: int) -> list[str]:
+    from poolbench.runner.workers import slots
+
+    return slots(device, jobs, slots_per_gpu)[:cells]
+
+
+def _execute(
+    cells: Sequence[Cell], ledger: Ledger, settings: Any, devices: Sequence[str], tracking: Tracking, preset: str
+) -> bool:
+    """Execute cells under one invocation, in this process where one worker would do; return whether interrupted."""
     from dataclasses import replace
 
     from poolbench.progress import Progress
     from poolbench.runner.execute import execute
+    from poolbench.runner.workers import execute_in_workers
 
     command = _command()
     invocation = ledger.open_invocation(command, preset)
+    settings = replace(settings, invocation=invocation.id)
     # A polite kill ends like Ctrl-C: everything closed, nothing lost.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome = "failed"
     progress = Progress(len(cells), partial(tracking.project, ledger, invocation))
     try:
         with progress:
-            execute(cells, ledger, replace(settings, invocation=invocation.id), progress)
+            if len(devices) > 1:
+                execute_in_workers(cells, ledger, settings, progress, devices)
+            else:
+                execute(cells, ledger, settings, progress)
         outcome = "failed" if progress.failed else "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
@@ -435,8 +466,7 @@ def _trial_runner(
     """Return (execute one trial into a study's ledger, close the study's invocation)."""
     from dataclasses import replace
 
-    from poolbench.progress import Silent
-    from poolbench.runner.execute import execute
+    from poolbench.runner.execute import Silent, execute
 
     opened: list[tuple[Ledger, Invocation]] = []
 
@@ -555,30 +585,29 @@ def shift_map_command(
     say(f"map: {png}, numbers: {png.with_suffix('.npz')}")
 
 
-json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
-)
-
-
-def _store(json_file: Path | None, figures: dict[str, Any]) -> None:
-    from poolbench.runner.ledger import write_json
-
-    if json_file is not None:
-        try:
-            write_json(json_file, figures)
-        except OSError as error:
-            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
-
-
 @main.group("bench")
 def bench_group() -> None:
     """Timings side by side in one run."""
 
 
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
+)
+
+
+def _store(json_file: Path | None, content: dict[str, Any]) -> None:
+    from poolbench.runner.ledger import write_json
+
+    if json_file is not None:
+        try:
+            write_json(json_file, content)
+        except OSError as error:
+            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
+
+
 @bench_group.command("pools")
 @click.option("--pool", "names", multiple=True, callback=_split, help="Pools to time (default: all).")
-@device_option
-@json_option
+@_with(device_option, json_option)
 def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
     """Time every pool at three map sizes, relative to max pooling."""
     from poolbench.bench.pools import bench_pools
@@ -629,6 +658,40 @@ def bench_shift_command(canvas: int, images: int, device: str, json_file: Path |
         )
         rows.append(row.as_row())
     _store(json_file, {"environment": facts, "shift": rows})
+
+
+@bench_group.command("train")
+@_with(device_option, json_option)
+def bench_train_command(device: str, json_file: Path | None) -> None:
+    """Time training: the engine against a tutorial's loop on the CPU, replicas and resnet18 on a GPU."""
+    from poolbench.bench.train import FASHION_MNIST, bench_epoch, bench_replicas, bench_throughput
+    from poolbench.runner.environment import environment, resolve_device
+
+    device = resolve_device(device)
+    content: dict[str, Any] = {"environment": environment(device), "epoch": [], "replicas": [], "resnet18": None}
+    facts = environment("cpu")
+    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}")
+    click.echo(f"\nglobal_pooling network, an epoch of {FASHION_MNIST[0]} images, batch 64, on the CPU")
+    click.echo(f"{'part':<16}{'article s':>11}{'engine s':>11}{'ratio':>7}")
+    for part in bench_epoch():
+        click.echo(f"{part.part:<16}{part.article:>11.2f}{part.engine:>11.2f}{part.ratio:>7.2f}")
+        content["epoch"].append({**asdict(part), "ratio": part.ratio})
+    if not device.startswith("cuda"):
+        click.echo("\nreplicas and resnet18: skipped, they need a CUDA device")
+        _store(json_file, content)
+        return
+    click.echo(f"\n{content['environment']['device_name']}: replicas stacked against one network after another")
+    click.echo(f"{'network':<18}{'replicas':>9}{'s per replica-epoch':>21}{'times cheaper':>15}")
+    for row in bench_replicas(device):
+        click.echo(f"{row.network:<18}{row.replicas:>9}{row.seconds:>21.4f}{row.ratio:>15.1f}")
+        content["replicas"].append(asdict(row))
+    speed = bench_throughput(device)
+    share = "peak of this device not known" if speed.share is None else f"{speed.share:.1%} of the bfloat16 peak"
+    click.echo(f"\n{speed.network}, 3x32x32, batch 512: {speed.engine:.0f} images/s in bfloat16, ", nl=False)
+    click.echo(f"{speed.plain:.0f} in a plain float32 loop ({speed.ratio:.1f} times); ", nl=False)
+    click.echo(f"{speed.tflops:.1f} TFLOP/s, {share}")
+    content["resnet18"] = {**asdict(speed), "ratio": speed.ratio}
+    _store(json_file, content)
 
 
 @main.command("ui")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,23 +26,13 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
         yield partial(bar.advance, task)
 
 
-class Silent:
-    """A listener that shows nothing."""
-
-    def cell_started(self, cell: Cell) -> None: ...
-
-    def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None: ...
-
-    def cell_ended(self, result: Result) -> None: ...
-
-
 class Progress:
     """A listener that shows progress on stderr and hands every result on."""
 
     def __init__(self, total: int, on_result: Callable[[Result], None]) -> None:
         self.total, self.done, self.failed = total, 0, 0
         self.on_result = on_result
-        self.began = time.monotonic()
+        self.running: dict[Cell, str] = {}
         console = Console(stderr=True)
         self.bar: Bar | None = None
         if console.is_terminal:
@@ -69,16 +58,24 @@ class Progress:
             self.bar.stop()
 
     def cell_started(self, cell: Cell) -> None:
-        self.began = time.monotonic()
-        if self.bar:
-            self.bar.update(self.task, description=escape(cell.label))
+        self.running[cell] = cell.label
+        self._show()
 
     def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None:
-        if self.bar:
-            state = f"epoch {row['epoch']:.0f}/{cell.train.epochs}, accuracy {row['val_accuracy']:.3f}"
-            self.bar.update(self.task, description=escape(f"{cell.label}: {state}"))
+        # Taken out and put in again: the latest comes last.
+        self.running.pop(cell, None)
+        state = f"epoch {row['epoch']:.0f}/{cell.train.epochs}, accuracy {row['val_accuracy']:.3f}"
+        self.running[cell] = f"{cell.label}: {state}"
+        self._show()
+
+    def _show(self) -> None:
+        """Describe the cell that moved last, and count those beside it."""
+        if self.bar and self.running:
+            beside = f" (+{len(self.running) - 1})" if len(self.running) > 1 else ""
+            self.bar.update(self.task, description=escape([*self.running.values()][-1] + beside))
 
     def cell_ended(self, result: Result) -> None:
+        self.running.pop(result.cell, None)
         self.done += 1
         self.failed += result.status == "failed"
         line = self._line(result)
@@ -86,12 +83,13 @@ class Progress:
             self.bar.update(self.task, completed=self.done)
             if result.status == "failed":
                 self.bar.console.print(escape(line))
+            self._show()
         else:
             print(line, file=sys.stderr, flush=True)
         self.on_result(result)
 
     def _line(self, result: Result) -> str:
-        seconds = time.monotonic() - self.began
         accuracy = f" accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
+        seconds = f" ({result.ended - result.started:.1f} s)" if result.started and result.ended else ""
         reason = f": {result.reason.splitlines()[0]}" if result.reason else ""
-        return f"[{self.done}/{self.total}] {result.cell.label} {result.status}{accuracy} ({seconds:.1f} s){reason}"
+        return f"[{self.done}/{self.total}] {result.cell.label} {result.status}{accuracy}{seconds}{reason}"

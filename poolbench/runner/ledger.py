@@ -168,13 +168,18 @@ class CellRecord:
 
     def _events(self) -> list[dict[str, Any]]:
         path = self.folder / "events.jsonl"
-        events = []
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
-        return events
+        return _parse(path.read_bytes()) if path.exists() else []
+
+    def epochs(self, start: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the epochs that whole lines from byte ``start`` of the event log hold, and where they end."""
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return [], start
+        with open(path, "rb") as file:
+            file.seek(start)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        return [row for row in _parse(whole) if row.pop("event") == "epoch"], start + len(whole)
 
     def result(self, cell: Cell) -> Result:
         """Return what is known of the cell whose folder this is; only the last attempt counts."""
@@ -207,6 +212,17 @@ class CellRecord:
         return Result(cell, "running" if is_held(self.lock) else "pending", started, None, history, {}, facts)
 
 
+def _parse(log: bytes) -> list[dict[str, Any]]:
+    """Return the events of a log; a torn line is dropped."""
+    events = []
+    for line in log.splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
 class Ledger:
     """The work folder's cells and invocations."""
 
@@ -220,7 +236,7 @@ class Ledger:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             write_atomically(probe, b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another launcher may have been quicker
         return self
 
     def record(self, cell_id: str) -> CellRecord:

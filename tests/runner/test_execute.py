@@ -167,7 +167,19 @@ def test_a_killed_process_loses_only_the_cell_in_work(
     tmp_path: Path, poolbench: Run, epochs_before_the_kill: int
 ) -> None:
     """kill -9 while the second cell trains; the same command goes on and ends as if nothing had been."""
-    selection = ["shift_robustness", "--preset", "smoke", "--pool", "max", "--epochs", "4", "--device", "cpu"]
+    selection = [
+        "shift_robustness",
+        "--preset",
+        "smoke",
+        "--pool",
+        "max",
+        "--epochs",
+        "4",
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+    ]
     command = ["run", *selection, "--no-mlflow"]
     process = subprocess.Popen(
         [sys.executable, "-m", "poolbench.cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL
@@ -204,7 +216,7 @@ def test_a_killed_process_loses_only_the_cell_in_work(
 
 
 def test_an_interrupt_ends_cleanly_and_the_same_command_continues(tmp_path: Path, poolbench: Run) -> None:
-    command = ["run", "shift_robustness", "--preset", "smoke", "--pool", "max", "--device", "cpu"]
+    command = ["run", "shift_robustness", "--preset", "smoke", "--pool", "max", "--device", "cpu", "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "poolbench.cli", *command, "--epochs", "30"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -107,6 +107,23 @@ def test_a_torn_last_line_is_dropped_and_does_not_swallow_the_next(
     assert [row["epoch"] for row in ledger.result(cells[0]).history] == [1, 2]
 
 
+def test_epochs_are_read_as_they_come(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    assert record.epochs(0) == ([], 0)
+    record.begin(cells[0], {})
+    record.append("epoch", epoch=1, val_accuracy=0.5)
+    rows, position = record.epochs(0)
+    assert [(row["epoch"], row["val_accuracy"]) for row in rows] == [(1, 0.5)]
+    with open(record.folder / "events.jsonl", "ab") as file:
+        file.write(b'{"event": "epoch", "epo')
+    assert record.epochs(position) == ([], position)
+    with open(record.folder / "events.jsonl", "ab") as file:
+        file.write(b'ch": 2}\n')
+    rows, position = record.epochs(position)
+    assert rows == [{"epoch": 2}]
+    assert position == (record.folder / "events.jsonl").stat().st_size
+
+
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
     write_atomically(path, b"old")
