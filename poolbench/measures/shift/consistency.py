@@ -18,7 +18,7 @@ from poolbench.measures.classification import predictions, probabilities
 from poolbench.measures.shift.moves import Boundary, move, shift_subpixel
 from poolbench.measures.shift.passes import outputs
 
-ROUNDING = 1e-4  # of the largest output: some ten times what float32 leaves in a deep network
+ROUNDING = 1e-4  # of the largest output, 0.01 at least: some ten times what float32 leaves in a deep network
 LEGACY_BATCH = 256
 LEGACY_SHIFTS = (-3, 3)  # torch.randint's bounds: -3..2
 
@@ -136,7 +136,7 @@ def shifted_logits(model: nn.Module, images: Tensor, rows: Iterable[int], column
 def check_periodic(here: Tensor, moved: Tensor, total_stride: int) -> None:
     """Raise NotPeriodic where logits differ from those one full period away by more than rounding."""
     change = float((moved - here).abs().max())
-    if not change <= ROUNDING * float(here.abs().max()):
+    if not change <= ROUNDING * max(0.01, float(here.abs().max())):
         raise NotPeriodic(
             f"a shift by the total stride of {total_stride} px changes an output by {change:.2g}: the network is not "
             "periodic on these images (zero padding near an object, a size that is odd at some halving, or another "
