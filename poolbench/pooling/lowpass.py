@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poolbench.core import UsageError
 from poolbench.pooling.padding import PaddingMode, cover, pad
-from poolbench.pooling.windows import complete, widen, window_mean
+from poolbench.pooling.windows import complete, slow_to_pool, widen, window_mean
 from poolbench.registry import pools
 
 
@@ -70,13 +70,8 @@ class DenseMax(torch.autograd.Function):
 
 
 def dense_max(x: Tensor) -> Tensor:
-    """Return the maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1).
-
-    On a CPU torch's max_pool2d is fast only where it can go through many channels of a pixel at once;
-    otherwise slices take a third to an eighth of its time.
-    """
-    many = x.shape[1] >= 8 and x.stride(1) == 1
-    if x.device.type == "cpu" and not many:
+    """Return the maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1)."""
+    if slow_to_pool(x):
         out: Tensor = DenseMax.apply(x)
         return out
     return F.max_pool2d(x, 2, stride=1)

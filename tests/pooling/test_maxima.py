@@ -1,0 +1,76 @@
+"""Maxima by slices against torch's max_pool2d: equal values and equal gradients, ties included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poolbench.pooling.lowpass import DenseMax, dense_max
+from poolbench.pooling.windows import QuarterMax, window_max
+
+Pool = Callable[[Tensor], Tensor]
+SHAPES = [(2, 3, 8, 6), (1, 1, 2, 2), (3, 2, 2, 10), (2, 16, 6, 6)]
+
+
+def dense(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2, stride=1)
+
+
+def quarter(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2, ceil_mode=True)
+
+
+halved = partial(window_max, stride=2)
+PAIRS = [(DenseMax.apply, dense), (dense_max, dense), (QuarterMax.apply, quarter), (halved, quarter)]
+
+
+def images(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor:
+    """Few values, so that nearly every window has a tie; zeros as behind a ReLU, and the border that padding makes."""
+    x = torch.randint(0, 3, shape, generator=torch.Generator().manual_seed(0)).double()
+    x[..., -1] = -float("inf")
+    return x.contiguous(memory_format=memory_format).requires_grad_()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("found", "expected"), PAIRS)
+def test_values_and_gradients_are_those_of_max_pool2d(
+    found: Pool, expected: Pool, shape: tuple[int, ...], memory_format: torch.memory_format
+) -> None:
+    x = images(shape, memory_format)
+    wanted = expected(x)
+    # Whole numbers: sums of up to four of them are exact.
+    gradient = torch.randint(1, 1000, wanted.shape, generator=torch.Generator().manual_seed(1)).double()
+    (wanted_gradient,) = torch.autograd.grad(wanted, x, gradient)
+    out = found(x)
+    assert torch.equal(out, wanted)
+    assert torch.equal(torch.autograd.grad(out, x, gradient)[0], wanted_gradient)
+
+
+@pytest.mark.parametrize("pool", [dense_max, halved])
+def test_the_gradient_of_ties_goes_to_the_first_by_rows(pool: Pool) -> None:
+    x = torch.tensor([[[[1.0, 5.0], [5.0, 5.0]]]], requires_grad=True)
+    pool(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[[0, 1], [0, 0]]]]
+
+
+@pytest.mark.parametrize("size", [(5, 4), (4, 5), (7, 7), (1, 1)])
+def test_odd_maps_keep_their_last_row_and_column(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(window_max(x, 2), quarter(x))
+
+
+@pytest.mark.parametrize(("found", "expected"), [(dense_max, dense), (halved, quarter)])
+def test_vmap_takes_them(found: Pool, expected: Pool) -> None:
+    x = torch.rand(4, 2, 3, 6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = torch.func.vmap(found)(x)
+    wanted = expected(x.flatten(0, 1)).unflatten(0, (4, 2))
+    assert torch.equal(out, wanted)
+    gradients = [torch.autograd.grad(part.square().sum(), x)[0] for part in (out, wanted)]
+    torch.testing.assert_close(*gradients)
