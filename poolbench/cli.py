@@ -204,6 +204,7 @@ def plan_command(selection: Selection, out: Path) -> None:
     type=click.IntRange(min=1),
     help="Seeds trained as one (default: as many as fit on a GPU, 1 on a CPU).",
 )
+@click.option("--deterministic", is_flag=True, help="Only GPU kernels that give equal bits in every run.")
 def run_command(
     selection: Selection,
     out: Path,
@@ -217,6 +218,7 @@ def run_command(
     jobs: int | None,
     slots_per_gpu: int,
     replicas: int | None,
+    deterministic: bool,
 ) -> None:
     """Run benchmarks (names, or all): every cell that is not finished yet, then the report."""
     from poolbench.runner.ledger import Ledger
@@ -234,7 +236,8 @@ def run_command(
     report = out / "report" / "report.html"
     unfinished = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     if todo or unfinished or not report.exists():
-        settings = _settings(device, data_dir, download, replicas) if todo else None
+        more = {"replicas": replicas, "deterministic": deterministic}
+        settings = _settings(device, data_dir, download, **more) if todo else None
         devices = _devices(settings.device, jobs, slots_per_gpu, len(todo)) if settings else []
         tracking = Tracking(out, tracking_uri, wanted=not no_mlflow)
         if todo:
@@ -255,11 +258,11 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
     return result.status != "finished"
 
 
-def _settings(device: str, data_dir: str, download: bool, replicas: int | None = None) -> Any:
+def _settings(device: str, data_dir: str, download: bool, **more: Any) -> Any:
     from poolbench.runner.cell import Settings
     from poolbench.runner.environment import resolve_device
 
-    return Settings(DataLocation(data_dir, download), resolve_device(device), replicas=replicas)
+    return Settings(DataLocation(data_dir, download), resolve_device(device), **more)
 
 
 def _devices(device: str, jobs: int | None, slots_per_gpu: int, cells: int) -> list[str]:

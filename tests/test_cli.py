@@ -101,6 +101,7 @@ def test_a_failed_cell_is_reported_and_retried_on_demand(tmp_path: Path, poolben
         (["run", "all", "--arch", "vgg_lik"], "did you mean 'vgg_like'"),
         (["run", "all", "--seeds", "5-1"], "runs upwards"),
         (["run", "all", "--epochs", "0"], "0 is not in the range x>=1"),
+        (["run", "all", "--jobs", "0"], "0 is not in the range x>=1"),
         (["run", "all", "--preset", "smoke", "--device", "cuda:77"], "CUDA devices"),
         (["run", "all", "--preset", "smoke", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "all", "--preset", "smoke", "--out", "/proc/nowhere"], "cannot write to"),

@@ -20,6 +20,7 @@ from torchvision.transforms.functional import to_tensor
 from poolbench.core import Cell, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
 from poolbench.engine import build_model, evaluate
+from poolbench.engine.allocator import keep_freed_memory
 from poolbench.engine.fit import Networks, OneNetwork, Training, to_pixels
 from poolbench.engine.replicas import Stack
 
@@ -146,6 +147,7 @@ def bench_epoch(shape: tuple[int, int, int, int] = FASHION_MNIST, repeats: int =
             _seconds(partial(article_epoch, plain, loader, ARTICLE.learning_rate))
         )
         times.setdefault("article pass", []).append(_seconds(partial(article_accuracy, plain, loader)))
+    keep_freed_memory()
     for _ in range(repeats):
         mine = deepcopy(start)
         training = Training(OneNetwork(mine), data, ARTICLE, [0])
