@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Of a block of activations that its sums pass over several times, so that it stays in a core's cache.
-BLOCK = 2**17
+# Activations that the sums pass over several times in one go: few enough for a cache, many enough for a call.
+BLOCK = 2**20
 # So many images of a class are summed in the activations' own precision, then carried over to float64.
-RUN = 1024
+RUN = 256
 
 
 class Workspace:
@@ -66,22 +66,24 @@ class Moments:
         self.angles, self.workspace = angles, workspace
         self.total, self.own = Spread(), Spread()  # of all classes, of the class that is coming in
         self.run = 0
-        self.shift = self.sums = self.squares = torch.empty(0)
-        self.tv = self.tv_squares = self.own_tv = torch.zeros(())
+        self.shift = self.sums = self.squares = self.ones = torch.empty(0)
+        self.tv = self.tv_squares = self.own_tv = self.deviations = torch.empty(0)
         self.by_class: list[Tensor] = []
 
     def update(self, values: Tensor) -> None:
         """Take in activations (angles, b, units) of images of the class that is coming in."""
+        angles, count, units = values.shape
         if self.total.count == self.own.count == self.run == 0:
-            self.tv, self.tv_squares, self.own_tv = (
-                torch.zeros(values.shape[2], dtype=torch.float64, device=values.device) for _ in range(3)
-            )
+            self.own_tv, self.tv, self.tv_squares = values.new_zeros((3, units)).double()
         if self.run == 0:
             self.shift = values[:, :1].clone()
-            self.sums, self.squares = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
+            self.sums, self.squares = torch.zeros_like(self.shift), torch.zeros_like(self.shift)
+            self.deviations = values.new_zeros(2, units)
+        if self.ones.shape[-1] < max(angles, count):
+            self.ones = values.new_ones(angles, 1, max(angles, count))
         for columns in self._blocks(values):
             self._add(values[..., columns], columns)
-        self.run += values.shape[1]
+        self.run += count
         if self.run >= RUN:
             self._carry_over()
 
@@ -92,22 +94,28 @@ class Moments:
             yield slice(start, start + width)
 
     def _add(self, values: Tensor, columns: slice) -> None:
+        # In place and by matrix products with ones: half the time of sums along an outer dimension.
+        angles, count, units = values.shape
         difference = self.workspace.like(values)
+        over_images, over_angles = self.ones[:, :, :count], self.ones[0, :, :angles]
         torch.sub(values, self.shift[..., columns], out=difference)
-        self.sums[:, columns] += difference.sum(dim=1)
-        self.squares[:, columns] += difference.square_().sum(dim=1)
+        self.sums[..., columns].baddbmm_(over_images, difference)
+        self.squares[..., columns].baddbmm_(over_images, difference.square_())
         torch.sub(values, values[:1], out=difference)
-        sums = difference.sum(dim=0)
-        squares = difference.square_().sum(dim=0)
-        variance = squares.addcmul_(sums, sums, value=-1 / self.angles).clamp_(min=0).div_(self.angles - 1)
-        self.tv_squares[columns] += variance.sum(dim=0)
-        self.own_tv[columns] += variance.sqrt_().sum(dim=0)
+        sums = over_angles @ difference.view(angles, -1)
+        squares = over_angles @ difference.square_().view(angles, -1)
+        squares.addcmul_(sums, sums, value=-1 / angles).clamp_(min=0)
+        all_images = self.ones[0, :, :count]
+        self.deviations[1:, columns].addmm_(all_images, squares.view(count, units))
+        self.deviations[:1, columns].addmm_(all_images, squares.sqrt_().view(count, units))
 
     def _carry_over(self) -> None:
         if self.run:
-            sums = self.sums.double()
-            squares = self.squares.double().addcmul_(sums, sums, value=-1 / self.run).clamp_(min=0)
+            sums, squares = self.sums[:, 0].double(), self.squares[:, 0].double()
+            squares.addcmul_(sums, sums, value=-1 / self.run).clamp_(min=0)
             self.own.merge(self.run, sums.div_(self.run).add_(self.shift[:, 0]), squares)
+            self.own_tv += self.deviations[0].double() / (self.angles - 1) ** 0.5
+            self.tv_squares += self.deviations[1].double() / (self.angles - 1)
             self.run = 0
 
     def close_class(self) -> None:
@@ -115,10 +123,8 @@ class Moments:
         self._carry_over()
         count = self.own.count
         # A class with a single image has no spread between images.
-        own = (
-            self.own_tv / count / self.own.deviation().mean(dim=0) if count > 1 else torch.full_like(self.tv, torch.nan)
-        )
-        self.by_class.append(own)
+        sv = self.own.deviation().mean(dim=0) if count > 1 else torch.nan
+        self.by_class.append(self.own_tv / count / sv)
         self.tv += self.own_tv
         self.own_tv = torch.zeros_like(self.tv)
         self.total.merge(count, self.own.mean, self.own.squares)

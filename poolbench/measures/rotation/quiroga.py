@@ -100,7 +100,7 @@ class _Batches:
     def _passes(self, images: Tensor, angles: Sequence[float], listener: Listener) -> Iterator[None]:
         self.model.eval()
         with torch.no_grad(), listening(self.model, listener.hear):
-            for part in images.split(self.chunk or chunk_of(images, angles)):
+            for part in images.split(self.chunk or chunk_of(self.model, images, angles)):
                 pixels = turned(part, angles, None, "zeros")
                 logits = self.model(pixels * self.scale + self.offset)
                 listener.hear("log_softmax", F.log_softmax(logits, dim=1))

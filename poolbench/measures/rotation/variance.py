@@ -20,7 +20,9 @@ from poolbench.measures.rotation.moments import Moments, Workspace
 Mask = Literal["disc"] | None
 AGGREGATIONS = ("mean", "max", "none")
 
-TURNED_AT_ONCE = {"cpu": 64, "cuda": 4096}
+# The largest layer's activations in one forward pass: small passes beat large ones on a CPU.
+LARGEST_LAYER = {"cpu": 2**21, "cuda": 2**28}
+MOST_AT_ONCE = 4096  # turned images
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def activation_variance(
     space and pass as they are. ``same_equivariant`` turns maps back first (and masks them), so that a
     map that turns with the image counts as constant.
 
-    Memory: activations of angles x ``chunk`` images (by default so few that 64 turned images pass at
-    once, 4096 on a GPU), and 44 bytes per unit and angle; the number of images does not count. Raises
-    UsageError for fewer than two images or angles and for unknown options.
+    Memory: activations of angles x ``chunk`` images (by default so few that the largest layer has two
+    million, 268 million on a GPU), and 44 bytes per unit and angle; the number of images does not
+    count. Raises UsageError for fewer than two images or angles and for unknown options.
     """
     return _run(model, images, angles, labels, aggregation, mask, fill, same_equivariant, chunk, per_class, None)
 
@@ -113,9 +115,10 @@ def _run(
     kinds = recorded_layers(model)
     names, members = classes_of(labels, len(images))
     model.eval()
+    chunk = chunk or chunk_of(model, images, angles)
     with torch.no_grad(), listening(model, listener.hear):
         for chosen in members:
-            for part in chosen.to(images.device).split(chunk or chunk_of(images, angles)):
+            for part in chosen.to(images.device).split(chunk):
                 logits = model(turned(images[part], angles, mask, fill))
                 listener.end_pass()
                 if decisions is not None:
@@ -149,8 +152,18 @@ def classes_of(labels: Tensor | None, count: int) -> tuple[list[int], list[Tenso
     return names, [(labels == name).nonzero().flatten() for name in names]
 
 
-def chunk_of(images: Tensor, angles: Sequence[float]) -> int:
-    return max(1, TURNED_AT_ONCE.get(images.device.type, 64) // len(angles))
+def chunk_of(model: nn.Module, images: Tensor, angles: Sequence[float]) -> int:
+    """Return how many images go through the network at once at all angles, from the size of its largest layer."""
+    largest = 1
+
+    def keep(layer: str, output: Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, output[0].numel())
+
+    with torch.no_grad(), listening(model, keep):
+        model(images[:1])
+    turned_at_once = min(MOST_AT_ONCE, LARGEST_LAYER.get(images.device.type, 2**21) // largest)
+    return max(1, turned_at_once // len(angles))
 
 
 def turned(images: Tensor, angles: Sequence[float], mask: Mask, fill: Fill) -> Tensor:
@@ -200,8 +213,10 @@ class Listener:
 
     def _turned_back(self, output: Tensor) -> Tensor:
         assert self.back is not None
-        maps = output.unflatten(0, (self.angles, -1))
-        found = torch.cat([turns(own, [-angle], self.fill)[0] for angle, own in zip(self.back, maps, strict=True)])
+        # In double precision, so that weights add up to 1 and what is constant stays so when it is rounded again.
+        maps = output.double().unflatten(0, (self.angles, -1))
+        turned = [turns(own, [-angle], self.fill)[0] for angle, own in zip(self.back, maps, strict=True)]
+        found = torch.cat(turned).to(output.dtype)
         return found * disc_mask((output.shape[-2], output.shape[-1]), output.device) if self.mask == "disc" else found
 
     def reductions(self) -> Tensor:
@@ -223,23 +238,24 @@ class Listener:
 
     def table(self, kinds: dict[str, str], classes: Sequence[int]) -> pd.DataFrame:
         """Return the rows of all units, the V of each named class beside them."""
-        layers = list(dict.fromkeys([layer for layer, _ in self.columns] + list(self.positions)))
-        frames = []
-        for (layer, aggregation), found in self._found():
-            frame = pd.DataFrame({name: found[name].cpu().numpy() for name in found if name != "classes"})
-            for name, own in zip(classes, found["classes"].cpu().numpy(), strict=False):
-                frame[f"V of {name}"] = own
-            frame.insert(0, "aggregation", aggregation)
-            frame.insert(0, "unit", np.arange(len(frame)))
-            frame.insert(0, "kind", kind_of(kinds, layer))
-            frame.insert(0, "layer", layer)
-            frame.insert(0, "depth", layers.index(layer))
-            frames.append(frame)
-        if not frames:
-            raise UsageError(
-                "the network has no layer whose output has one entry per image; there is nothing to measure"
-            )
-        return pd.concat(frames, ignore_index=True)
+        depths = {layer: depth for depth, layer in enumerate(self.shapes or dict.fromkeys(k for k, _ in self.columns))}
+        if not depths:
+            raise UsageError("no layer of the network gives one output per image: there is nothing to measure")
+        keys, found = zip(*self._found(), strict=True)
+        sizes = [len(own["V"]) for own in found]
+        columns: dict[str, Any] = {
+            "depth": np.repeat([depths[layer] for layer, _ in keys], sizes),
+            "layer": np.repeat(np.array([layer for layer, _ in keys], dtype=object), sizes),
+            "kind": np.repeat(np.array([kind_of(kinds, layer) for layer, _ in keys], dtype=object), sizes),
+            "unit": np.concatenate([np.arange(size) for size in sizes]),
+            "aggregation": np.repeat(np.array([name for _, name in keys], dtype=object), sizes),
+        }
+        for name in ("TV", "SV", "V", "TV_se", "V_se", "V_stratified", "dead"):
+            columns[name] = torch.cat([own[name] for own in found]).cpu().numpy()
+        if classes:
+            each = torch.cat([own["classes"] for own in found], dim=1).cpu().numpy()
+            columns |= {f"V of {name}": own for name, own in zip(classes, each, strict=True)}
+        return pd.DataFrame(columns)
 
     def _found(self) -> Iterator[tuple[tuple[str, str], dict[str, Tensor]]]:
         """Yield the result of each layer and aggregation, aggregations outside."""
