@@ -70,21 +70,23 @@ def _slopes(model: nn.Module, pixels: Tensor) -> tuple[list[str], tuple[Tensor, 
 
 
 def _turned_by(images: Tensor, radians: Tensor) -> Tensor:
-    """Turn all images (b, c, h, w) by one angle, differentiably; a border goes on as it is.
+    """Turn all images (b, c, h, w) by an angle near 0, right to first order; a border goes on as it is.
 
     A bilinear image has a kink at every pixel. The mean of two looks, a hair to either side, has the
     central difference for a slope.
     """
     height, width = images.shape[-2:]
-    cos, sin = radians.cos(), radians.sin()
-    found = torch.zeros_like(images)
+    rows, columns = (torch.arange(n, dtype=images.dtype, device=images.device) - (n - 1) / 2 for n in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    half = torch.tensor([width / 2, height / 2], dtype=images.dtype, device=images.device)
+    step = radians * (torch.stack([-y, x], dim=-1) / half)
+    stacked = images.flatten(0, 1)[None]
+    found = torch.zeros_like(stacked)
     for side in (-SIDE, SIDE):
-        x, y = torch.full_like(cos, 2 * side / width), torch.full_like(cos, 2 * side / height)
-        theta = torch.stack([cos, -sin * height / width, x, sin * width / height, cos, y]).view(1, 2, 3)
-        grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
-        stacked = F.grid_sample(images.flatten(0, 1)[None], grid, padding_mode="border", align_corners=False)
-        found = found + stacked.view(images.shape) / 2
-    return found
+        grid = torch.stack([x + side, y + side], dim=-1) / half + step
+        found = found + F.grid_sample(stacked, grid[None], padding_mode="border", align_corners=False) / 2
+    turned: Tensor = found.view(images.shape)
+    return turned
 
 
 def _inside(output: Tensor, mask: Mask) -> Tensor:
