@@ -228,12 +228,17 @@ class Figure:
 
     ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
     one panel per group), ``layers`` (column ``sources[1]`` of the table ``sources[0]`` by layer),
-    ``intervals`` (the metrics in ``sources`` with their intervals). ``panels`` and ``colour`` name the
-    fields that split panels and lines.
+    ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same as bars),
+    ``depth`` (the columns after the first source by relative depth; a table's rows of one aggregation are
+    "table:aggregation"), ``units`` (a column of every unit, layer by layer), ``classes`` (V by class and
+    layer), ``angles`` (accuracy against the angle), ``similarity`` (CKA against the angle). ``panels``
+    and ``colour`` name the fields that split panels and lines.
     """
 
     name: str
-    kind: Literal["curves", "map", "layers", "intervals"]
+    kind: Literal[
+        "curves", "map", "layers", "intervals", "bars", "depth", "units", "classes", "angles", "similarity"
+    ]  # fmt: skip
     title: str
     sources: Sequence[str]
     panels: Sequence[str] = ()

@@ -77,7 +77,7 @@ class _Batches:
 
     def variance_over_images(self, images: Tensor, angles: Sequence[float]) -> pd.DataFrame:
         """Return the rows of all units with the SV of all images."""
-        listener = Listener(len(angles), self.aggregation, None, None, "zeros")
+        listener = Listener(len(angles), self.aggregation, None, None)
         for _ in self._passes(images, angles, listener):
             listener.end_pass()
         listener.end_class()
@@ -89,7 +89,7 @@ class _Batches:
         """Return the TV (units,) of the overlapping windows, in the order of those rows."""
         starts = torch.arange(max(1, len(images) // WINDOW))[:, None] + torch.arange(min(WINDOW, len(images)))
         weights = starts.flatten().bincount().to(images.device)
-        listener = Listener(len(angles), self.aggregation, None, None, "zeros")
+        listener = Listener(len(angles), self.aggregation, None, None)
         passes = self._passes(images[: len(weights)], angles, listener)
         deviations = torch.cat([listener.reductions().double().std(dim=0) for _ in passes])
         tv = (weights[:, None] * deviations).sum(dim=0) / weights.sum()

@@ -65,8 +65,8 @@ def activation_variance(
     ``images`` (n, c, h, w) are pixels; every turned one, that of 0 degrees too, is masked by the
     inscribed disc unless ``mask`` is None. ``aggregation`` reduces maps over space to their mean or
     maximum; with "none" every position is a unit, in the order (channel, row, column). Vectors have no
-    space and pass as they are. ``same_equivariant`` turns maps back first (and masks them), so that a
-    map that turns with the image counts as constant.
+    space and pass as they are. ``same_equivariant`` turns maps back first (their border goes on as it is,
+    and the mask lies on them too), so that a map that turns with the image counts as constant.
 
     Memory: activations of angles x ``chunk`` images (by default so few that the largest layer has two
     million, 268 million on a GPU), and 44 bytes per unit and angle; the number of images does not
@@ -111,7 +111,7 @@ def _run(
 ) -> pd.DataFrame:
     """Return the table of units; write the decisions into their tensor, where there is one."""
     check(images, angles, labels, aggregation, mask, fill)
-    listener = Listener(len(angles), aggregation, list(angles) if same_equivariant else None, mask, fill)
+    listener = Listener(len(angles), aggregation, angles if same_equivariant else None, mask)
     kinds = recorded_layers(model)
     names, members = classes_of(labels, len(images))
     model.eval()
@@ -177,11 +177,9 @@ def turned(images: Tensor, angles: Sequence[float], mask: Mask, fill: Fill) -> T
 class Listener:
     """Takes the outputs of forward passes in, layer by layer, and keeps their moments alone."""
 
-    def __init__(
-        self, angles: int, aggregation: Sequence[str], back: list[float] | None, mask: Mask, fill: Fill
-    ) -> None:
+    def __init__(self, angles: int, aggregation: Sequence[str], back: Sequence[float] | None, mask: Mask) -> None:
         self.angles, self.aggregation = angles, [name for name in AGGREGATIONS if name in aggregation]
-        self.back, self.mask, self.fill = back, mask, fill
+        self.back, self.mask = back, mask
         self.workspace = Workspace()
         # All reduced maps of a pass side by side: one update for all layers costs less than one for each.
         self.reduced = Moments(angles, self.workspace)
@@ -212,7 +210,7 @@ class Listener:
         assert self.back is not None
         # In double precision, so that weights add up to 1 and what is constant stays so when it is rounded again.
         maps = output.double().unflatten(0, (self.angles, -1))
-        turned = [turns(own, [-angle], self.fill)[0] for angle, own in zip(self.back, maps, strict=True)]
+        turned = [turns(own, [-angle], "reflect")[0] for angle, own in zip(self.back, maps, strict=True)]
         found = torch.cat(turned).to(output.dtype)
         return found * disc_mask((output.shape[-2], output.shape[-1]), output.device) if self.mask == "disc" else found
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
 from poolbench.runner.ledger import CellRecord, Ledger
-from poolbench_tracking.figures import curves, intervals, layers, maps
+from poolbench_tracking.figures import angles, bars, classes, curves, depth, intervals, layers, maps, similarity, units
 from poolbench_tracking.figures.parts import STYLE, to_png, to_svg
 from poolbench_tracking.figures.scene import Scene
 from poolbench_tracking.results import groups_of, results_frame, varying_fields
@@ -30,7 +30,7 @@ def cell_figures(benchmark: Benchmark, result: Result, record: CellRecord) -> di
     drawn: set[str] = set()
     for drawing in benchmark.figures:
         # One figure holds all learning curves of a cell.
-        if drawing.kind == "intervals" or (drawing.kind == "curves" and "curves" in drawn):
+        if drawing.kind not in _CELL_FIGURES or (drawing.kind == "curves" and "curves" in drawn):
             continue
         with matplotlib.rc_context(STYLE):
             try:
@@ -66,10 +66,21 @@ _CELL_FIGURES: Mapping[str, Callable[[Drawing, Result, CellRecord], Figure | Non
     "curves": curves.draw_cell,
     "map": maps.draw_cell,
     "layers": layers.draw_cell,
+    "depth": depth.draw_cell,
+    "units": units.draw_cell,
+    "classes": classes.draw_cell,
+    "angles": angles.draw_cell,
+    "similarity": similarity.draw_cell,
 }
 _SUMMARY_FIGURES: Mapping[str, Callable[[Drawing, Scene], Figure | None]] = {
     "curves": curves.draw_summary,
     "map": maps.draw_summary,
     "layers": layers.draw_summary,
     "intervals": intervals.draw_summary,
+    "bars": bars.draw_summary,
+    "depth": depth.draw_summary,
+    "units": units.draw_summary,
+    "classes": classes.draw_summary,
+    "angles": angles.draw_summary,
+    "similarity": similarity.draw_summary,
 }
