@@ -99,6 +99,9 @@ uri_option = click.option(
     help="MLflow store or server (default: SQLite in the work folder) [env: MLFLOW_TRACKING_URI].",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
+)
 no_mlflow_option = click.option("--no-mlflow", is_flag=True, help="Keep the ledger alone; 'sync' catches up.")
 data_options = [
     click.option(
@@ -489,12 +492,11 @@ def bench_group() -> None:
 @bench_group.command("pools")
 @click.option("--pool", "names", multiple=True, callback=_split, help="Pools to time (default: all).")
 @device_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure.")
+@json_option
 def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
     """Time every pool at three map sizes, relative to max pooling."""
     from poolbench.bench.pools import bench_pools
     from poolbench.runner.environment import environment, resolve_device
-    from poolbench.runner.ledger import write_json
 
     device = resolve_device(device)
     facts = environment(device)
@@ -511,9 +513,40 @@ def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: P
             f"{row.train_ms:>11.2f}{row.train:>7.1f}{row.peak_mb:>9.1f}"
         )
         rows.append(row.as_row())
+    _store(json_file, {"environment": facts, "pools": rows})
+
+
+@bench_group.command("rotation")
+@click.option("--images", type=click.IntRange(min=2, max=1000), default=1000, show_default=True)
+@click.option("--angles", type=click.IntRange(min=2), default=16, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="The fastest counts.")
+@device_option
+@json_option
+def bench_rotation_command(images: int, angles: int, repeats: int, device: str, json_file: Path | None) -> None:
+    """Time the rotation measure, relative to the bare forward passes, beside tmeasures where it is installed."""
+    from poolbench.bench.rotation import OTHER, bench_rotation
+    from poolbench.runner.environment import environment, resolve_device
+
+    device = resolve_device(device)
+    facts = environment(device)
+    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; x = relative to bare")
+    click.echo(f"simple_conv 32/64, {images} images, {angles} angles\n")
+    rows = bench_rotation(device, images, angles, repeats)
+    click.echo(f"{'':<44}{'seconds':>9}{'ms per pass':>13}{'x':>7}")
+    for row in rows:
+        each = 1000 * row.seconds / (row.images * row.angles)
+        click.echo(f"{row.what:<44}{row.seconds:>9.3f}{each:>13.3f}{row.ratio:>7.2f}")
+    if all(row.what != OTHER for row in rows):
+        say("tmeasures is not installed (pip install tmeasures statsmodels): left out")
+    _store(json_file, {"environment": facts, "rotation": [row.as_row() for row in rows]})
+
+
+def _store(json_file: Path | None, content: dict[str, Any]) -> None:
+    from poolbench.runner.ledger import write_json
+
     if json_file is not None:
         try:
-            write_json(json_file, {"environment": facts, "pools": rows})
+            write_json(json_file, content)
         except OSError as error:
             raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
 

@@ -38,14 +38,14 @@ class Spread:
     squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
     def merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
-        """Take in another set of images."""
+        """Take in another set of images; its tensors are used up."""
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
             return
         total = self.count + count
-        step = mean - self.mean
-        self.squares = self.squares + squares + step.square() * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
+        step = mean.sub_(self.mean)
+        self.squares.add_(squares).addcmul_(step, step, value=self.count * count / total)
+        self.mean.add_(step, alpha=count / total)
         self.count = total
 
     def deviation(self) -> Tensor:
