@@ -106,7 +106,7 @@ def _band(curve: Curve) -> float:
 
 
 def _dashes(value: object) -> Dashes:
-    return "--" if value == "plain" else "-"
+    return "--" if str(value).startswith("plain") else "-"
 
 
 def curve_of(tables: Sequence[pd.DataFrame], aggregation: str, network: str, column: str) -> Curve:
