@@ -104,6 +104,9 @@ uri_option = click.option(
     help="MLflow store or server (default: SQLite in the work folder) [env: MLFLOW_TRACKING_URI].",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
+)
 no_mlflow_option = click.option("--no-mlflow", is_flag=True, help="Keep the ledger alone; 'sync' catches up.")
 data_options = [
     click.option(
@@ -593,11 +596,6 @@ def bench_group() -> None:
     """Timings side by side in one run."""
 
 
-json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
-)
-
-
 def _store(json_file: Path | None, content: dict[str, Any]) -> None:
     from poolbench.runner.ledger import write_json
 
@@ -695,6 +693,30 @@ def bench_train_command(device: str, json_file: Path | None) -> None:
     click.echo(f"{speed.tflops:.1f} TFLOP/s, {share}")
     content["resnet18"] = {**asdict(speed), "ratio": speed.ratio}
     _store(json_file, content)
+
+
+@bench_group.command("rotation")
+@click.option("--images", type=click.IntRange(min=2, max=1000), default=1000, show_default=True)
+@click.option("--angles", type=click.IntRange(min=2), default=16, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="The fastest counts.")
+@_with(device_option, json_option)
+def bench_rotation_command(images: int, angles: int, repeats: int, device: str, json_file: Path | None) -> None:
+    """Time the rotation measure, relative to the bare forward passes, beside tmeasures where it is installed."""
+    from poolbench.bench.rotation import OTHER, bench_rotation
+    from poolbench.runner.environment import environment, resolve_device
+
+    device = resolve_device(device)
+    facts = environment(device)
+    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; x = relative to bare")
+    click.echo(f"simple_conv 32/64, {images} images, {angles} angles\n")
+    rows = bench_rotation(device, images, angles, repeats)
+    click.echo(f"{'':<44}{'seconds':>9}{'ms per pass':>13}{'x':>7}")
+    for row in rows:
+        each = 1000 * row.seconds / (row.images * row.angles)
+        click.echo(f"{row.what:<44}{row.seconds:>9.3f}{each:>13.3f}{row.ratio:>7.2f}")
+    if all(row.what != OTHER for row in rows):
+        say("tmeasures is not installed (pip install tmeasures statsmodels): left out")
+    _store(json_file, {"environment": facts, "rotation": [row.as_row() for row in rows]})
 
 
 @main.command("ui")

@@ -24,10 +24,13 @@ from poolbench.core import (
 from poolbench.registry import benchmarks
 
 if TYPE_CHECKING:
-    from torch import nn
+    import pandas as pd
+    from torch import Tensor, nn
 
     from poolbench.data import Dataset
 
+OPINIONS = 100  # images for second opinions and controls, unless the cell says otherwise
+LOOKALIKES = ("mnist", "mnist_sample")  # where a 6 turned by 180 degrees is a 9
 SOURCE = "Quiroga et al. 2019, 'Measuring (in)variances in convolutional networks'"
 
 
@@ -74,13 +77,19 @@ def load(cell: Cell, location: DataLocation, device: str) -> Dataset:
 
 
 def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
-    """Accuracy on plain and rotated test images, and V of every unit and layer."""
+    """Accuracy against the angle, V of every unit, layer and class, as corrected and as in 2019, and the controls.
+
+    Controls: the same network with its first weights, and the network averaged over four quarter turns.
+    Measure options: ``angles`` and ``images`` of the variances, ``opinions``, the number of images for
+    local equivariance error, CKA, maps turned back and the average over quarter turns.
+    """
+    import pandas as pd
     import torch
 
     from poolbench.data.augment import rotate
-    from poolbench.engine import evaluate
+    from poolbench.engine import build_model, evaluate
     from poolbench.engine.fit import to_pixels
-    from poolbench.measures.rotation import activation_variance, layer_means
+    from poolbench.measures import rotation
 
     generator = torch.Generator().manual_seed(derive_seed(cell.seed, "test angles"))
     device = data.test.images.device
@@ -90,22 +99,118 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
 
     loss, accuracy = evaluate(model, data.test, masked=True)
     _, rotated = evaluate(model, data.test, masked=True, transform=turned)
-    images = int(cell.measure["images"])
-    angles = [360 * step / int(cell.measure["angles"]) for step in range(int(cell.measure["angles"]))]
-    chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:images].to(device)
-    subset = data.test.take(chosen)
-    units = activation_variance(model, to_pixels(subset.images, masked=True), angles, subset.labels)
-    layers = layer_means(units)
-    metrics = {"accuracy": accuracy, "loss": loss, "accuracy_rotated": rotated, "dead": float(units["dead"].mean())}
-    # The study's global V: the mean over the network's units, dead and infinite ones left out.
-    means = units.replace(inf, nan).groupby("aggregation")[["V", "V_stratified"]].mean()
-    for name in ("mean", "max"):
-        metrics[f"V_{name}"] = float(means["V"][name])
-        metrics[f"V_{name}_stratified"] = float(means["V_stratified"][name])
-    return Measurement(metrics, tables={"units": units, "layers": layers})
+    metrics = {"accuracy": accuracy, "loss": loss, "accuracy_rotated": rotated}
+
+    count = int(cell.measure["angles"])
+    angles = [360 * step / count for step in range(count)]
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
+    subset = data.test.take(order[: int(cell.measure["images"])].to(device))
+    few = data.test.take(order[: int(cell.measure.get("opinions", OPINIONS))].to(device))
+    pixels, few_pixels = to_pixels(subset.images), to_pixels(few.images)
+
+    untrained = build_model(cell, data, str(device))
+    networks = {"trained": model, "random": untrained}
+    trained = rotation.sweep(model, pixels, angles, subset.labels, per_class=True)
+    random = rotation.activation_variance(untrained, pixels, angles, subset.labels)
+    back = {name: _turned_back(network, few_pixels, angles) for name, network in networks.items()}
+    normalize = model.get_submodule("normalize")
+    old = rotation.quiroga2019_variance(
+        model,
+        pixels,
+        angles,
+        subset.labels,
+        normalize.get_buffer("mean"),
+        normalize.get_buffer("std"),
+        torch.Generator().manual_seed(derive_seed(cell.seed, "jittered angles")),
+    )
+    metrics |= _global_v(trained.units, "")
+    metrics |= _global_v(random, "_random")
+    metrics |= _global_v(old, "_2019")
+    metrics["V_back"] = _finite_mean(back["trained"]["V"])
+    metrics["dead"] = float(trained.units[trained.units["aggregation"] != "none"]["dead"].mean())
+
+    quarter_turns = rotation.QuarterTurns(model)
+    pooled = rotation.sweep(quarter_turns, few_pixels, angles, few.labels, ("mean",))
+    quarters = [0.0, 90.0, 180.0, 270.0]
+    exact = rotation.activation_variance(quarter_turns, few_pixels[:20], quarters, None, ("mean",))
+    metrics["V_c4"] = _finite_mean(pooled.units["V"])
+    metrics["V_c4_quarters"] = _finite_mean(exact["V"])
+
+    pairs = [data.classes.index(name) for name in ("6", "9")] if cell.dataset in LOOKALIKES else []
+    by_angle = pd.concat(
+        rotation.decisions_by_angle(decisions, labels, angles, data.classes, merged).assign(
+            network=network, merged=bool(merged)
+        )
+        for network, decisions, labels in (
+            ("trained", trained.decisions, subset.labels),
+            ("c4", pooled.decisions, few.labels),
+        )
+        for merged in ([[], pairs] if pairs else [[]])
+    )
+    for network, suffix in (("trained", ""), ("c4", "_c4")):
+        whole = by_angle[(by_angle["network"] == network) & (by_angle["class"] == "all") & ~by_angle["merged"]]
+        metrics[f"accuracy_orbit{suffix}"] = float(whole["accuracy"].mean())
+        metrics[f"accuracy_worst{suffix}"] = float(whole["worst"].min())
+        metrics[f"consistency{suffix}"] = float(whole["consistency"].iloc[1:].mean())
+
+    layers = rotation.layer_means(trained.units)
+    named = {f"V of {index}": name for index, name in enumerate(data.classes)}
+    keys = ["depth", "layer", "kind", "aggregation"]
+    classes = layers[keys + [name for name in named if name in layers]].melt(keys, var_name="class", value_name="V")
+    tables = {
+        # Positions are too many to keep one by one.
+        "units": trained.units[trained.units["aggregation"] != "none"].drop(columns=list(named), errors="ignore"),
+        "layers": pd.concat(
+            [
+                layers.drop(columns=list(named), errors="ignore").assign(network="trained"),
+                *(own.assign(network=name) for name, own in back.items()),
+                rotation.layer_means(random).assign(network="random"),
+                rotation.layer_means(old).assign(network="trained, protocol of 2019"),
+            ]
+        ),
+        "classes": classes.assign(**{"class": classes["class"].map(named)}),
+        "angles": by_angle,
+        "lee": pd.concat(
+            rotation.local_equivariance_error(network, few_pixels).assign(network=name)
+            for name, network in networks.items()
+        ),
+        "cka": pd.concat(
+            rotation.rotated_cka(network, few_pixels, angles).assign(network=name) for name, network in networks.items()
+        ),
+    }
+    return Measurement(metrics, {name: table.reset_index(drop=True) for name, table in tables.items()})
 
 
-def _grids(dataset: str, networks: Sequence[Network], batch_size: int, measure: dict[str, Scalar]) -> list[Grid]:
+def _turned_back(network: nn.Module, pixels: Tensor, angles: Sequence[float]) -> pd.DataFrame:
+    """V of layers whose maps are turned back first: the mean TV over the mean SV of their positions.
+
+    Not the mean of V: near a border padding moves positions that the images hardly reach, and a few of
+    those ratios would drown all others.
+    """
+    from poolbench.measures import rotation
+
+    units = rotation.activation_variance(network, pixels, angles, None, ("none",), same_equivariant=True)
+    layers = rotation.layer_means(units).assign(aggregation="none, turned back")
+    return layers.assign(V=layers["TV"] / layers["SV"])
+
+
+def _global_v(units: pd.DataFrame, suffix: str) -> dict[str, float]:
+    """The study's global V: the mean over the network's units, dead and infinite ones left out."""
+    found = {}
+    for name, rows in units.groupby("aggregation"):
+        found[f"V_{name}{suffix}"] = _finite_mean(rows["V"])
+        found[f"V_{name}_stratified{suffix}"] = _finite_mean(rows["V_stratified"])
+    return found
+
+
+def _finite_mean(values: pd.Series[float]) -> float:
+    return float(values.replace([inf, -inf], nan).mean())
+
+
+def _grids(
+    dataset: str, networks: Sequence[Network], batch_size: int, measure: dict[str, Scalar], frozen: bool = False
+) -> list[Grid]:
+    """Both ways of training; ``frozen`` adds the fault of 2019, batch statistics that stop after the first epoch."""
     return [
         Grid(
             datasets=(dataset,),
@@ -118,9 +223,9 @@ def _grids(dataset: str, networks: Sequence[Network], batch_size: int, measure: 
                 learning_rate=network.learning_rate,
                 augment="rotation" if variant == "rotated" else "none",
             ),
-            variant=variant,
+            variant=f"{variant}_frozen" if frozen else variant,
             model=network.model,
-            data={"mask": "disc"},
+            data={"mask": "disc", "batch_norm": "frozen"} if frozen else {"mask": "disc"},
             measure=measure,
         )
         for network in networks
@@ -131,7 +236,7 @@ def _grids(dataset: str, networks: Sequence[Network], batch_size: int, measure: 
 @benchmarks.register("rotation_variance")
 def rotation_variance() -> Benchmark:
     """Which layers stop caring about rotation, and what training on rotated images changes?"""
-    quick: dict[str, Scalar] = {"angles": 8, "images": 200}
+    quick: dict[str, Scalar] = {"angles": 8, "images": 200, "opinions": 20}
     paper: dict[str, Scalar] = {"angles": 16, "images": 10000}
     return Benchmark(
         name="rotation_variance",
@@ -141,26 +246,45 @@ def rotation_variance() -> Benchmark:
             "Each network is trained on plain and on rotated images (a fresh uniform angle per image and epoch) "
             "and tested on both. V = TV / SV compares the deviation of a unit over the angles of an image (TV) with "
             "that over the images at an angle (SV): 0 is invariant, 1 as sensitive to angle as to image. A disc "
-            "masks every image, turned or not. Feature maps are reduced to their mean or maximum first."
+            "masks every image, turned or not. A unit is the mean or maximum of a map, or each of its positions. "
+            "Beside it: the same network with its first weights, and averaged over four quarter turns."
         ),
         metrics=(
             Metric("accuracy", "accuracy, plain", higher_is_better=True, tolerance=0.02),
             Metric("accuracy_rotated", "accuracy, rotated", higher_is_better=True, tolerance=0.02),
+            Metric("accuracy_worst", "worst-case accuracy over the angles", higher_is_better=True, tolerance=0.03),
             Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05),
             Metric("V_mean_stratified", "V of map means, stratified", higher_is_better=False, tolerance=0.05),
             Metric("V_max", "V of map maxima", higher_is_better=False, tolerance=0.05),
-            Metric(
-                "V_max_stratified",
-                "V of map maxima, stratified",
-                higher_is_better=False,
-                tolerance=0.05,
-                headline=False,
+            Metric("V_none", "V of positions", higher_is_better=False, tolerance=0.05),
+            *(
+                Metric(name, title, higher_is_better=better, tolerance=0.05, headline=False)
+                for name, title, better in (
+                    ("V_max_stratified", "V of map maxima, stratified", False),
+                    ("V_none_stratified", "V of positions, stratified", False),
+                    ("V_back", "V of layers, maps turned back", False),
+                    ("V_mean_random", "V of map means, random weights", None),
+                    ("V_mean_stratified_random", "V of map means, stratified, random weights", None),
+                    ("V_max_random", "V of map maxima, random weights", None),
+                    ("V_none_random", "V of positions, random weights", None),
+                    ("V_mean_2019", "V of map means, protocol of 2019", None),
+                    ("V_mean_stratified_2019", "V of map means, stratified, protocol of 2019", None),
+                    ("V_max_2019", "V of map maxima, protocol of 2019", None),
+                    ("V_max_stratified_2019", "V of map maxima, stratified, protocol of 2019", None),
+                    ("V_c4", "V of the logits averaged over quarter turns", None),
+                    ("V_c4_quarters", "the same, of quarter turns alone (0 by construction)", None),
+                    ("accuracy_orbit", "accuracy, mean over the angles", True),
+                    ("accuracy_orbit_c4", "the same, averaged over quarter turns", True),
+                    ("accuracy_worst_c4", "worst-case accuracy, averaged over quarter turns", True),
+                    ("consistency", "consistency with 0 degrees", True),
+                    ("consistency_c4", "the same, averaged over quarter turns", True),
+                )
             ),
             Metric("dead", "dead units", unit="share", tolerance=0.05, headline=False),
             Metric("loss", "loss", higher_is_better=False, tolerance=0.1, headline=False),
         ),
         presets={
-            "smoke": _grids("mnist_sample", [_short(QUICK_GREY[0])], 128, {"angles": 4, "images": 50}),
+            "smoke": _grids("mnist_sample", [_short(QUICK_GREY[0])], 128, {"angles": 4, "images": 50, "opinions": 20}),
             "quick": [
                 *_grids("mnist_sample", QUICK_GREY, 64, quick),
                 # The comparison of pools, on the network whose published pool is max.
@@ -170,11 +294,17 @@ def rotation_variance() -> Benchmark:
                 ),
                 *_grids("colour_shapes", QUICK_COLOUR, 64, quick),
             ],
-            "paper": [*_grids("mnist", MNIST, 256, paper), *_grids("cifar10", CIFAR10, 256, paper)],
+            "paper": [
+                *_grids("mnist", MNIST, 256, paper),
+                *_grids("cifar10", CIFAR10, 256, paper),
+                # simple_conv has no batch norm to freeze.
+                *_grids("mnist", MNIST[1:], 256, paper, frozen=True),
+            ],
         },
         seeds={"smoke": 2, "quick": 3, "paper": 3},
         load=load,
         measure=measure,
+        version=2,
         claims=tuple(
             Claim(
                 f"rotated_training_lowers_v_{architecture}",
@@ -189,13 +319,72 @@ def rotation_variance() -> Benchmark:
         ),
         figures=(
             Figure(
-                "layer_curves",
-                "layers",
-                "V by layer",
-                ("layers", "V"),
+                "accuracy",
+                "bars",
+                "Accuracy, trained on x tested on",
+                ("accuracy", "accuracy_rotated"),
                 panels=("dataset", "architecture"),
                 colour="variant",
-                label="V (map means)",
+                label="accuracy",
+            ),
+            Figure(
+                "angles",
+                "angles",
+                "Accuracy against the angle",
+                ("angles",),
+                panels=("dataset", "architecture"),
+                colour="variant",
+                label="accuracy",
+            ),
+            *(
+                Figure(
+                    name,
+                    "depth",
+                    f"TV, SV and V by layer ({what})",
+                    (f"layers:{aggregation}", *columns),
+                    panels=("dataset", "architecture"),
+                    colour="variant",
+                )
+                for name, aggregation, what, columns in (
+                    ("layers_of_means", "mean", "mean of each map", ("TV", "SV", "V", "V_stratified")),
+                    ("layers_of_positions", "none", "every position a unit", ("TV", "SV", "V", "V_stratified")),
+                    ("layers_turned_back", "none, turned back", "positions of maps turned back", ("TV", "SV", "V")),
+                )
+            ),
+            Figure(
+                "units",
+                "units",
+                "V of every unit (mean of each map)",
+                ("units:mean", "V"),
+                panels=("dataset", "architecture", "variant"),
+                colour="",
+                label="V",
+            ),
+            Figure(
+                "classes",
+                "classes",
+                "V by class and layer (mean of each map)",
+                ("classes:mean", "V"),
+                panels=("dataset", "architecture", "variant"),
+                colour="",
+                label="V",
+            ),
+            Figure(
+                "lee",
+                "depth",
+                "Local equivariance error by layer",
+                ("lee", "LEE_relative"),
+                panels=("dataset", "architecture"),
+                colour="variant",
+            ),
+            Figure(
+                "cka",
+                "similarity",
+                "Similarity of layers to themselves on turned images",
+                ("cka",),
+                panels=("dataset", "architecture", "variant"),
+                colour="",
+                label="linear CKA",
             ),
             Figure(
                 "learning_curves",
@@ -205,14 +394,6 @@ def rotation_variance() -> Benchmark:
                 panels=("dataset", "architecture"),
                 colour="variant",
                 label="accuracy",
-            ),
-            Figure(
-                "accuracy",
-                "intervals",
-                "Accuracy on plain and rotated test images",
-                ("accuracy", "accuracy_rotated"),
-                panels=("dataset", "architecture"),
-                colour="variant",
             ),
         ),
     )

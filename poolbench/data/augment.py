@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Fill = Literal["zeros", "reflect"]
+PADDING: dict[Fill, str] = {"zeros": "zeros", "reflect": "reflection"}
 SHIFT = 4  # pixels; the usual crop augmentation of CIFAR10 (He et al. 2016)
 
 
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+def rotate(images: Tensor, degrees: Tensor, fill: Fill = "zeros") -> Tensor:
     """Rotate each image (b, c, h, w) counter-clockwise about its centre by its angle (b,) in degrees.
 
-    Bilinear, zeros outside. Sampling grids are those of ``grid_sample`` with align_corners=False.
+    Bilinear; zeros outside, or the image mirrored at its border. Sampling grids are those of
+    ``grid_sample`` with align_corners=False.
     """
     radians = degrees.to(images) * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
@@ -24,17 +28,35 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False)
 
 
-def rotate_all(images: Tensor, degrees: float) -> Tensor:
+def turns(images: Tensor, angles: Sequence[float], fill: Fill = "zeros") -> Tensor:
+    """Rotate all images (b, c, h, w) counter-clockwise by each angle in degrees: (angles, b, c, h, w).
+
+    Multiples of 90 degrees move pixels without interpolation (half turns alone where h and w differ), all
+    others are bilinear. ``fill`` says what lies outside the image: "zeros", or "reflect" for its mirror image.
+    """
+    found = images.new_empty(len(angles), *images.shape)
+    square = images.shape[-2] == images.shape[-1]
+    between = []
+    for place, angle in enumerate(angles):
+        quarters, rest = divmod(angle, 90)
+        if rest == 0 and (square or quarters % 2 == 0):
+            found[place] = torch.rot90(images, int(quarters) % 4, dims=(-2, -1))
+        else:
+            between.append(place)
+    if between:
+        # One grid per angle: images become channels of a single one.
+        stacked = images.flatten(0, 1)[None].expand(len(between), -1, -1, -1)
+        degrees = torch.tensor([angles[place] for place in between], dtype=torch.float64)
+        found[between] = rotate(stacked, degrees, fill).unflatten(1, images.shape[:2])
+    return found
+
+
+def rotate_all(images: Tensor, degrees: float, fill: Fill = "zeros") -> Tensor:
     """Rotate all images (b, c, h, w) counter-clockwise by one angle, multiples of 90 degrees exactly."""
-    quarters, rest = divmod(degrees, 90)
-    if rest == 0 and (quarters % 2 == 0 or images.shape[-2] == images.shape[-1]):
-        return torch.rot90(images, int(quarters) % 4, dims=(-2, -1))
-    # One grid for all: images become channels of a single one.
-    stacked = images.flatten(0, 1)[None]
-    return rotate(stacked, torch.tensor([degrees], dtype=torch.float64)).view_as(images)
+    return turns(images, [degrees], fill)[0]
 
 
 def roll(images: Tensor, shifts: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -53,7 +53,8 @@ def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
     """Return the cell's network on the device, its weights drawn from the cell's seed.
 
     The data option ``normalize`` is "standard" (the default: mean and std of the training split) or
-    "unit" (pixels as they are).
+    "unit" (pixels as they are); ``batch_norm`` is "moving" (the default) or "frozen": statistics stay
+    as they are from the first evaluation on, which in training ends the first epoch.
     """
     standard = cell.data.get("normalize", "standard") == "standard"
     channels = dataset.in_shape[0]
@@ -72,4 +73,20 @@ def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
     initialise(network, cell.seed, pooling_paths(network) if cell.architecture.startswith(TIMM) else None)
     mean, std = (dataset.mean, dataset.std) if standard else ((0.0,) * channels, (1.0,) * channels)
     model = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+    if cell.data.get("batch_norm", "moving") == "frozen":
+        _freeze_at_first_evaluation(model)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _freeze_at_first_evaluation(model: nn.Module) -> None:
+    """Make batch norms deaf to ``train()`` once ``eval()`` was called, as if nobody had called it again."""
+
+    def deaf(module: nn.Module) -> Callable[[bool], nn.Module]:
+        def train(mode: bool = True) -> nn.Module:
+            return type(module).train(module, mode and module.training)
+
+        return train
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.train = deaf(module)  # type: ignore[method-assign, assignment]

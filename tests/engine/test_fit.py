@@ -215,3 +215,19 @@ def test_evaluation_uses_the_transform() -> None:
     _, accuracy = evaluate(model, data.test, transform=black)
     assert sum(len(part) for part in seen) == 30
     assert accuracy == pytest.approx(1 / 3)
+
+
+def test_frozen_batch_norms_keep_the_statistics_of_the_first_epoch() -> None:
+    data = dataset()
+    moving = replace(CELL, architecture="all_convolutional", pool="decimate", head="avg", model={"width": 2})
+    frozen = replace(moving, data={"batch_norm": "frozen"})
+
+    def statistics(cell: Cell, epochs: int) -> Tensor:
+        model, _ = trained(replace(cell, train=replace(cell.train, epochs=epochs)), data)
+        return model.get_submodule("network.norm1").get_buffer("running_mean")
+
+    assert torch.equal(statistics(frozen, 1), statistics(moving, 1))
+    assert torch.equal(statistics(frozen, 3), statistics(frozen, 1))
+    assert not torch.equal(statistics(moving, 3), statistics(moving, 1))
+    # What is frozen is how it trains, not the network: weights of either fit into the other.
+    assert build_model(frozen, data, "cpu").state_dict().keys() == build_model(moving, data, "cpu").state_dict().keys()

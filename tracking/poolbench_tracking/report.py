@@ -52,6 +52,13 @@ KINDS = {
     "of a metric, dark for high. White and grey: not every network has learned.",
     "sensitivity": "Mean over shifts and seeds of each stage, from the input (0 %) to the output (100 %), with 95 % t "
     "bands. Motion undone: the features of the image are moved along, what is left is aliasing and the border.",
+    "bars": "Mean over seeds with its 95 % t interval; pale where not every network has learned.",
+    "depth": "Mean over seeds of each layer from the input (0 %) to the output (100 %), with 95 % t bands. Grey: the "
+    "same networks before training.",
+    "units": "One trained network per group, the first seed that has learned: every layer's units sorted. Grey: dead.",
+    "classes": "Mean over the units of a layer, among the images of each class, and over seeds.",
+    "angles": "Mean over seeds with 95 % t bands. Dashed: the same network averaged over four quarter turns.",
+    "similarity": "Linear CKA of a layer's outputs for turned and upright images, mean over seeds; colour: depth.",
 }
 
 

@@ -14,7 +14,22 @@ from matplotlib.figure import Figure
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
 from poolbench.runner.ledger import CellRecord, Ledger
-from poolbench_tracking.figures import curves, heatmaps, intervals, layers, map_parts, maps, scatter, sensitivity
+from poolbench_tracking.figures import (
+    angles,
+    bars,
+    classes,
+    curves,
+    depth,
+    heatmaps,
+    intervals,
+    layers,
+    map_parts,
+    maps,
+    scatter,
+    sensitivity,
+    similarity,
+    units,
+)
 from poolbench_tracking.figures.map_parts import map_overview
 from poolbench_tracking.figures.parts import STYLE, to_png, to_svg
 from poolbench_tracking.figures.scene import Scene
@@ -69,6 +84,11 @@ _CELL_FIGURES: Mapping[str, Callable[[Drawing, Result, CellRecord], Figure | Non
     "layers": layers.draw_cell,
     "parts": map_parts.draw_cell,
     "sensitivity": sensitivity.draw_cell,
+    "depth": depth.draw_cell,
+    "units": units.draw_cell,
+    "classes": classes.draw_cell,
+    "angles": angles.draw_cell,
+    "similarity": similarity.draw_cell,
 }
 _SUMMARY_FIGURES: Mapping[str, Callable[[Drawing, Scene], Figure | None]] = {
     "curves": curves.draw_summary,
@@ -79,4 +99,10 @@ _SUMMARY_FIGURES: Mapping[str, Callable[[Drawing, Scene], Figure | None]] = {
     "scatter": scatter.draw_summary,
     "heatmap": heatmaps.draw_summary,
     "sensitivity": sensitivity.draw_summary,
+    "bars": bars.draw_summary,
+    "depth": depth.draw_summary,
+    "units": units.draw_summary,
+    "classes": classes.draw_summary,
+    "angles": angles.draw_summary,
+    "similarity": similarity.draw_summary,
 }

@@ -24,12 +24,13 @@ from poolbench_tracking.figures.parts import (
     panel_grid,
 )
 from poolbench_tracking.figures.scene import Scene
+from poolbench_tracking.figures.tables import short_layers
 from poolbench_tracking.results import Group
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     table, column = record.table(drawing.sources[0]), drawing.sources[1]
-    names = shortened(table.drop_duplicates("depth").sort_values("depth")["layer"].astype(str).tolist())
+    names = short_layers(table.drop_duplicates("depth").sort_values("depth")["layer"].astype(str).tolist())
     bottom = 0.2 + 0.062 * max(len(name) for name in names)
     width, height = max(5.0, min(WIDTH, 1.5 + 0.25 * len(names))), 2.6 + bottom
     figure = Figure(figsize=(width, height))
@@ -47,13 +48,6 @@ def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     axes.set_ylim(bottom=0)
     legend(figure, keys)
     return figure
-
-
-def shortened(names: list[str]) -> list[str]:
-    """Drop the modules around all layers from the layers' dotted names."""
-    while len({name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
-        names = [name.partition(".")[2] for name in names]
-    return names
 
 
 def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:

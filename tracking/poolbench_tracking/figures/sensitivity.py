@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.layers import shortened
 from poolbench_tracking.figures.parts import (
     MARKERS,
     PALETTE,
@@ -26,6 +25,7 @@ from poolbench_tracking.figures.parts import (
     line,
 )
 from poolbench_tracking.figures.scene import Scene
+from poolbench_tracking.figures.tables import short_layers
 from poolbench_tracking.results import Group
 
 QUANTITIES = {"l2": "relative L2 change", "cosine": "1 - cosine", "aligned": "L2 change, motion undone"}
@@ -33,7 +33,7 @@ QUANTITIES = {"l2": "relative L2 change", "cosine": "1 - cosine", "aligned": "L2
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
     table = record.table(drawing.sources[0])
-    stages = shortened(table.drop_duplicates("depth").sort_values("depth")["stage"].astype(str).tolist())
+    stages = short_layers(table.drop_duplicates("depth").sort_values("depth")["stage"].astype(str).tolist())
     looks = [(PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]) for index in range(28)]
     shifts = list(zip(table.sort_values("depth").groupby(["dy", "dx"]), looks, strict=False))
     keys = [key(f"{shift} px", colour, marker=marker) for (shift, _), (colour, marker) in shifts]

@@ -1,0 +1,68 @@
+"""The rotation task on one small network: every table and metric, and what the controls must say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from poolbench.core import Cell, DataLocation, Measurement
+from poolbench.engine import build_model
+from poolbench.registry import benchmarks
+from poolbench.runner.plan import Selection, plan
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    return plan(Selection(("rotation_variance",), "smoke", seeds=(0,)))[0]
+
+
+@pytest.fixture(scope="module")
+def measured(cell: Cell) -> Measurement:
+    """What is found in an untrained network; its weights come back as from a file."""
+    benchmark = benchmarks.get("rotation_variance")()
+    data = benchmark.load(cell, DataLocation("data"), "cpu")
+    state = build_model(cell, data, "cpu").state_dict()
+    model = build_model(cell, data, "cpu")
+    model.load_state_dict(state)
+    return benchmark.measure(cell, model, data)
+
+
+def test_every_metric_of_the_benchmark_is_measured(measured: Measurement) -> None:
+    benchmark = benchmarks.get("rotation_variance")()
+    assert set(measured.metrics) >= {metric.name for metric in benchmark.metrics}
+    assert all(math.isfinite(measured.metrics[metric.name]) for metric in benchmark.metrics)
+
+
+def test_every_figure_finds_its_table(measured: Measurement) -> None:
+    benchmark = benchmarks.get("rotation_variance")()
+    for figure in benchmark.figures:
+        if figure.kind in ("depth", "units", "classes"):
+            name, _, aggregation = figure.sources[0].partition(":")
+            table = measured.tables[name]
+            assert set(figure.sources[1:]) <= set(table)
+            assert not aggregation or aggregation in set(table["aggregation"])
+        elif figure.kind in ("angles", "similarity"):
+            assert len(measured.tables[figure.sources[0]])
+
+
+def test_the_controls(measured: Measurement) -> None:
+    assert measured.metrics["V_c4_quarters"] == 0
+    layers = measured.tables["layers"]
+    means = layers[layers["aggregation"] == "mean"]
+    of = {name: rows.set_index("layer")["V"] for name, rows in means.groupby("network")}
+    # This network is untrained itself: it and the control of random weights are the same.
+    np.testing.assert_array_equal(of["trained"], of["random"])
+    assert set(of) == {"trained", "random", "trained, protocol of 2019"}
+    assert "log_softmax" in set(of["trained, protocol of 2019"].index)
+
+
+def test_six_and_nine_count_apart_and_as_one(measured: Measurement) -> None:
+    angles = measured.tables["angles"]
+    assert set(angles["merged"]) == {True, False}
+    assert set(angles["network"]) == {"trained", "c4"}
+    key = ["network", "angle", "class"]
+    apart, merged = (angles[angles["merged"] == flag].set_index(key)["accuracy"].sort_index() for flag in (False, True))
+    assert (merged >= apart).all()
+    assert (merged.xs("0", level="class") == apart.xs("0", level="class")).all()
