@@ -80,8 +80,9 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
     """Accuracy against the angle, V of every unit, layer and class, as corrected and as in 2019, and the controls.
 
     Controls: the same network with its first weights, and the network averaged over four quarter turns.
-    Measure options: ``angles`` and ``images`` of the variances, ``opinions``, the number of images for
-    local equivariance error, CKA, maps turned back and the average over quarter turns.
+    Measure options: ``angles`` (a multiple of 4) and ``images`` of the variances; ``opinions``, the
+    number of images for local equivariance error, CKA and maps turned back; ``protocol_2019``, False
+    leaves the old protocol out.
     """
     import pandas as pd
     import torch
@@ -113,38 +114,29 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
     trained = rotation.sweep(model, pixels, angles, subset.labels, per_class=True)
     random = rotation.activation_variance(untrained, pixels, angles, subset.labels)
     back = {name: _turned_back(network, few_pixels, angles) for name, network in networks.items()}
-    normalize = model.get_submodule("normalize")
-    old = rotation.quiroga2019_variance(
-        model,
-        pixels,
-        angles,
-        subset.labels,
-        normalize.get_buffer("mean"),
-        normalize.get_buffer("std"),
-        torch.Generator().manual_seed(derive_seed(cell.seed, "jittered angles")),
-    )
     metrics |= _global_v(trained.units, "")
     metrics |= _global_v(random, "_random")
-    metrics |= _global_v(old, "_2019")
+    old = [_old_protocol(cell, model, pixels, angles, subset.labels)] if cell.measure.get("protocol_2019", True) else []
+    for units in old:
+        metrics |= _global_v(units, "_2019")
     metrics["V_back"] = _finite_mean(back["trained"]["V"])
     metrics["dead"] = float(trained.units[trained.units["aggregation"] != "none"]["dead"].mean())
 
-    quarter_turns = rotation.QuarterTurns(model)
-    pooled = rotation.sweep(quarter_turns, few_pixels, angles, few.labels, ("mean",))
-    quarters = [0.0, 90.0, 180.0, 270.0]
-    exact = rotation.activation_variance(quarter_turns, few_pixels[:20], quarters, None, ("mean",))
-    metrics["V_c4"] = _finite_mean(pooled.units["V"])
+    # An image at an angle has its quarter turns among the angles, so their mean costs no further pass.
+    quarters = [trained.logits.roll(-turn * count // 4, dims=0) for turn in range(4)]
+    pooled = rotation.Sweep(trained.units, torch.stack(quarters).double().mean(dim=0))
+    metrics["V_c4"] = float((pooled.logits.std(dim=0).mean(dim=0) / pooled.logits.std(dim=1).mean(dim=0)).mean())
+    exact = rotation.activation_variance(
+        rotation.QuarterTurns(model), few_pixels[:20], [0.0, 90.0, 180.0, 270.0], None, ("mean",)
+    )
     metrics["V_c4_quarters"] = _finite_mean(exact["V"])
 
     pairs = [data.classes.index(name) for name in ("6", "9")] if cell.dataset in LOOKALIKES else []
     by_angle = pd.concat(
-        rotation.decisions_by_angle(decisions, labels, angles, data.classes, merged).assign(
+        rotation.decisions_by_angle(decisions, subset.labels, angles, data.classes, merged).assign(
             network=network, merged=bool(merged)
         )
-        for network, decisions, labels in (
-            ("trained", trained.decisions, subset.labels),
-            ("c4", pooled.decisions, few.labels),
-        )
+        for network, decisions in (("trained", trained.decisions), ("c4", pooled.decisions))
         for merged in ([[], pairs] if pairs else [[]])
     )
     for network, suffix in (("trained", ""), ("c4", "_c4")):
@@ -165,7 +157,7 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
                 layers.drop(columns=list(named), errors="ignore").assign(network="trained"),
                 *(own.assign(network=name) for name, own in back.items()),
                 rotation.layer_means(random).assign(network="random"),
-                rotation.layer_means(old).assign(network="trained, protocol of 2019"),
+                *(rotation.layer_means(units).assign(network="trained, protocol of 2019") for units in old),
             ]
         ),
         "classes": classes.assign(**{"class": classes["class"].map(named)}),
@@ -179,6 +171,19 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
         ),
     }
     return Measurement(metrics, {name: table.reset_index(drop=True) for name, table in tables.items()})
+
+
+def _old_protocol(
+    cell: Cell, model: nn.Module, pixels: Tensor, angles: Sequence[float], labels: Tensor
+) -> pd.DataFrame:
+    import torch
+
+    from poolbench.measures.rotation import quiroga2019_variance
+
+    normalize = model.get_submodule("normalize")
+    mean, std = normalize.get_buffer("mean"), normalize.get_buffer("std")
+    jitter = torch.Generator().manual_seed(derive_seed(cell.seed, "jittered angles"))
+    return quiroga2019_variance(model, pixels, angles, labels, mean, std, jitter)
 
 
 def _turned_back(network: nn.Module, pixels: Tensor, angles: Sequence[float]) -> pd.DataFrame:
@@ -236,7 +241,7 @@ def _grids(
 @benchmarks.register("rotation_variance")
 def rotation_variance() -> Benchmark:
     """Which layers stop caring about rotation, and what training on rotated images changes?"""
-    quick: dict[str, Scalar] = {"angles": 8, "images": 200, "opinions": 20}
+    quick: dict[str, Scalar] = {"angles": 8, "images": 200, "opinions": 10, "protocol_2019": False}
     paper: dict[str, Scalar] = {"angles": 16, "images": 10000}
     return Benchmark(
         name="rotation_variance",

@@ -29,12 +29,17 @@ MOST_AT_ONCE = 4096  # turned images
 class Sweep:
     """What one pass over all images at all angles finds.
 
-    ``units`` is the table of :func:`activation_variance`; ``decisions`` (angles, n) are the network's
-    classes of the images in the order in which they were given.
+    ``units`` is the table of :func:`activation_variance`; ``logits`` (angles, n, outputs) are the
+    network's own outputs, images in the order in which they were given.
     """
 
     units: pd.DataFrame
-    decisions: Tensor
+    logits: Tensor
+
+    @property
+    def decisions(self) -> Tensor:
+        """Classes (angles, n); of a single logit, 1 where it is positive."""
+        return predictions(self.logits.flatten(0, 1)).view(self.logits.shape[:2])
 
 
 def activation_variance(
@@ -87,13 +92,11 @@ def sweep(
     chunk: int | None = None,
     per_class: bool = False,
 ) -> Sweep:
-    """Return what :func:`activation_variance` does, and the decisions that the same forward passes end in.
-
-    The model is a classifier: it gives logits (b, classes), one logit for two classes.
-    """
-    decisions = torch.empty(len(angles), len(images), dtype=torch.int64, device=images.device)
-    units = _run(model, images, angles, labels, aggregation, mask, fill, same_equivariant, chunk, per_class, decisions)
-    return Sweep(units, decisions)
+    """Return what :func:`activation_variance` does, and the logits that the same forward passes end in."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    units = _run(model, images, angles, labels, aggregation, mask, fill, same_equivariant, chunk, per_class, parts)
+    order = torch.cat([part for part, _ in parts]).argsort()
+    return Sweep(units, torch.cat([logits for _, logits in parts], dim=1)[:, order])
 
 
 def _run(
@@ -107,9 +110,9 @@ def _run(
     same_equivariant: bool,
     chunk: int | None,
     per_class: bool,
-    decisions: Tensor | None,
+    parts: list[tuple[Tensor, Tensor]] | None,
 ) -> pd.DataFrame:
-    """Return the table of units; write the decisions into their tensor, where there is one."""
+    """Return the table of units; add (places of images, logits at all angles) to ``parts``, where it is a list."""
     check(images, angles, labels, aggregation, mask, fill)
     listener = Listener(len(angles), aggregation, angles if same_equivariant else None, mask)
     kinds = recorded_layers(model)
@@ -121,8 +124,8 @@ def _run(
             for part in chosen.to(images.device).split(chunk):
                 logits = model(turned(images[part], angles, mask, fill))
                 listener.end_pass()
-                if decisions is not None:
-                    decisions[:, part] = predictions(logits).unflatten(0, (len(angles), -1))
+                if parts is not None:
+                    parts.append((part, logits.unflatten(0, (len(angles), -1))))
             listener.end_class()
     return listener.table(kinds, names if per_class else [])
 

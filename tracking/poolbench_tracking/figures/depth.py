@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
@@ -128,7 +128,7 @@ def _finish(panel: Axes, column: str) -> None:
         panel.set_yscale("log")
         # Without formulas, which these figures do not read.
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_minor_locator(NullLocator())
     else:
         panel.set_ylim(bottom=0)
         panel.axhline(1, color="#999999", linewidth=0.8, zorder=1)
