@@ -53,6 +53,14 @@ class DenseMax(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        rows = torch.maximum(x[..., :-1], x[..., 1:])
+        of_rows = torch.where(x[..., 1:] > x[..., :-1], tangent[..., 1:], tangent[..., :-1])
+        return torch.where(rows[..., 1:, :] > rows[..., :-1, :], of_rows[..., 1:, :], of_rows[..., :-1, :])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -55,6 +55,15 @@ class QuarterMax(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        x, largest = ctx.saved_tensors
+        out = tangent[..., 1::2, 1::2]
+        for i, j in ((1, 0), (0, 1), (0, 0)):
+            out = torch.where(x[..., i::2, j::2] == largest, tangent[..., i::2, j::2], out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

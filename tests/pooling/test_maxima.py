@@ -74,3 +74,16 @@ def test_vmap_takes_them(found: Pool, expected: Pool) -> None:
     assert torch.equal(out, wanted)
     gradients = [torch.autograd.grad(part.square().sum(), x)[0] for part in (out, wanted)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("found", "expected"), PAIRS)
+def test_tangents_follow_the_winners(found: Pool, expected: Pool) -> None:
+    x = images((2, 3, 8, 6), torch.contiguous_format)
+    tangent = torch.randint(1, 1000, x.shape, generator=torch.Generator().manual_seed(1)).double()
+    out, moved = torch.func.jvp(found, (x.detach(),), (tangent,))
+    # The tangent and the gradient are one linear map: <gradient, J tangent> = <J^T gradient, tangent>.
+    wanted = expected(x)
+    gradient = torch.randint(1, 1000, out.shape, generator=torch.Generator().manual_seed(2)).double()
+    (back,) = torch.autograd.grad(wanted, x, gradient)
+    assert torch.equal(out, wanted)
+    assert float((gradient * moved).sum()) == float((back * tangent).sum())
