@@ -48,7 +48,7 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
                 chosen[title] = grid, classes
     if not chosen:
         return None
-    figure, axes = panel_grid(chosen, columns=3, panel_height=1.7, legend_rows=0, share_y=False, right=0.95, gap_y=0.75)
+    figure, axes = panel_grid(chosen, columns=3, panel_height=1.7, legend_rows=0, share_y=False, right=0.95, gap_y=0.9)
     image = None
     for index, (panel, (grid, classes)) in enumerate(zip(axes, chosen.values(), strict=True)):
         image = draw_classes(panel, grid)

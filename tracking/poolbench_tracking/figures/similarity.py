@@ -43,7 +43,7 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
                 panels[title] = [table[table["network"] == "trained"] for table in tables]
     if not panels:
         return None
-    figure, axes = panel_grid(panels, min(3, len(panels)), 1.7, legend_rows=0, right=0.95, gap_y=0.85)
+    figure, axes = panel_grid(panels, min(3, len(panels)), 1.7, legend_rows=0, right=0.95, gap_y=0.9)
     for panel, tables in zip(axes, panels.values(), strict=True):
         draw_layers(panel, tables)
         panel.set_title(two_lines(panel.get_title()), fontsize=8)

@@ -52,7 +52,7 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
                 chosen[title] = sorted_units(table[table["aggregation"] == aggregation], column)[0]
     if not chosen:
         return None
-    figure, axes = panel_grid(chosen, columns=3, panel_height=1.5, legend_rows=0, right=0.95, gap_y=0.75)
+    figure, axes = panel_grid(chosen, columns=3, panel_height=1.5, legend_rows=0, right=0.95, gap_y=0.9)
     image = None
     for index, (panel, grid) in enumerate(zip(axes, chosen.values(), strict=True)):
         image = draw_units(panel, grid)
