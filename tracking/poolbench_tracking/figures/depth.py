@@ -34,7 +34,7 @@ from poolbench_tracking.results import term
 LABELS = {
     "TV": "TV", "SV": "SV", "V": "V", "V_stratified": "V, stratified", "LEE_relative": "relative LEE / rad⁻¹",
 }  # fmt: skip
-BY_RATIO = {"TV", "SV", "LEE_relative"}  # over layers they differ by factors
+BY_RATIO = {"TV", "SV"}  # over layers they differ by factors
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
