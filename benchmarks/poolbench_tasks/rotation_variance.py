@@ -64,10 +64,7 @@ QUICK_GREY = (
     Network("vgg_like", "max", "flatten", 3e-3, (5, 8), {"width": 8, "hidden": 32}),
     Network("resnet18", "decimate", "avg", 3e-3, (4, 7), {"width": 4}),
 )
-QUICK_COLOUR = (
-    Network("simple_conv", "max", "flatten", 1e-3, (8, 12), {"width": 8, "hidden": 32}),
-    Network("vgg_like", "max", "flatten", 3e-3, (4, 6), {"width": 8, "hidden": 32}),
-)
+QUICK_COLOUR = (Network("vgg_like", "max", "flatten", 3e-3, (4, 6), {"width": 8, "hidden": 32}),)
 
 
 def load(cell: Cell, location: DataLocation, device: str) -> Dataset:

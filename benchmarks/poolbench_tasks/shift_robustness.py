@@ -38,6 +38,7 @@ NETWORK_REACH = 16
 TEST_OBJECT_HALF_SIZE = 6
 REACH = 3  # pixels, of the shifts of whole images: the published {-3..2} and its mirror image
 HALF_PIXELS = [(dy / 2, dx / 2) for dy in range(-2, 3) for dx in range(-2, 3)]
+SENSITIVITY_IMAGES = 16
 SENSITIVITY_SHIFTS = [(0, 1), (1, 0), (1, 1), (2, 2), (3, 3), (4, 4)]
 
 
@@ -115,7 +116,7 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
         # A pool that sees the whole map (ideal_lowpass) feels the zero padding from anywhere.
         span, periodic = range(-REACH, REACH + stride), False
     conditions = _under_conditions(model, pixels, labels, span, stride, periodic)
-    sensitivity = shift.layer_sensitivity(model, pixels[:32], SENSITIVITY_SHIFTS)
+    sensitivity = shift.layer_sensitivity(model, pixels[:SENSITIVITY_IMAGES], SENSITIVITY_SHIFTS)
     return Measurement(
         {**metrics, **_headlines(conditions)}, {"conditions": _as_table(conditions), "sensitivity": sensitivity}, arrays
     )
@@ -138,7 +139,7 @@ def _images_under_shifts(cell: Cell, model: nn.Module, data: Dataset) -> Measure
         metrics["exact_consistency"] = shift.exact_consistency(
             model, pixels[:exact], labels[:exact], shift.total_stride(model, pixels[0])
         ).consistency
-    sensitivity = shift.layer_sensitivity(model, pixels[:32], SENSITIVITY_SHIFTS)
+    sensitivity = shift.layer_sensitivity(model, pixels[:SENSITIVITY_IMAGES], SENSITIVITY_SHIFTS)
     return Measurement(metrics, {"conditions": _as_table(conditions), "sensitivity": sensitivity})
 
 
@@ -250,7 +251,7 @@ def shift_robustness() -> Benchmark:
     """Does the answer change when the object moves by a pixel, and by which pooling?"""
     published = TrainConfig(epochs=1, batch_size=250)
     images = TrainConfig(epochs=60, batch_size=128)
-    few: Options = {"images": 64, "reach": 1, "average": 2, "exact_images": 8, "samples": 500}
+    few: Options = {"images": 64, "reach": 1, "average": 2, "exact_images": 8, "samples": 250}
     many: Options = {"images": 10000, "reach": 3, "average": 4, "exact_images": 1000, "samples": 10000}
     residual = ("decimate", "max", "avg", "blur3", "max_blur3", "aps")
     plain = ("max", "avg", "blur3", "max_blur3", "aps")
@@ -326,13 +327,13 @@ def shift_robustness() -> Benchmark:
                     64,
                     25,
                     replace(published, epochs=10, batch_size=64, learning_rate=1e-2),
-                    {"objects": 256, "samples": 1000},
+                    {"objects": 128, "samples": 500},
                 ),
                 *_image_grids(
                     "fashion_mnist_sample",
                     "vgg_like",
                     ("max", "max_blur3", "aps"),
-                    TrainConfig(epochs=3, batch_size=64, learning_rate=5e-3),
+                    TrainConfig(epochs=2, batch_size=64, learning_rate=5e-3),
                     few,
                     {"width": 8, "hidden": 32},
                     {"pad": 2},

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from poolbench.measures.classification import predictions, probabilities
 from poolbench.measures.shift.moves import Boundary, move, shift_subpixel
-from poolbench.measures.shift.passes import outputs
+from poolbench.measures.shift.passes import batch_size, outputs
 
 ROUNDING = 1e-4  # of the largest output, 0.01 at least: some ten times what float32 leaves in a deep network
 LEGACY_BATCH = 256
@@ -127,10 +127,13 @@ def legacy_consistency(model: nn.Module, images: Tensor, generator: torch.Genera
 
 def shifted_logits(model: nn.Module, images: Tensor, rows: Iterable[int], columns: Iterable[int]) -> Tensor:
     """Return logits (rows, columns, n, outputs) of images (n, c, h, w) rolled by every (row, column)."""
-    columns = list(columns)
-    return torch.stack(
-        [torch.stack([outputs(model, torch.roll(images, (dy, dx), dims=(-2, -1))) for dx in columns]) for dy in rows]
-    )
+    rows, columns = list(rows), list(columns)
+    parts = []
+    for batch in images.split(batch_size(images)):
+        # All columns in one go: few images in many shifts fill a batch, too.
+        moved = (torch.cat([torch.roll(batch, (dy, dx), dims=(-2, -1)) for dx in columns]) for dy in rows)
+        parts.append(torch.stack([outputs(model, row).unflatten(0, (len(columns), len(batch))) for row in moved]))
+    return torch.cat(parts, dim=2)
 
 
 def check_periodic(here: Tensor, moved: Tensor, total_stride: int) -> None:
