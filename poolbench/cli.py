@@ -17,7 +17,7 @@ import click
 
 from poolbench import __version__
 from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
-from poolbench.registry import Registry, architectures, benchmarks, datasets, heads, pools
+from poolbench.registry import TIMM, Registry, architectures, benchmarks, datasets, heads, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
 
 if TYPE_CHECKING:
@@ -569,6 +569,8 @@ def shift_map_command(
     else:
         assert spec is not None
         network = named_network(spec, pretrained)
+        if spec.startswith(TIMM) and not pretrained:
+            say("the weights are random: --pretrained fetches timm's")
     network = network.to(resolve_device(device))
     with counting("positions") as seen:
         network.register_forward_pre_hook(lambda module, inputs: seen(len(inputs[0])))
@@ -581,6 +583,8 @@ def shift_map_command(
     if found.parts is not None:
         parts = (found.parts.phase.numpy(), found.parts.boundary.numpy(), found.parts.phases.numpy())
         arrays |= dict(zip(("phase", "boundary", "phases"), parts, strict=True))
+    else:
+        say("the answers repeat nowhere on the canvas: there is a map, but no phase and border part")
     try:
         png.write_bytes(to_png(map_overview(probability, parts, f"P(class {found.target})")))
         np.savez_compressed(png.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
