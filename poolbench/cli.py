@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench import __version__
+from poolbench.bench.commands import bench
 from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
+from poolbench.options import Command, device_option, say, split_names, with_options
 from poolbench.registry import TIMM, Registry, architectures, benchmarks, datasets, heads, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
 
@@ -32,13 +33,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "architectures": architectures,
     "datasets": datasets,
 }
-Command = Callable[..., Any]
 T = TypeVar("T")
-
-
-def say(line: str) -> None:
-    """Print one line for people; data goes to stdout, this to stderr."""
-    click.echo(line, err=True)
 
 
 class Suite(click.Group):
@@ -78,11 +73,6 @@ def _command(*more: str) -> str:
     return shlex.join(["poolbench", *sys.argv[1:], *more])
 
 
-def _split(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
-    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    return names or None
-
-
 def _seeds(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     return None if value is None else parse_seeds(value)
 
@@ -103,10 +93,6 @@ uri_option = click.option(
     envvar="MLFLOW_TRACKING_URI",
     help="MLflow store or server (default: SQLite in the work folder) [env: MLFLOW_TRACKING_URI].",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
-)
 no_mlflow_option = click.option("--no-mlflow", is_flag=True, help="Keep the ledger alone; 'sync' catches up.")
 data_options = [
     click.option(
@@ -120,10 +106,16 @@ data_options = [
 ]
 selectors = [
     click.option("--preset", default="quick", show_default=True, help=f"One of {', '.join(PRESETS)}."),
-    click.option("--pool", "pools", multiple=True, callback=_split, help="Pools in place of the preset's, or all."),
-    click.option("--head", "heads", multiple=True, callback=_split, help="Heads in place of the preset's, or all."),
-    click.option("--arch", "architectures", multiple=True, callback=_split, help="Only these architectures."),
-    click.option("--dataset", "datasets", multiple=True, callback=_split, help="Data sets in place of the preset's."),
+    click.option(
+        "--pool", "pools", multiple=True, callback=split_names, help="Pools in place of the preset's, or all."
+    ),
+    click.option(
+        "--head", "heads", multiple=True, callback=split_names, help="Heads in place of the preset's, or all."
+    ),
+    click.option("--arch", "architectures", multiple=True, callback=split_names, help="Only these architectures."),
+    click.option(
+        "--dataset", "datasets", multiple=True, callback=split_names, help="Data sets in place of the preset's."
+    ),
     click.option("--seeds", callback=_seeds, help="Seeds, like 3, 0-4 or 0,2,5-7."),
     click.option("--epochs", type=click.IntRange(min=1), help="Epochs in place of the preset's."),
     click.option(
@@ -132,19 +124,10 @@ selectors = [
 ]
 
 
-def _with(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 def _selecting(command: Command) -> Command:
     """Gather the selectors of a command into one ``selection`` argument."""
 
-    @_with(*selectors)
+    @with_options(*selectors)
     @wraps(command)
     def wrapped(names: Sequence[str] | str, preset: str, **arguments: Any) -> Any:
         names_of_axes = ("pools", "heads", "architectures", "datasets", "seeds", "epochs", "where")
@@ -191,7 +174,7 @@ def plan_command(selection: Selection, out: Path) -> None:
 @main.command("run")
 @click.argument("names", nargs=-1, required=True)
 @_selecting
-@_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
+@with_options(out_option, device_option, *data_options, uri_option, no_mlflow_option)
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
@@ -425,7 +408,7 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
 @click.argument("names", metavar="BENCHMARK")
 @_selecting
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="Trials per comparison group, in all.")
-@_with(out_option, device_option, *data_options, uri_option, no_mlflow_option)
+@with_options(out_option, device_option, *data_options, uri_option, no_mlflow_option)
 def tune_command(
     selection: Selection,
     trials: int,
@@ -595,132 +578,7 @@ def shift_map_command(
     say(f"map: {png}, numbers: {png.with_suffix('.npz')}")
 
 
-@main.group("bench")
-def bench_group() -> None:
-    """Timings side by side in one run."""
-
-
-def _store(json_file: Path | None, content: dict[str, Any]) -> None:
-    from poolbench.runner.ledger import write_json
-
-    if json_file is not None:
-        try:
-            write_json(json_file, content)
-        except OSError as error:
-            raise UsageError(f"cannot write '{json_file}': {error.strerror}; give --json another place") from error
-
-
-@bench_group.command("pools")
-@click.option("--pool", "names", multiple=True, callback=_split, help="Pools to time (default: all).")
-@_with(device_option, json_option)
-def bench_pools_command(names: tuple[str, ...] | None, device: str, json_file: Path | None) -> None:
-    """Time every pool at three map sizes, relative to max pooling."""
-    from poolbench.bench.pools import bench_pools
-    from poolbench.runner.environment import environment, resolve_device
-
-    device = resolve_device(device)
-    facts = environment(device)
-    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; x = relative to max")
-    rows, shape = [], None
-    for row in bench_pools(device, [pools.check(name) for name in names or pools.names()]):
-        if row.shape != shape:
-            shape = row.shape
-            click.echo(f"\nmap {'x'.join(map(str, shape))}")
-            head = f"{'pool':<16}{'parameters':>11}{'MFLOPs':>9}"
-            click.echo(f"{head}{'forward ms':>12}{'x':>7}{'train ms':>11}{'x':>7}{'peak MB':>9}")
-        click.echo(
-            f"{row.pool:<16}{row.parameters:>11}{row.flops / 1e6:>9.1f}{row.forward_ms:>12.2f}{row.forward:>7.1f}"
-            f"{row.train_ms:>11.2f}{row.train:>7.1f}{row.peak_mb:>9.1f}"
-        )
-        rows.append(row.as_row())
-    _store(json_file, {"environment": facts, "pools": rows})
-
-
-@bench_group.command("shift")
-@click.option("--canvas", type=click.IntRange(min=32), default=224, show_default=True, help="Side of the map.")
-@click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="Images for consistency.")
-@device_option
-@json_option
-def bench_shift_command(canvas: int, images: int, device: str, json_file: Path | None) -> None:
-    """Time the periodic map and the exact consistency against trying every position and shift."""
-    from poolbench.bench.shift import bench_consistency, bench_map
-    from poolbench.runner.environment import environment, resolve_device
-
-    device = resolve_device(device)
-    facts = environment(device)
-    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}")
-    click.echo(
-        f"{'measure':<26}{'ms':>10}{'passes':>8}{'all ms':>11}{'passes':>8}{'faster':>9}{'fewer':>8}"
-        f"{'difference':>12}{'in passes':>11}"
-    )
-    rows = []
-    for bench in (partial(bench_map, device, canvas), partial(bench_consistency, device, images)):
-        row = bench()
-        click.echo(
-            f"{row.measure:<26}{1e3 * row.seconds:>10.1f}{row.passes:>8}{1e3 * row.slow_seconds:>11.1f}"
-            f"{row.slow_passes:>8}{row.times:>8.1f}x{row.fewer_passes:>7.1f}x{row.difference:>12.1e}"
-            f"{row.forward_share:>11.0%}"
-        )
-        rows.append(row.as_row())
-    _store(json_file, {"environment": facts, "shift": rows})
-
-
-@bench_group.command("train")
-@_with(device_option, json_option)
-def bench_train_command(device: str, json_file: Path | None) -> None:
-    """Time training: the engine against a tutorial's loop on the CPU, replicas and resnet18 on a GPU."""
-    from poolbench.bench.train import FASHION_MNIST, bench_epoch, bench_replicas, bench_throughput
-    from poolbench.runner.environment import environment, resolve_device
-
-    device = resolve_device(device)
-    content: dict[str, Any] = {"environment": environment(device), "epoch": [], "replicas": [], "resnet18": None}
-    facts = environment("cpu")
-    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}")
-    click.echo(f"\nglobal_pooling network, an epoch of {FASHION_MNIST[0]} images, batch 64, on the CPU")
-    click.echo(f"{'part':<16}{'article s':>11}{'engine s':>11}{'ratio':>7}")
-    for part in bench_epoch():
-        click.echo(f"{part.part:<16}{part.article:>11.2f}{part.engine:>11.2f}{part.ratio:>7.2f}")
-        content["epoch"].append({**asdict(part), "ratio": part.ratio})
-    if not device.startswith("cuda"):
-        click.echo("\nreplicas and resnet18: skipped, they need a CUDA device")
-        _store(json_file, content)
-        return
-    click.echo(f"\n{content['environment']['device_name']}: replicas stacked against one network after another")
-    click.echo(f"{'network':<18}{'replicas':>9}{'s per replica-epoch':>21}{'times cheaper':>15}")
-    for row in bench_replicas(device):
-        click.echo(f"{row.network:<18}{row.replicas:>9}{row.seconds:>21.4f}{row.ratio:>15.1f}")
-        content["replicas"].append(asdict(row))
-    speed = bench_throughput(device)
-    share = "peak of this device not known" if speed.share is None else f"{speed.share:.1%} of the bfloat16 peak"
-    click.echo(f"\n{speed.network}, 3x32x32, batch 512: {speed.engine:.0f} images/s in bfloat16, ", nl=False)
-    click.echo(f"{speed.plain:.0f} in a plain float32 loop ({speed.ratio:.1f} times); ", nl=False)
-    click.echo(f"{speed.tflops:.1f} TFLOP/s, {share}")
-    content["resnet18"] = {**asdict(speed), "ratio": speed.ratio}
-    _store(json_file, content)
-
-
-@bench_group.command("rotation")
-@click.option("--images", type=click.IntRange(min=2, max=1000), default=1000, show_default=True)
-@click.option("--angles", type=click.IntRange(min=2), default=16, show_default=True)
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="The fastest counts.")
-@_with(device_option, json_option)
-def bench_rotation_command(images: int, angles: int, repeats: int, device: str, json_file: Path | None) -> None:
-    """Time the rotation measure, relative to the bare forward passes, beside tmeasures where it is installed."""
-    from poolbench.bench.rotation import OTHER, bench_rotation
-    from poolbench.runner.environment import environment, resolve_device
-
-    device = resolve_device(device)
-    facts = environment(device)
-    click.echo(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; x = relative to bare")
-    click.echo(f"simple_conv 32/64, {images} images, {angles} angles\n")
-    rows = bench_rotation(device, images, angles, repeats)
-    click.echo(f"{'':<44}{'seconds':>9}{'ms per pass':>13}{'x':>7}")
-    for row in rows:
-        each = 1000 * row.seconds / (row.images * row.angles)
-        click.echo(f"{row.what:<44}{row.seconds:>9.3f}{each:>13.3f}{row.ratio:>7.2f}")
-    if all(row.what != OTHER for row in rows):
-        say("tmeasures is not installed (pip install tmeasures statsmodels): left out")
-    _store(json_file, {"environment": facts, "rotation": [row.as_row() for row in rows]})
+main.add_command(bench)
 
 
 @main.command("ui")

@@ -1,0 +1,36 @@
+"""What several modules of commands share: options, and how to speak to people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def say(line: str) -> None:
+    """Print one line for people; data goes to stdout, this to stderr."""
+    click.echo(line, err=True)
+
+
+def split_names(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    return names or None
+
+
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Store every figure."
+)
