@@ -17,11 +17,14 @@ def say(line: str) -> None:
 
 
 def split_names(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of an option that may be given several times, each time with several names."""
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     return names or None
 
 
 def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return the decorator that gives a command these options, in the order of its help."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
