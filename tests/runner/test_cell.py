@@ -31,6 +31,7 @@ NOISY = Cell(
     "shift_robustness", "shapes", "shape_net", "stochastic", "avg", "default", 3,
     TrainConfig(epochs=EPOCHS, batch_size=16, augment="rotation+shift", optimizer="sgd", schedule="one_cycle"),
     model={"num_pooling": 1}, data={"canvas": 48, "samples": 64, "test_samples": 40},
+    measure={"objects": 16, "samples": 20},
 )  # fmt: skip
 SETTINGS = Settings(DataLocation("data"), "cpu", checkpoint_seconds=0)
 
