@@ -171,6 +171,8 @@ def test_a_killed_process_loses_only_the_cell_in_work(
         "shift_robustness",
         "--preset",
         "smoke",
+        "--arch",
+        "shape_net",
         "--pool",
         "max",
         "--epochs",
@@ -216,7 +218,20 @@ def test_a_killed_process_loses_only_the_cell_in_work(
 
 
 def test_an_interrupt_ends_cleanly_and_the_same_command_continues(tmp_path: Path, poolbench: Run) -> None:
-    command = ["run", "shift_robustness", "--preset", "smoke", "--pool", "max", "--device", "cpu", "--jobs", "1"]
+    command = [
+        "run",
+        "shift_robustness",
+        "--preset",
+        "smoke",
+        "--pool",
+        "max",
+        "--arch",
+        "shape_net",
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "poolbench.cli", *command, "--epochs", "30"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -25,7 +25,7 @@ from poolbench.runner.ledger import Ledger, StorageError
 from poolbench.runner.plan import Selection, plan
 from poolbench.runner.workers import execute_in_workers, slots, usable_cores
 
-SELECTION = ["shift_robustness", "--preset", "smoke", "--pool", "max", "--device", "cpu"]
+SELECTION = ["shift_robustness", "--preset", "smoke", "--pool", "max", "--arch", "shape_net", "--device", "cpu"]
 SETTINGS = Settings(DataLocation("data"), "cpu", "an invocation")
 
 
