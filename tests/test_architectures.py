@@ -92,7 +92,7 @@ def test_polyphase_and_dense_networks_are_exactly_consistent(name: str, pool: st
         assert float(expected.std()) > 1e-3, "a network that says nothing is consistent for nothing"
         for shift in itertools.product(range(0, stride, 1 if stride == 4 else 3), range(0, 32, 5)):
             torch.testing.assert_close(model(torch.roll(images, shift, dims=(-2, -1))), expected, rtol=0, atol=1e-9)
-    found = exact_consistency(model, images, torch.zeros(2, dtype=torch.int64), period=4)
+    found = exact_consistency(model, images, torch.zeros(2, dtype=torch.int64), total_stride=4)
     assert (found.consistency, found.corrected) == (1, 1)
 
 
