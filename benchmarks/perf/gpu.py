@@ -56,6 +56,7 @@ def main() -> None:
         rows.append((title, f"{row['seconds']:.4f} s, {row['ratio']:.1f} times cheaper"))
     speed = train["resnet18"]
     rows.append(("resnet18, bfloat16 engine / plain float32", f"{speed['engine']:.0f} / {speed['plain']:.0f} images/s"))
+    rows.append(("resnet18, bfloat16 engine, compiled", f"{speed['compiled']:.0f} images/s"))
     share = "of an unknown peak" if speed["share"] is None else f"{speed['share']:.1%} of the bfloat16 peak"
     rows.append(("resnet18, operations", f"{speed['tflops']:.1f} TFLOP/s, {share}"))
     facts = train["environment"]

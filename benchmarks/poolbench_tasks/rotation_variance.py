@@ -44,6 +44,7 @@ class Network:
     learning_rate: float
     epochs: tuple[int, int]
     model: Options
+    schedule: str = "constant"
 
 
 MNIST = (
@@ -58,13 +59,14 @@ CIFAR10 = (
     Network("vgg_like", "max", "flatten", 1e-5, (70, 150), {"width": 64, "hidden": 128}),
     Network("resnet50", "decimate", "avg", 1e-5, (70, 150), {"width": 64}),
 )
+# One cycle at a higher rate reaches in two thirds of the epochs what the constant rate does in all of them.
 QUICK_GREY = (
-    Network("simple_conv", "max", "flatten", 2e-3, (8, 16), {"width": 8, "hidden": 32}),
-    Network("all_convolutional", "decimate", "avg", 1e-2, (6, 10), {"width": 8}),
-    Network("vgg_like", "max", "flatten", 3e-3, (5, 8), {"width": 8, "hidden": 32}),
-    Network("resnet18", "decimate", "avg", 3e-3, (4, 7), {"width": 4}),
+    Network("simple_conv", "max", "flatten", 6e-3, (6, 12), {"width": 8, "hidden": 32}, "one_cycle"),
+    Network("all_convolutional", "decimate", "avg", 2e-2, (4, 6), {"width": 8}, "one_cycle"),
+    Network("vgg_like", "max", "flatten", 1e-2, (3, 6), {"width": 8, "hidden": 32}, "one_cycle"),
+    Network("resnet18", "decimate", "avg", 1e-2, (2, 4), {"width": 4}, "one_cycle"),
 )
-QUICK_COLOUR = (Network("vgg_like", "max", "flatten", 3e-3, (4, 6), {"width": 8, "hidden": 32}),)
+QUICK_COLOUR = (Network("vgg_like", "max", "flatten", 1e-2, (3, 5), {"width": 8, "hidden": 32}, "one_cycle"),)
 
 
 def load(cell: Cell, location: DataLocation, device: str) -> Dataset:
@@ -223,6 +225,7 @@ def _grids(
                 epochs=epochs,
                 batch_size=batch_size,
                 learning_rate=network.learning_rate,
+                schedule=network.schedule,
                 augment="rotation" if variant == "rotated" else "none",
             ),
             variant=f"{variant}_frozen" if frozen else variant,

@@ -81,6 +81,7 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
     from poolbench.data.shapes import draw_rectangles, sample_shapes
     from poolbench.engine.fit import to_pixels
     from poolbench.measures import shift
+    from poolbench.measures.classification import predictions
 
     device, size = data.test.images.device, data.in_shape[1]
     stride = 2 ** int(cell.model.get("num_pooling", 1))
@@ -110,12 +111,16 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
     objects, labels = sample_shapes(count, size, generator, str(device), margin=margin)
     pixels = to_pixels(objects)
     try:
-        metrics["exact_consistency"] = shift.exact_consistency(model, pixels, labels, stride).consistency
+        answers = {"float32": shift.period_of_logits(model, pixels, stride)}
+        decisions = predictions(answers["float32"]).flatten(0, 1)
+        metrics["exact_consistency"] = shift.consistency_of(decisions, labels).consistency
         span, periodic = range(stride), True
     except shift.NotPeriodic:
         # A pool that sees the whole map (ideal_lowpass) feels the zero padding from anywhere.
         span, periodic = range(-REACH, REACH + stride), False
-    conditions = _under_conditions(model, pixels, labels, span, stride, periodic)
+        answers = {"float32": shift.shifted_logits(model, pixels, span, span)}
+    answers["bfloat16"] = shift.shifted_logits(shift.BFloat16(model), pixels, span, span)
+    conditions = _conditions(answers, labels, stride, periodic)
     sensitivity = shift.layer_sensitivity(model, pixels[:SENSITIVITY_IMAGES], SENSITIVITY_SHIFTS)
     return Measurement(
         {**metrics, **_headlines(conditions)}, {"conditions": _as_table(conditions), "sensitivity": sensitivity}, arrays
@@ -130,7 +135,10 @@ def _images_under_shifts(cell: Cell, model: nn.Module, data: Dataset) -> Measure
     chosen = data.test.take(_subset(len(data.test), int(cell.measure["images"])).to(data.test.labels.device))
     pixels, labels = to_pixels(chosen.images), chosen.labels
     reach, average = int(cell.measure["reach"]), int(cell.measure["average"])
-    conditions = _under_conditions(model, pixels, labels, range(-reach, reach + average), average, periodic=False)
+    span = range(-reach, reach + average)
+    networks = {"float32": model, "bfloat16": shift.BFloat16(model)}
+    logits = {name: shift.shifted_logits(network, pixels, span, span) for name, network in networks.items()}
+    conditions = _conditions(logits, labels, average, periodic=False)
     metrics = _headlines(conditions)
     metrics["subpixel_consistency"] = shift.subpixel_consistency(model, pixels, labels, HALF_PIXELS).consistency
     exact = int(cell.measure["exact_images"])
@@ -143,13 +151,13 @@ def _images_under_shifts(cell: Cell, model: nn.Module, data: Dataset) -> Measure
     return Measurement(metrics, {"conditions": _as_table(conditions), "sensitivity": sensitivity})
 
 
-def _under_conditions(
-    model: nn.Module, images: Tensor, labels: Tensor, span: range, average: int, periodic: bool
+def _conditions(
+    logits: Mapping[str, Tensor], labels: Tensor, average: int, periodic: bool
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return by (precision, averaging) what decisions do under the same set of circular shifts.
 
-    ``span`` holds the shifts along either axis: one period where ``periodic``, else the stated ones and the
-    ``average`` - 1 further ones that averaging the last of them takes.
+    ``logits`` (rows, columns, n, outputs) by precision, over one period where ``periodic``, else over the
+    stated shifts and the ``average`` - 1 further ones that averaging the last of them takes.
     """
     import torch
 
@@ -157,16 +165,15 @@ def _under_conditions(
     from poolbench.measures.classification import predictions
 
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for precision, network in (("float32", model), ("bfloat16", shift.BFloat16(model))):
-        logits = shift.shifted_logits(network, images, span, span)
+    for precision, answers in logits.items():
         if periodic:
             again = torch.arange(2 * average - 1) % average
-            logits = logits[again][:, again]
-        averaged = shift.average_phases(logits, average)
-        single = logits[: len(averaged), : len(averaged)]
-        for averaging, answers in (("none", single), ("phases", averaged)):
-            decided = shift.consistency_of(predictions(answers).flatten(0, 1), labels)
-            found[precision, averaging] = asdict(decided) | asdict(shift.step_changes(answers, wrap=periodic))
+            answers = answers[again][:, again]
+        averaged = shift.average_phases(answers, average)
+        single = answers[: len(averaged), : len(averaged)]
+        for averaging, own in (("none", single), ("phases", averaged)):
+            decided = shift.consistency_of(predictions(own).flatten(0, 1), labels)
+            found[precision, averaging] = asdict(decided) | asdict(shift.step_changes(own, wrap=periodic))
     return found
 
 
@@ -333,7 +340,7 @@ def shift_robustness() -> Benchmark:
                     "fashion_mnist_sample",
                     "vgg_like",
                     ("max", "max_blur3", "aps"),
-                    TrainConfig(epochs=2, batch_size=64, learning_rate=5e-3),
+                    TrainConfig(epochs=2, batch_size=64, learning_rate=1e-2, schedule="one_cycle"),
                     few,
                     {"width": 8, "hidden": 32},
                     {"pad": 2},

@@ -108,10 +108,11 @@ def bench_train_command(device: str, json_file: Path | None) -> None:
     for row in bench_replicas(device):
         click.echo(f"{row.network:<18}{row.replicas:>9}{row.seconds:>21.4f}{row.ratio:>15.1f}")
         content["replicas"].append(asdict(row))
-    speed = bench_throughput(device)
+    speed = bench_throughput(device, compiled=True)
     share = "peak of this device not known" if speed.share is None else f"{speed.share:.1%} of the bfloat16 peak"
     click.echo(f"\n{speed.network}, 3x32x32, batch 512: {speed.engine:.0f} images/s in bfloat16, ", nl=False)
-    click.echo(f"{speed.plain:.0f} in a plain float32 loop ({speed.ratio:.1f} times); ", nl=False)
+    click.echo(f"{speed.plain:.0f} in a plain float32 loop ({speed.ratio:.1f} times), ", nl=False)
+    click.echo(f"{speed.compiled:.0f} compiled; ", nl=False)
     click.echo(f"{speed.tflops:.1f} TFLOP/s, {share}")
     content["resnet18"] = {**asdict(speed), "ratio": speed.ratio}
     _store(json_file, content)

@@ -59,14 +59,16 @@ class ReplicaTime:
 class Throughput:
     """Training images a second by the engine in bfloat16 and by a plain float32 loop.
 
-    ``tflops`` counts the engine's multiplications and additions in convolutions and matrix products, also
-    those whose results the pool drops; ``share`` is that of the device's bfloat16 peak, None where the peak
-    is not known.
+    ``compiled`` is the engine's with the network through torch.compile and CUDA graphs, None where that was
+    not tried. ``tflops`` counts the engine's multiplications and additions in convolutions and matrix
+    products, also those whose results the pool drops; ``share`` is that of the device's bfloat16 peak, None
+    where the peak is not known.
     """
 
     network: str
     engine: float
     plain: float
+    compiled: float | None
     tflops: float
     share: float | None
 
@@ -184,12 +186,13 @@ def bench_replicas(
 
 
 def bench_throughput(
-    device: str, shape: tuple[int, int, int, int] = (25_600, 3, 32, 32), batch_size: int = 512
+    device: str, shape: tuple[int, int, int, int] = (25_600, 3, 32, 32), batch_size: int = 512, compiled: bool = False
 ) -> Throughput:
     """Return how fast resnet18 trains on images (n, c, h, w): the engine in bfloat16, a plain loop in float32.
 
     Both have the images on the device. The plain loop takes tensors as they come (contiguous), in torch's
-    default precision, and asks for the loss in every step.
+    default precision, and asks for the loss in every step. ``compiled`` tries the engine with the compiled
+    network as well: whether it pays decides whether the engine should do so.
     """
     data = random_dataset(shape, device)
     assert isinstance(data.train, Split)
@@ -200,9 +203,14 @@ def bench_throughput(
     engine = shape[0] / _epoch_seconds(OneNetwork(model), data, config, 1)
     plain_model = build_model(cell, data, device).to(memory_format=torch.contiguous_format)
     plain = shape[0] / _plain_epoch_seconds(plain_model, data.train, config)
+    quickest = None
+    if compiled:
+        network = OneNetwork(build_model(cell, data, device))
+        network.model.compile(mode="reduce-overhead")
+        quickest = shape[0] / _epoch_seconds(network, data, config, 1)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     peak = bf16_peak(name)
-    return Throughput("resnet18", engine, plain, engine * flops / 1e12, peak and engine * flops / peak)
+    return Throughput("resnet18", engine, plain, quickest, engine * flops / 1e12, peak and engine * flops / peak)
 
 
 def bf16_peak(name: str) -> float | None:

@@ -8,7 +8,7 @@ from math import nan, sqrt
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     n, mean = len(array), float(array.mean())
     if n < 2:
         return Interval(mean, nan, nan, n)
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1) * array.std(ddof=1) / sqrt(n))
+    reach = float(special.stdtrit(n - 1, (1 + level) / 2) * array.std(ddof=1) / sqrt(n))
     return Interval(mean, mean - reach, mean + reach, n)
 
 
@@ -46,7 +46,7 @@ def prediction_interval(values: Sequence[float], future: int, alpha: float) -> I
     if n < 2 or future < 1:
         raise ValueError(f"a prediction needs 2 values or more and 1 new one, got {n} and {future}")
     mean = float(array.mean())
-    reach = float(stats.t.ppf(1 - alpha / 2, n - 1) * array.std(ddof=1) * sqrt(1 / n + 1 / future))
+    reach = float(special.stdtrit(n - 1, 1 - alpha / 2) * array.std(ddof=1) * sqrt(1 / n + 1 / future))
     return Interval(mean, mean - reach, mean + reach, n)
 
 

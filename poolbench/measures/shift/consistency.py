@@ -69,6 +69,14 @@ def consistency_of(decisions: Tensor, labels: Tensor) -> Consistency:
 def exact_consistency(model: nn.Module, images: Tensor, labels: Tensor, total_stride: int) -> Consistency:
     """Return the consistency over ALL circular shifts from total_stride^2 passes over images (n, c, h, w).
 
+    Raises NotPeriodic as :func:`period_of_logits` does.
+    """
+    return consistency_of(predictions(period_of_logits(model, images, total_stride)).flatten(0, 1), labels)
+
+
+def period_of_logits(model: nn.Module, images: Tensor, total_stride: int) -> Tensor:
+    """Return logits (total_stride, total_stride, n, outputs) under the shifts of one period: all that occur.
+
     Exact where the network is periodic: circular padding with sizes that the total stride divides at every
     halving, or zero padding with a uniform border wider than receptive field and period. Raises NotPeriodic
     where a shift by the total stride changes an output; ``shift_grid`` is the measure for such networks.
@@ -77,7 +85,7 @@ def exact_consistency(model: nn.Module, images: Tensor, labels: Tensor, total_st
     logits = shifted_logits(model, images, phases, phases)
     for shift in ((total_stride, 0), (0, total_stride)):
         check_periodic(logits[0, 0], outputs(model, torch.roll(images, shift, dims=(-2, -1))), total_stride)
-    return consistency_of(predictions(logits).flatten(0, 1), labels)
+    return logits
 
 
 def shift_grid(model: nn.Module, images: Tensor, labels: Tensor, reach: int) -> Consistency:

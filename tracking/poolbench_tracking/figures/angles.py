@@ -82,7 +82,7 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
     for panel, place, (title, members) in zip(axes, circles, panels.items(), strict=False):
         polar = figure.add_axes(place.get_position().bounds, projection="polar")
         place.remove()
-        polar.set_title(title, fontsize=8)
+        polar.set_title(title, fontsize=8, pad=24)  # above the 0°
         for group in members:
             colour = looks[group.fields.get(drawing.colour)][0]
             for network, dashes in (("trained", "-"), ("c4", "--")):

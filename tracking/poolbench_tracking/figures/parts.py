@@ -31,6 +31,7 @@ STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,  # fixed: to find free room above the ticks takes a layout of every axis
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
