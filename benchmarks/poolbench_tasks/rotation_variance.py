@@ -189,13 +189,13 @@ def _turned_back(network: nn.Module, pixels: Tensor, angles: Sequence[float]) ->
     """V of layers whose maps are turned back first: the mean TV over the mean SV of their positions.
 
     Not the mean of V: near a border padding moves positions that the images hardly reach, and a few of
-    those ratios would drown all others.
+    those ratios would drown all others, as they do in stratified V, which is left out.
     """
     from poolbench.measures import rotation
 
     units = rotation.activation_variance(network, pixels, angles, None, ("none",), same_equivariant=True)
     layers = rotation.layer_means(units).assign(aggregation="none, turned back")
-    return layers.assign(V=layers["TV"] / layers["SV"])
+    return layers.assign(V=layers["TV"] / layers["SV"]).drop(columns="V_stratified")
 
 
 def _global_v(units: pd.DataFrame, suffix: str) -> dict[str, float]:
