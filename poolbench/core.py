@@ -245,10 +245,10 @@ class Figure:
     """What to draw from a benchmark's results; the tracking side knows how.
 
     ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
-    one panel per group), ``layers`` (column ``sources[1]`` of the table ``sources[0]`` by layer),
-    ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same as bars), ``parts``
-    (a map's phase, border and phase values: the arrays in ``sources``), ``scatter`` (metric ``sources[1]``
-    against ``sources[0]``), ``heatmap`` (the metrics in ``sources``, ``colour`` by the field ``columns``),
+    one panel per group), ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same
+    as bars), ``parts`` (a map's phase, border and phase values: the arrays in ``sources``), ``scatter``
+    (metric ``sources[1]`` against ``sources[0]``), ``heatmap`` (the metrics in ``sources``, ``colour`` by the
+    field ``columns``),
     ``sensitivity`` (the table of ``measures.shift.layer_sensitivity``), ``depth`` (the columns after the
     first source by relative depth; a table's rows of one aggregation are "table:aggregation"), ``units``
     (a column of every unit, layer by layer), ``classes`` (V by class and layer), ``angles`` (accuracy
@@ -258,8 +258,8 @@ class Figure:
 
     name: str
     kind: Literal[
-        "curves", "map", "layers", "intervals", "parts", "scatter", "heatmap", "sensitivity",
-        "bars", "depth", "units", "classes", "angles", "similarity",
+        "curves", "map", "intervals", "parts", "scatter", "heatmap", "sensitivity", "bars",
+        "depth", "units", "classes", "angles", "similarity",
     ]  # fmt: skip
     title: str
     sources: Sequence[str]

@@ -53,7 +53,7 @@ def make_study() -> Benchmark:
             Figure("curves", "curves", "Accuracy", ("train_accuracy", "val_accuracy"), label="accuracy"),
             Figure("loss", "curves", "Loss", ("val_loss",), label="loss"),
             Figure("map", "map", "Map", ("map",), panels=("pool",), label="P"),
-            Figure("layers", "layers", "Layers", ("layers", "V"), panels=("pool",), colour="variant", label="V"),
+            Figure("layers", "depth", "Layers", ("layers:mean", "V"), panels=("pool",), colour="variant"),
             Figure("intervals", "intervals", "Intervals", ("accuracy", "loss"), panels=("variant",)),
         ),
     )
@@ -108,9 +108,10 @@ def store(ledger: Ledger) -> Callable[..., Result]:
                 val_loss=1 - accuracy,
             )  # fmt: skip
         rows = [
-            {"depth": k, "layer": layer, "aggregation": kind, "V": 0.1 * k + accuracy if kind == "mean" else 9.0}
+            {"depth": k, "layer": layer, "aggregation": kind, "network": network, "V": 0.1 * k + value}
+            for network, of_means in (("trained", accuracy), ("random", 0.7))
+            for kind, value in (("mean", of_means), ("max", 9.0))
             for k, layer in enumerate(LAYERS)
-            for kind in ("mean", "max")
         ]
         measured = Measurement(
             {"accuracy": accuracy, "loss": 1 - accuracy, **(metrics or {})},

@@ -40,7 +40,6 @@ SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms
 KINDS = {
     "curves": "Mean over seeds; the band is the 95 % t interval of the mean, cut at the range of the seeds.",
     "map": "One trained network per group: the first seed that has learned. All panels share the scale.",
-    "layers": "Mean over seeds of each layer, from the input (0 %) to the output (100 %), with 95 % t bands.",
     "intervals": "Large: mean over seeds with its 95 % t interval; small: the seeds. Arrows: the interval goes on. "
     "Hollow and grey: not every network has learned.",
     "parts": "One trained network per group: the first seed that has learned. Each part has its own scale; the "

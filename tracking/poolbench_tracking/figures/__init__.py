@@ -22,7 +22,6 @@ from poolbench_tracking.figures import (
     depth,
     heatmaps,
     intervals,
-    layers,
     map_parts,
     maps,
     scatter,
@@ -81,7 +80,6 @@ def summary_figures(benchmark: Benchmark, results: Sequence[Result], ledger: Led
 _CELL_FIGURES: Mapping[str, Callable[[Drawing, Result, CellRecord], Figure | None]] = {
     "curves": curves.draw_cell,
     "map": maps.draw_cell,
-    "layers": layers.draw_cell,
     "parts": map_parts.draw_cell,
     "sensitivity": sensitivity.draw_cell,
     "depth": depth.draw_cell,
@@ -93,7 +91,6 @@ _CELL_FIGURES: Mapping[str, Callable[[Drawing, Result, CellRecord], Figure | Non
 _SUMMARY_FIGURES: Mapping[str, Callable[[Drawing, Scene], Figure | None]] = {
     "curves": curves.draw_summary,
     "map": maps.draw_summary,
-    "layers": layers.draw_summary,
     "intervals": intervals.draw_summary,
     "parts": map_parts.draw_summary,
     "scatter": scatter.draw_summary,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -172,12 +173,12 @@ def marks(points: int, marker: str = "o") -> dict[str, Any]:
     return {"marker": marker, "markersize": 3} if points <= 20 else {}
 
 
-def finish_axes(axes: Sequence[Axes], label: str, curves: Iterable[Curve], bottom: float | None = None) -> None:
+def finish_axes(axes: Sequence[Axes], label: str, curves: Iterable[Curve]) -> None:
     """Scale the shared y axis to the observed values: bands of few seeds reach far beyond them."""
     values = [value for curve in curves for members in curve.values() for value in members]
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 0.05
-    axes[0].set_ylim(low - margin if bottom is None else bottom, high + margin)
+    axes[0].set_ylim(low - margin, high + margin)
     for panel in axes:
         spec = panel.get_subplotspec()
         if spec is not None and spec.is_first_col():
@@ -215,7 +216,7 @@ def write_on(axes: Axes, image: AxesImage, row: int, column: int, text: str, siz
     axes.text(column, row, text, color="white" if is_dark else "black", fontsize=size, ha="center", va="center")
 
 
-def colour_bar(image: AxesImage, axes: Axes, label: str) -> None:
+def colour_bar(image: ScalarMappable, axes: Axes, label: str) -> None:
     bar = axes.figure.colorbar(image, cax=axes)
     bar.outline.set_visible(False)
     # As vectors the bar is 256 paths.
