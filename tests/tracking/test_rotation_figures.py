@@ -117,6 +117,8 @@ def test_curves_over_depth_say_how_a_network_was_trained(
     labels = [text.get_text() for text in tv.get_yticklabels()]
     assert "10" in labels
     assert not any("$" in label for label in labels)
+    tv.set_ylim(1e-5, 1)
+    assert {"10⁻⁴", "0.01", "1"} <= {text.get_text() for text in tv.get_yticklabels()}
 
 
 def test_units_are_sorted_with_dead_ones_on_top() -> None:

@@ -35,6 +35,7 @@ LABELS = {
     "TV": "TV", "SV": "SV", "V": "V", "V_stratified": "V, stratified", "LEE_relative": "relative LEE / rad⁻¹",
 }  # fmt: skip
 BY_RATIO = {"TV", "SV"}  # over layers they differ by factors
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:
@@ -127,11 +128,18 @@ def _finish(panel: Axes, column: str) -> None:
     if column in BY_RATIO:
         panel.set_yscale("log")
         # Without formulas, which these figures do not read.
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, place: _power_of_ten(value)))
         panel.yaxis.set_minor_locator(NullLocator())
     else:
         panel.set_ylim(bottom=0)
         panel.axhline(1, color="#999999", linewidth=0.8, zorder=1)
+
+
+def _power_of_ten(value: float) -> str:
+    """Write a tick of a logarithmic axis, short enough for the gap between two panels."""
+    if value >= 0.01:
+        return f"{value:g}"
+    return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
 def _scale(panel: Axes, column: str) -> None:
