@@ -119,7 +119,7 @@ def bench_train_command(device: str, json_file: Path | None) -> None:
 
 
 @bench.command("rotation")
-@click.option("--images", type=click.IntRange(min=2, max=1000), default=1000, show_default=True)
+@click.option("--images", type=click.IntRange(min=2), default=1000, show_default=True)
 @click.option("--angles", type=click.IntRange(min=2), default=16, show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="The fastest counts.")
 @with_options(device_option, json_option)

@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BARE = "bare forward passes of the turned images"
 FULL = "TV, SV, V, stratified, three aggregations"
+PLAIN = "the same without numba"
 OTHER = "tmeasures, V of positions alone"
 
 
@@ -35,19 +37,23 @@ def bench_rotation(device: str, images: int = 1000, angles: int = 16, repeats: i
     """Return the times for simple_conv at the paper's widths on images of mnist_sample, random weights.
 
     Bare: turn, mask and forward the same chunks of images as the measure, no hooks. All ways take turns,
-    ``repeats`` times; the fastest counts. tmeasures comes last, where it is installed, on images that are
-    turned already and on the same layers.
+    ``repeats`` times; the fastest counts. Where numba is installed the measure comes with and without it.
+    tmeasures is last, where it is installed, on images that are turned already and on the same layers. Freed
+    memory is kept, as in a cell; more than the sample's 1,000 images are the same ones again.
     """
     import torch
 
     from poolbench.architectures import create_model
     from poolbench.core import DataLocation
     from poolbench.data import load_dataset
+    from poolbench.engine.allocator import keep_freed_memory
     from poolbench.engine.fit import to_pixels
-    from poolbench.measures.rotation import activation_variance
+    from poolbench.measures.rotation import activation_variance, moments
+    from poolbench.measures.rotation.compiled import compiled_sums
     from poolbench.measures.rotation.variance import chunk_of, turned
 
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     test = load_dataset("mnist_sample", DataLocation(""), device).test
     # The sample is sorted by class, a part of it must not be.
     chosen = torch.arange(images, device=device) * len(test) // images
@@ -67,7 +73,14 @@ def bench_rotation(device: str, images: int = 1000, angles: int = 16, repeats: i
     def full() -> None:
         activation_variance(model, pixels, turns, labels)
 
+    def plain() -> None:
+        with patch.object(moments, "compiled_sums", lambda values: None):
+            full()
+
     ways: dict[str, Callable[[], None]] = {BARE: bare, FULL: full}
+    if compiled_sums(pixels):
+        full()  # compiles
+        ways[PLAIN] = plain
     if other := _tmeasures(model, pixels, turns):
         ways[OTHER] = other
     seconds = dict.fromkeys(ways, float("inf"))

@@ -31,12 +31,12 @@ def window_mean(x: Tensor, stride: int) -> Tensor:
 
 
 def slow_to_pool(x: Tensor) -> bool:
-    """Return whether torch's max pooling of x (b, c, h, w) is slow: on a CPU, without many channels side by side.
+    """Return whether torch's max pooling of x (b, c, h, w) is slower than the maximum of slices: on a CPU, mostly.
 
-    Where it cannot go through the channels of a pixel at once, looking for the winner takes ten times as long
-    as the maximum of two slices.
+    It looks for the winner's place, up to ten times the work of the maximum alone. That pays where a gradient
+    will need the place and where it can go through many channels side by side.
     """
-    return x.device.type == "cpu" and not (x.shape[1] >= 8 and x.stride(1) == 1)
+    return x.device.type == "cpu" and not (x.requires_grad and x.shape[1] >= 8 and x.stride(1) == 1)
 
 
 class QuarterMax(torch.autograd.Function):

@@ -26,8 +26,19 @@ from poolbench.measures.rotation import (
     sweep,
 )
 from poolbench.measures.rotation import moments as moments_module
+from poolbench.measures.rotation.compiled import WIDTH
 from poolbench.measures.rotation.layers import listening
+from poolbench.measures.rotation.moments import Moments, Workspace
 from poolbench.pooling import create_head, create_pool, list_heads, list_pools
+
+
+@pytest.fixture(params=["numba", "torch"])
+def summing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way to add up the differences."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(moments_module, "compiled_sums", lambda values: None)
 
 
 def images(count: int, size: int = 9) -> Tensor:
@@ -116,6 +127,7 @@ def deviations(values: list[list[float]], chosen: list[int]) -> tuple[float, flo
     return tv, sv
 
 
+@pytest.mark.usefixtures("summing")
 @pytest.mark.parametrize("chunk", [None, 1, 2, 100])
 def test_variances_against_double_loops(chunk: int | None) -> None:
     model = small_network()
@@ -154,6 +166,7 @@ def test_variances_against_double_loops(chunk: int | None) -> None:
     assert checked > 150
 
 
+@pytest.mark.usefixtures("summing")
 def test_single_precision_keeps_six_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     # Runs that end within a class, and blocks that end within a layer.
     monkeypatch.setattr(moments_module, "RUN", 8)
@@ -178,6 +191,36 @@ def test_single_precision_keeps_six_digits(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(own["TV"], tv, rtol=2e-5)
     np.testing.assert_allclose(own["SV"], sv, rtol=2e-5)
     assert moving.any()
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_compiled_sums_are_those_of_torch(dtype: torch.dtype, digits: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks of units, passes and classes; units that never move, that move with the angle alone, and NaN."""
+    pytest.importorskip("numba")
+    units = 2 * WIDTH + 5
+    values = 100 + torch.randn(5, 9, units, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    values[..., 0] = 0.1
+    values[..., 1] = torch.linspace(0, 1, 5, dtype=dtype)[:, None]
+    values[2, 3, 2] = torch.nan
+
+    def result() -> dict[str, Tensor]:
+        moments = Moments(5, Workspace())
+        for chosen in (slice(0, 2), slice(2, 5)):
+            moments.update(values[:, chosen])
+        moments.close_class()
+        moments.update(values[:, 5:])
+        moments.close_class()
+        return moments.result()
+
+    compiled = result()
+    monkeypatch.setattr(moments_module, "compiled_sums", lambda values: None)
+    for name, expected in result().items():
+        # Unit 1 has the same deviation in every image: its standard error is rounding alone.
+        kept = [unit for unit in range(units) if (name, unit) != ("TV_se", 1)]
+        torch.testing.assert_close(compiled[name][..., kept], expected[..., kept], rtol=digits, atol=0, equal_nan=True)
+    assert compiled["TV"][0] == compiled["SV"][0] == 0
+    assert compiled["SV"][1] == 0
+    assert compiled["V"][2].isnan()
 
 
 def test_errors_of_v_are_not_too_small() -> None:
@@ -219,6 +262,7 @@ def test_the_mask_lies_on_every_image() -> None:
     assert activation_variance(look, x, [0.0, 45.0], None, ("mean",), mask=None)["TV"].iloc[0] > 0.01
 
 
+@pytest.mark.usefixtures("summing")
 def test_a_constant_unit_is_dead_and_exactly_zero() -> None:
     convolution = nn.Conv2d(1, 2, 1)
     with torch.no_grad():

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from poolbench.measures.rotation.compiled import compiled_sums
+
 # Activations that the sums pass over several times in one go: few enough for a cache, many enough for a call.
 BLOCK = 2**20
 # So many images of a class are summed in the activations' own precision, then carried over to float64.
@@ -76,13 +78,16 @@ class Moments:
         if self.total.count == self.own.count == self.run == 0:
             self.own_tv, self.tv, self.tv_squares = values.new_zeros((3, units)).double()
         if self.run == 0:
-            self.shift = values[:, :1].clone()
+            self.shift = values[:, :1].clone(memory_format=torch.contiguous_format)
             self.sums, self.squares = torch.zeros_like(self.shift), torch.zeros_like(self.shift)
             self.deviations = values.new_zeros(2, units)
         if self.ones.shape[-1] < max(angles, count):
             self.ones = values.new_ones(angles, 1, max(angles, count))
-        for columns in self._blocks(values):
-            self._add(values[..., columns], columns)
+        if add := compiled_sums(values):
+            add(values.contiguous(), self.shift, self.sums, self.squares, self.deviations)
+        else:
+            for columns in self._blocks(values):
+                self._add(values[..., columns], columns)
         self.run += count
         if self.run >= RUN:
             self._carry_over()
