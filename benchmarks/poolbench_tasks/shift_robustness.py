@@ -81,7 +81,6 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
     from poolbench.data.shapes import draw_rectangles, sample_shapes
     from poolbench.engine.fit import to_pixels
     from poolbench.measures import shift
-    from poolbench.measures.classification import predictions
 
     device, size = data.test.images.device, data.in_shape[1]
     stride = 2 ** int(cell.model.get("num_pooling", 1))
@@ -112,8 +111,6 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
     pixels = to_pixels(objects)
     try:
         answers = {"float32": shift.period_of_logits(model, pixels, stride)}
-        decisions = predictions(answers["float32"]).flatten(0, 1)
-        metrics["exact_consistency"] = shift.consistency_of(decisions, labels).consistency
         span, periodic = range(stride), True
     except shift.NotPeriodic:
         # A pool that sees the whole map (ideal_lowpass) feels the zero padding from anywhere.
@@ -121,6 +118,9 @@ def _shapes_under_shifts(cell: Cell, model: nn.Module, data: Dataset, generator:
         answers = {"float32": shift.shifted_logits(model, pixels, span, span)}
     answers["bfloat16"] = shift.shifted_logits(shift.BFloat16(model), pixels, span, span)
     conditions = _conditions(answers, labels, stride, periodic)
+    if periodic:
+        # One period is all that occurs.
+        metrics["exact_consistency"] = conditions["float32", "none"]["consistency"]
     sensitivity = shift.layer_sensitivity(model, pixels[:SENSITIVITY_IMAGES], SENSITIVITY_SHIFTS)
     return Measurement(
         {**metrics, **_headlines(conditions)}, {"conditions": _as_table(conditions), "sensitivity": sensitivity}, arrays
