@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import WIDTH, axes_at, colour_bar, panel_grid
+from poolbench_tracking.figures.parts import WIDTH, colour_bar, panel_grid, side_bar
 from poolbench_tracking.figures.scene import Scene
 from poolbench_tracking.figures.tables import short_layers, tables_of
 from poolbench_tracking.figures.units import COLOURS, LARGEST, Array
@@ -58,8 +58,7 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
         if index + 3 >= len(chosen):
             panel.set_xlabel("layer, input to output")
     assert image is not None
-    span = min(3.0, figure.get_figheight() - 0.8)
-    colour_bar(image, axes_at(figure, WIDTH - 0.75, 0.35, 0.16, span), drawing.label)
+    side_bar(figure, image, drawing.label)
     return figure
 
 

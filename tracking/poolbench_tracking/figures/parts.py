@@ -228,6 +228,13 @@ def colour_bar(image: ScalarMappable, axes: Axes, label: str) -> None:
     bar.set_label(label)
 
 
+def side_bar(figure: Figure, image: ScalarMappable, label: str) -> None:
+    """Draw the one colour bar of a panel grid that left 0.95 in free on its right and has no legend above."""
+    width, height = figure.get_size_inches()
+    # From top to bottom of the panels, unless they are many.
+    colour_bar(image, axes_at(figure, width - 0.75, 0.35, 0.16, min(3.0, height - 0.8)), label)
+
+
 def key(label: str, colour: str, dashes: Dashes = "-", marker: str = "") -> Line2D:
     return Line2D([], [], color=colour, linestyle=dashes, marker=marker, markersize=3.5, label=label)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import axes_at, colour_bar, panel_grid
+from poolbench_tracking.figures.parts import panel_grid, side_bar
 from poolbench_tracking.figures.scene import Scene
 from poolbench_tracking.figures.tables import percent_of_depth, tables_of
 
@@ -70,8 +70,6 @@ def draw_layers(panel: Axes, tables: Sequence[pd.DataFrame]) -> None:
 
 
 def _depth_bar(figure: Figure) -> None:
-    width, height = figure.get_size_inches()
-    span = min(3.0, height - 0.9)
     shown = DEPTHS(np.linspace(0, 0.9, 256))
     scale = ScalarMappable(Normalize(0, 100), matplotlib.colors.ListedColormap(shown))
-    colour_bar(scale, axes_at(figure, width - 0.75, 0.35, 0.16, span), "depth / %")
+    side_bar(figure, scale, "depth / %")
