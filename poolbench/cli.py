@@ -493,9 +493,9 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
 
     Writes JUnit XML and Markdown to OUT/regress. Exit code 0 fine, 1 regressed, 2 usage, 3 no data.
     """
+    from poolbench.analysis.gate import compare, exit_code, to_junit, to_markdown
+    from poolbench.analysis.groups import read_results, results_frame
     from poolbench.runner.ledger import storage, write_atomically
-    from poolbench_tracking.gate import compare, exit_code, to_junit, to_markdown
-    from poolbench_tracking.results import read_results, results_frame
 
     current = results_frame(_existing(out).results())
     comparisons = compare(read_results(str(baseline / "results.csv")), current, alpha)
@@ -542,10 +542,10 @@ def shift_map_command(
         raise UsageError("give either --checkpoint FILE or --model timm:NAME, package.module:NAME or file.py:NAME")
     import numpy as np
 
+    from poolbench.plots import map_overview, to_png
     from poolbench.progress import counting
     from poolbench.runner.environment import resolve_device
     from poolbench.shift_map import input_channels, input_size, named_network, published_network, shift_map
-    from poolbench_tracking.figures import map_overview, to_png
 
     if checkpoint is not None:
         network = published_network(checkpoint, num_pooling)

@@ -105,10 +105,10 @@ class Registry(Generic[T]):
         if package is None or package.submodule_search_locations is None:
             raise ImportError(f"no package {self.package}")
         return {
-            f"{self.package}.{info.name}": Path(location) / f"{info.name}.py"
+            f"{self.package}.{info.name}": Path(location)
+            / (f"{info.name}/__init__.py" if info.ispkg else f"{info.name}.py")
             for location in package.submodule_search_locations
             for info in pkgutil.iter_modules([location])
-            if not info.ispkg
         }
 
     @cached_property

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from poolbench.analysis.claims import Verdict, judge
+from poolbench.analysis.groups import results_frame
 from poolbench.core import Benchmark, Cell, Claim, Result, TrainConfig
-from poolbench_tracking.claims import Verdict, judge
-from poolbench_tracking.results import results_frame
 
 BASE = Claim("c", "A beats B.", "nobody", "accuracy", better={"pool": "max"}, worse={"pool": "avg"})
 

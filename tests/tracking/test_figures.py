@@ -16,11 +16,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from poolbench.analysis.statistics import t_interval
 from poolbench.core import Benchmark, Cell, Result
+from poolbench.plots import cell_figures, summary_figures, to_png, to_svg
+from poolbench.plots.parts import GREY, PALETTE
 from poolbench.runner.ledger import Ledger
-from poolbench_tracking.figures import cell_figures, summary_figures, to_png, to_svg
-from poolbench_tracking.figures.parts import GREY, PALETTE
-from poolbench_tracking.statistics import t_interval
 
 Store = Callable[..., Result]
 StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]

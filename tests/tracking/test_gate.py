@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poolbench_tracking.gate import compare, exit_code, to_junit, to_markdown
+from poolbench.analysis.gate import compare, exit_code, to_junit, to_markdown
 
 
 def results(shift: float = 0.0, seeds: range = range(5), noise: int = 0, metric: str = "accuracy") -> pd.DataFrame:

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from poolbench.analysis.statistics import straight_line, t_interval
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
+from poolbench.plots import cell_figures, map_overview, summary_figures
+from poolbench.plots.parts import GREY, PALETTE, WIDTH, panel_grid
 from poolbench.runner.ledger import Ledger
-from poolbench_tracking.figures import cell_figures, map_overview, summary_figures
-from poolbench_tracking.figures.parts import GREY, PALETTE, WIDTH, panel_grid
 from poolbench_tracking.report import KINDS, comparison_tables
-from poolbench_tracking.statistics import straight_line, t_interval
 
 Store = Callable[..., Result]
 PHASES = np.array([[1.0, 1.2], [0.9, 1.3]])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from poolbench_tracking.statistics import holm, paired_difference, prediction_interval, t_interval
+from poolbench.analysis.statistics import holm, paired_difference, prediction_interval, t_interval
 
 
 def test_t_interval_by_hand() -> None:

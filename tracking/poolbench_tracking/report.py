@@ -18,11 +18,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from poolbench.core import COST_METRICS, Benchmark, Metric, Result
-from poolbench.registry import benchmarks
-from poolbench.runner.ledger import Invocation, Ledger, storage, write_atomically
-from poolbench_tracking.claims import Verdict, judge
-from poolbench_tracking.results import (
+from poolbench.analysis.claims import Verdict, judge
+from poolbench.analysis.groups import (
     AXES,
     Group,
     groups_of,
@@ -33,7 +30,10 @@ from poolbench_tracking.results import (
     rounded,
     varying_fields,
 )
-from poolbench_tracking.statistics import holm, paired_difference, t_interval
+from poolbench.analysis.statistics import holm, paired_difference, t_interval
+from poolbench.core import COST_METRICS, Benchmark, Metric, Result
+from poolbench.registry import benchmarks
+from poolbench.runner.ledger import Invocation, Ledger, storage, write_atomically
 
 ALPHA = 0.05
 SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms"}
@@ -246,7 +246,7 @@ def _sections(results: Sequence[Result], run_links: Mapping[str, str]) -> Iterat
 
 
 def _with_drawings(section: Section, ledger: Ledger) -> Section:
-    from poolbench_tracking.figures import summary_figures, to_svg
+    from poolbench.plots import summary_figures, to_svg
 
     figures = summary_figures(section.benchmark, section.results, ledger)
     drawings = [

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from poolbench.analysis.groups import fields_of, varying_fields
+from poolbench.analysis.statistics import Interval, prediction_interval
 from poolbench.core import Metric
 from poolbench.registry import benchmarks
-from poolbench_tracking.results import fields_of, varying_fields
-from poolbench_tracking.statistics import Interval, prediction_interval
 
 Outcome = Literal["regressed", "inconclusive", "fine", "no data"]
 ALPHA = 0.01

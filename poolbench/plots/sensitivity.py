@@ -8,10 +8,10 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import Group
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     MARKERS,
     PALETTE,
     WIDTH,
@@ -24,9 +24,9 @@ from poolbench_tracking.figures.parts import (
     legend_rows,
     line,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import short_layers
-from poolbench_tracking.results import Group
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import short_layers
+from poolbench.runner.ledger import CellRecord
 
 QUANTITIES = {"l2": "relative L2 change", "cosine": "1 - cosine", "aligned": "L2 change, motion undone"}
 

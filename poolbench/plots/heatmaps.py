@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import Group, metric_label, number_text, term
 from poolbench.core import Figure as Drawing
 from poolbench.core import Metric
-from poolbench_tracking.figures.parts import GREY, WIDTH, axes_at, heading, heatmap, write_on
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import Group, metric_label, number_text, term
+from poolbench.plots.parts import GREY, WIDTH, axes_at, heading, heatmap, write_on
+from poolbench.plots.scene import Scene
 
 COLOURS = "Blues"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from poolbench.analysis.groups import term
+from poolbench.analysis.statistics import t_interval
 from poolbench.core import Figure as Drawing
-from poolbench_tracking.figures.parts import panel_grid
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import term
-from poolbench_tracking.statistics import t_interval
+from poolbench.plots.parts import panel_grid
+from poolbench.plots.scene import Scene
 
 
 def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
+from poolbench.analysis.groups import term
+from poolbench.analysis.statistics import t_interval
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     PALETTE,
     WIDTH,
@@ -27,10 +28,9 @@ from poolbench_tracking.figures.parts import (
     line,
     panel_grid,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import tables_of
-from poolbench_tracking.results import term
-from poolbench_tracking.statistics import t_interval
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import tables_of
+from poolbench.runner.ledger import CellRecord
 
 NEEDED = ("network", "merged", "angle", "class", "accuracy", "consistency", "worst")
 

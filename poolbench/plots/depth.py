@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from poolbench.analysis.groups import term
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     PALETTE,
     Curve,
@@ -27,9 +27,9 @@ from poolbench_tracking.figures.parts import (
     line,
     panel_grid,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import percent_of_depth, tables_of
-from poolbench_tracking.results import term
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import percent_of_depth, tables_of
+from poolbench.runner.ledger import CellRecord
 
 LABELS = {
     "TV": "TV", "SV": "SV", "V": "V", "V_stratified": "V, stratified", "LEE_relative": "relative LEE / rad⁻¹",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from poolbench.analysis.groups import Group
 from poolbench.core import Result
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import Group
+from poolbench.plots.scene import Scene
 
 
 def table_of(scene: Scene, result: Result, name: str, columns: Sequence[str]) -> pd.DataFrame | None:

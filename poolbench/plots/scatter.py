@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.statistics import StraightLine, straight_line, t_interval
 from poolbench.core import Figure as Drawing
 from poolbench.core import Metric
-from poolbench_tracking.figures.intervals import clip, draw_dots
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.intervals import clip, draw_dots
+from poolbench.plots.parts import (
     GREY,
     MARKERS,
     WIDTH,
@@ -22,9 +24,7 @@ from poolbench_tracking.figures.parts import (
     legend,
     legend_rows,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import Group, metric_label, term
-from poolbench_tracking.statistics import StraightLine, straight_line, t_interval
+from poolbench.plots.scene import Scene
 
 SHAPES = (*MARKERS, "v", "p", "*", "d")  # none that looks like an arrow to the side
 FEWEST = 3  # groups: a line through two explains everything

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.maps import draw_map
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.maps import draw_map
+from poolbench.plots.parts import (
     GREY,
     MAP_COLOURS,
     STYLE,
@@ -23,7 +22,8 @@ from poolbench_tracking.figures.parts import (
     heatmap,
     write_on,
 )
-from poolbench_tracking.figures.scene import Scene, example
+from poolbench.plots.scene import Scene, example
+from poolbench.runner.ledger import CellRecord
 
 Array = np.ndarray[Any, Any]
 Parts = tuple[Array, Array, Array]  # phase (h, w), border (h, w), value of each phase (s, s)

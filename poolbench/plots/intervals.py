@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.statistics import t_interval
 from poolbench.core import Figure as Drawing
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     WIDTH,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import Group, metric_label, term
-from poolbench_tracking.statistics import t_interval
+from poolbench.plots.scene import Scene
 
 
 def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:

@@ -13,11 +13,11 @@ from matplotlib.image import AxesImage
 
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
+from poolbench.plots.parts import WIDTH, colour_bar, panel_grid, side_bar
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import short_layers, tables_of
+from poolbench.plots.units import COLOURS, LARGEST, Array
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import WIDTH, colour_bar, panel_grid, side_bar
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import short_layers, tables_of
-from poolbench_tracking.figures.units import COLOURS, LARGEST, Array
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:

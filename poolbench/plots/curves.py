@@ -6,10 +6,10 @@ import math
 
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import Group
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     PALETTE,
     Curve,
@@ -23,8 +23,8 @@ from poolbench_tracking.figures.parts import (
     marks,
     panel_grid,
 )
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import Group
+from poolbench.plots.scene import Scene
+from poolbench.runner.ledger import CellRecord
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure | None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
+from poolbench.analysis.groups import Group, term
 from poolbench.core import Benchmark, Result, Scalar
 from poolbench.core import Figure as Drawing
-from poolbench.runner.ledger import Ledger
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     MARKERS,
     PALETTE,
     key,
 )
-from poolbench_tracking.results import Group, term
+from poolbench.runner.ledger import Ledger
 
 
 @dataclass(frozen=True)

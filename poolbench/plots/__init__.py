@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import groups_of, results_frame, varying_fields
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
-from poolbench.runner.ledger import CellRecord, Ledger
-from poolbench_tracking.figures import (
+from poolbench.plots import (
     angles,
     bars,
     classes,
@@ -29,10 +29,10 @@ from poolbench_tracking.figures import (
     similarity,
     units,
 )
-from poolbench_tracking.figures.map_parts import map_overview
-from poolbench_tracking.figures.parts import STYLE, to_png, to_svg
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.results import groups_of, results_frame, varying_fields
+from poolbench.plots.map_parts import map_overview
+from poolbench.plots.parts import STYLE, to_png, to_svg
+from poolbench.plots.scene import Scene
+from poolbench.runner.ledger import CellRecord, Ledger
 
 __all__ = ["cell_figures", "map_overview", "summary_figures", "to_png", "to_svg"]
 

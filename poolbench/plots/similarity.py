@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
+from poolbench.plots.parts import panel_grid, side_bar
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import percent_of_depth, tables_of
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import panel_grid, side_bar
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import percent_of_depth, tables_of
 
 DEPTHS = matplotlib.colormaps["plasma"].resampled(256)
 NETWORKS = {"trained": "trained", "random": "random weights"}

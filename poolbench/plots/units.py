@@ -12,10 +12,10 @@ from matplotlib.image import AxesImage
 
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
+from poolbench.plots.parts import WIDTH, colour_bar, panel_grid, side_bar
+from poolbench.plots.scene import Scene
+from poolbench.plots.tables import short_layers, table_of
 from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import WIDTH, colour_bar, panel_grid, side_bar
-from poolbench_tracking.figures.scene import Scene
-from poolbench_tracking.figures.tables import short_layers, table_of
 
 Array = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 ROWS = 60  # so finely is a layer's range of units drawn

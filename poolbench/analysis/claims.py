@@ -8,9 +8,9 @@ from typing import Literal
 
 import pandas as pd
 
+from poolbench.analysis.groups import varying_fields
+from poolbench.analysis.statistics import Interval, paired_difference
 from poolbench.core import Benchmark, Claim, Scalar
-from poolbench_tracking.results import varying_fields
-from poolbench_tracking.statistics import Interval, paired_difference
 
 Ruling = Literal["holds", "does not hold", "undecided"]
 

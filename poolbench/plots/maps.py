@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import Group
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord
-from poolbench_tracking.figures.parts import (
+from poolbench.plots.parts import (
     GREY,
     WIDTH,
     axes_at,
@@ -18,8 +18,8 @@ from poolbench_tracking.figures.parts import (
     heatmap,
     panel_grid,
 )
-from poolbench_tracking.figures.scene import Scene, example
-from poolbench_tracking.results import Group
+from poolbench.plots.scene import Scene, example
+from poolbench.runner.ledger import CellRecord
 
 
 def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure:

@@ -1,0 +1,1 @@
+"""Pure functions of results: groups, statistics, claims, the regression gate."""
