@@ -6,10 +6,10 @@ Nothing here imports torch, so planning and listing answer at once.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from poolbench.data import Dataset
 
-Scalar = str | int | float | bool
+Scalar = str | int | float | bool | None
 Options = Mapping[str, Scalar]
 
 
 class UsageError(ValueError):
-    """Input that a user can mend: one line with what was given, what is allowed and what to do."""
+    """Input that the user can correct. The message is one line: what was given, what is allowed, what to do."""
 
 
 class MissingData(Exception):
-    """A data set that is neither on disk nor reachable; the message says how to fetch it."""
+    """A data set that is neither on disk nor reachable. The message says how to fetch it."""
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -41,24 +41,48 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@dataclass(frozen=True)
+class Component:
+    """A registered pool, head, architecture or data set, with the value of each of its options.
+
+    ``Registry.resolve`` builds it and fills in the defaults, so equal components have equal options.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(sorted(self.options.items()))))
+
+    def config(self) -> dict[str, Any]:
+        """Return the component as plain JSON types."""
+        return {"name": self.name, "options": dict(sorted(self.options.items()))}
+
+
 AUGMENTATIONS = ("flip", "rotation", "shift")
-"""Mirrored left to right or not; a uniform angle in +-180 degrees; a uniform shift of up to 4 px per axis."""
-OPTIMIZERS = ("adam", "adamw", "sgd")
-"""Adam (decay as part of the gradient), AdamW (decay apart from it), SGD with Nesterov momentum 0.9."""
-SCHEDULES = ("constant", "step", "cosine", "one_cycle")
-"""What becomes of the rate during training; see ``engine.optimisation.learning_rate``."""
-PRECISIONS = ("float32", "bfloat16")
-"""Of the forward and backward pass in training; weights, losses and all measures are float32."""
+"""Horizontal flip with probability 1/2; uniform angle in +-180 degrees; uniform shift of up to 4 px per axis."""
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    # Adam (L2 penalty in the gradient), AdamW (decoupled decay), SGD with Nesterov momentum 0.9.
+    "optimizer": ("adam", "adamw", "sgd"),
+    # See engine.optimisation.learning_rate.
+    "schedule": ("constant", "step", "cosine", "one_cycle"),
+    # Of the forward and backward pass in training. Weights, losses and all measures are float32.
+    "precision": ("float32", "bfloat16"),
+    # "disc" blackens all pixels outside the inscribed disc, in training and in validation.
+    "mask": ("none", "disc"),
+    # "frozen" keeps the BatchNorm statistics of the first epoch (a fault of Quiroga et al. 2019).
+    "batch_norm": ("moving", "frozen"),
+}
+"""Training options that are one of a few words, with the words."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained; weight decay spares 1-d parameters.
+    """How one network is trained. Parameters with one dimension are exempt from weight decay.
 
-    ``shuffle`` draws a new order of the training images every epoch. ``augment`` changes every image
-    anew in every epoch: ``"none"``, or one or several of ``AUGMENTATIONS`` joined by "+".
-    ``learning_rate`` is the highest of the schedule. ``precision`` is part of a cell's identity since it
-    changes results: no device chooses it on its own.
+    ``shuffle`` draws a new order of the training images every epoch. ``augment`` names the random changes of
+    every image in every epoch, some of ``AUGMENTATIONS``; their order does not matter. ``learning_rate`` is the
+    highest of the schedule. Raises UsageError for values out of range.
     """
 
     epochs: int
@@ -66,18 +90,20 @@ class TrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     shuffle: bool = True
-    augment: str = "none"
+    augment: tuple[str, ...] = ()
     optimizer: str = "adam"
     schedule: str = "constant"
     label_smoothing: float = 0.0
     precision: str = "float32"
+    mask: str = "none"
+    batch_norm: str = "moving"
 
     def __post_init__(self) -> None:
-        unknown = set(self.augmentations) - set(AUGMENTATIONS)
-        if unknown:
-            raise UsageError(
-                f"augment is none or some of {', '.join(AUGMENTATIONS)} joined by '+', got {self.augment!r}"
-            )
+        given = self.augment
+        if isinstance(given, str) or not set(given) <= set(AUGMENTATIONS):
+            raise UsageError(f"augment is a tuple of some of {', '.join(AUGMENTATIONS)}, got {given!r}")
+        # One order for equal trainings, so that they have equal ids.
+        object.__setattr__(self, "augment", tuple(sorted(set(given))))
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0 or self.weight_decay < 0:
@@ -87,35 +113,39 @@ class TrainConfig:
             )
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is at least 0 and below 1, got {self.label_smoothing}")
-        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
-    @property
-    def augmentations(self) -> tuple[str, ...]:
-        return () if self.augment == "none" else tuple(self.augment.split("+"))
+    def config(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON types."""
+        return {**asdict(self), "augment": list(self.augment)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrainConfig:
+        """Rebuild the configuration that :meth:`config` described."""
+        return cls(**{**config, "augment": tuple(config["augment"])})
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One point of a grid: everything that decides its result, and nothing else.
 
-    Its id is the start of the sha256 of its canonical configuration, so equal cells have equal ids on
-    every machine. ``split`` says what it is judged on: the test images, or a validation part of the
-    training images (tuning). ``version`` is the benchmark's: it grows when a measure changes its meaning.
+    Its id is the start of the sha256 of its canonical configuration, defaults included, so equal cells have
+    equal ids on every machine. ``measure`` holds the task's own options. ``split`` says which images the cell
+    is judged on: the test images, or a validation part of the training images (tuning). ``version`` is the
+    benchmark's: it grows when a measure changes its meaning.
     """
 
     benchmark: str
-    dataset: str
-    architecture: str
-    pool: str
-    head: str
+    dataset: Component
+    architecture: Component
+    pool: Component
+    head: Component
     variant: str
     seed: int
     train: TrainConfig
-    model: Options = field(default_factory=dict)
-    data: Options = field(default_factory=dict)
+    padding_mode: str = "zeros"
     measure: Options = field(default_factory=dict)
     split: Literal["test", "validation"] = "test"
     version: int = 1
@@ -123,37 +153,48 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """Return the full configuration as plain JSON types."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("model", "data", "measure"):
-            plain[name] = dict(sorted(plain[name].items()))
-        plain["train"] = asdict(self.train)
-        return plain
+        components = {name: plain[name].config() for name in COMPONENTS}
+        return {**plain, **components, "train": self.train.config(), "measure": dict(sorted(self.measure.items()))}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cell:
         """Rebuild the cell that :meth:`config` described."""
-        return cls(**{**config, "train": TrainConfig(**config["train"])})
+        components = {name: Component(**config[name]) for name in COMPONENTS}
+        return cls(**{**config, **components, "train": TrainConfig.from_config(config["train"])})
 
-    @property
+    @cached_property
     def id(self) -> str:
         return _digest(self.config())
 
-    @property
+    @cached_property
     def group(self) -> str:
         """Id of the comparison group: the cell without its seed."""
         return _digest({key: value for key, value in self.config().items() if key != "seed"})
 
     @property
     def label(self) -> str:
-        """One line for people: every axis of the cell that its benchmark may vary."""
-        options = " ".join(f"{key}={value}" for key, value in sorted(self.model.items()))
-        parts = [self.benchmark, self.dataset, self.architecture, f"pool={self.pool}", f"head={self.head}"]
-        return " ".join([*parts, self.variant, *([options] if options else []), f"seed={self.seed}"])
+        """One line for people: the axes of the cell and the options of its architecture, pool and head."""
+        fields = {
+            "pool": self.pool.name,
+            **{f"pool.{key}": value for key, value in sorted(self.pool.options.items())},
+            "head": self.head.name,
+            **{f"head.{key}": value for key, value in sorted(self.head.options.items())},
+            **dict(sorted(self.architecture.options.items())),
+            "padding_mode": self.padding_mode,
+            "seed": self.seed,
+        }
+        parts = [self.benchmark, self.dataset.name, self.architecture.name, self.variant]
+        return " ".join([*parts, *(f"{key}={value}" for key, value in fields.items())])
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cell) and self.id == other.id
+
+
+COMPONENTS = ("dataset", "architecture", "pool", "head")
+"""The fields of a cell that are components."""
 
 
 def _digest(config: Mapping[str, Any]) -> str:
@@ -165,7 +206,9 @@ def _digest(config: Mapping[str, Any]) -> str:
 class Grid:
     """A product of axes that share one variant and one way of training.
 
-    ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
+    Names may carry options: "gem_local:p=4". ``model`` and ``data`` are options of all the grid's architectures
+    and data sets; an option that is left out has its default. ``measure`` is an instance of the task's option
+    class. ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
     layers, say); selectors leave such an axis alone.
     """
 
@@ -175,9 +218,10 @@ class Grid:
     heads: Sequence[str]
     train: TrainConfig
     variant: str = "default"
+    padding_mode: str = "zeros"
     model: Options = field(default_factory=dict)
     data: Options = field(default_factory=dict)
-    measure: Options = field(default_factory=dict)
+    measure: Any = None
 
     def select(self, **axes: Sequence[str] | None) -> Grid:
         """Return the grid with the named axes replaced; an axis given as None stays."""
@@ -185,16 +229,6 @@ class Grid:
             name: tuple(values) for name, values in axes.items() if values and tuple(getattr(self, name)) != ("none",)
         }
         return replace(self, **changes)  # type: ignore[arg-type]
-
-    def cells(self, benchmark: str, version: int, seeds: Sequence[int]) -> Iterator[Cell]:
-        """Yield the cells, seeds innermost, so that a group is complete as early as possible."""
-        for dataset, architecture, pool, head, seed in itertools.product(
-            self.datasets, self.architectures, self.pools, self.heads, seeds
-        ):
-            yield Cell(
-                benchmark, dataset, architecture, pool, head, self.variant, seed,
-                self.train, self.model, self.data, self.measure, version=version,
-            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -279,12 +313,18 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """A task, as data: what it asks, what it runs, and two functions.
+class NoOptions:
+    """The options of a task that has none."""
 
-    ``load(cell, location, device)`` gives the data set, ``measure(cell, model, data, seed)`` the
-    numbers of one trained network. Every benchmark has a metric called ``accuracy``: robustness
-    never appears without it.
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task, as data: its question, its grids, its metrics, and one function that measures a trained network.
+
+    ``measure(cell, options, model, data)`` returns the numbers of one network; ``options`` is an instance of
+    the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
+    that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None takes
+    the registered one as it is.
     """
 
     name: str
@@ -294,8 +334,9 @@ class Benchmark:
     metrics: Sequence[Metric]
     presets: Mapping[str, Sequence[Grid]]
     seeds: Mapping[str, int]
-    load: Callable[[Cell, DataLocation, str], Dataset]
-    measure: Callable[[Cell, nn.Module, Dataset], Measurement]
+    measure: Callable[[Cell, Any, nn.Module, Dataset], Measurement]
+    options: type[Any] = NoOptions
+    load: Callable[[Cell, DataLocation, str], Dataset] | None = None
     claims: Sequence[Claim] = ()
     figures: Sequence[Figure] = ()
     version: int = 1

@@ -1,38 +1,27 @@
 """One registry for everything that has a name: pools, heads, architectures, data sets, benchmarks.
 
-An entry is registered beside its definition by a decorator with literal arguments. ``names`` and
-``describe`` read those decorators from the source text without importing the modules (torch alone
-takes seconds), ``get`` imports them; a test holds the two views equal.
+An entry is registered beside its definition, by a decorator with literal arguments. Its options are the keyword
+parameters of the class or function, with literal defaults. Names, descriptions and options of the package's entries
+are read from the source text without importing it (importing torch takes seconds); ``get`` imports. A test checks
+that both views agree. Modules outside the package register their entries when they are imported (see ``plugins``).
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from poolbench.core import Benchmark, UsageError
+from poolbench.core import Component, Options, Scalar, UsageError
+from poolbench.declared import Entry, Option, declared_entries, signature_options
 
 T = TypeVar("T")
-MOST_NAMES = 60  # more are not listed in an error
-
-
-@dataclass(frozen=True)
-class Entry(Generic[T]):
-    """A registered definition: its name, the object, its first docstring line and its facts."""
-
-    name: str
-    target: T
-    summary: str = ""
-    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+MAX_NAMES_SHOWN = 60
 
 
 def closest(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
@@ -40,17 +29,24 @@ def closest(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    shown = f"there are: {', '.join(names)}" if len(names) <= MOST_NAMES else f"there are {len(names)}"
+    if not names:
+        shown = "there are none"
+    else:
+        shown = f"there are: {', '.join(names)}" if len(names) <= MAX_NAMES_SHOWN else f"there are {len(names)}"
     return UsageError(f"unknown {kind} '{given}'{hint} ({shown})")
 
 
 class Registry(Generic[T]):
-    """Entries of one kind, registered by the modules of ``package`` as ``@<variable>.register(name)``."""
+    """Entries of one kind, registered by the modules of ``package`` as ``@<variable>.register(name)``.
 
-    def __init__(self, kind: str, package: str, variable: str) -> None:
+    ``fixed`` names the parameters that every entry of this kind is called with; all others are its options.
+    """
+
+    def __init__(self, kind: str, package: str, variable: str, fixed: Sequence[str] = ()) -> None:
         self.kind = kind
         self.package = package
         self.variable = variable
+        self.fixed = ("self", *fixed)
         self._entries: dict[str, Entry[T]] = {}
         self._loaded = False
 
@@ -61,7 +57,7 @@ class Registry(Generic[T]):
             if name in self._entries:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
             summary = (getattr(target, "__doc__", None) or "").strip().partition("\n")[0]
-            self._entries[name] = Entry(name, target, summary, MappingProxyType(facts))
+            self._entries[name] = Entry(name, target, summary, facts, signature_options(target, self.fixed))
             return target
 
         return add
@@ -78,6 +74,10 @@ class Registry(Generic[T]):
         """Return the facts that were registered with an entry; imports nothing."""
         return self._known(name).facts
 
+    def options(self, name: str) -> Mapping[str, Option]:
+        """Return the declared options of an entry; imports nothing."""
+        return self._known(name).options
+
     def _known(self, name: str) -> Entry[Any]:
         return self._entries[name] if name in self._entries else self._declared[self.check(name)]
 
@@ -86,6 +86,42 @@ class Registry(Generic[T]):
         if name not in self.names():
             raise closest(self.kind, name, self.names())
         return name
+
+    def resolve(self, name: str, given: Options | None = None) -> Component:
+        """Return the entry with a value for each of its options: the given one or the default; imports nothing.
+
+        Raises UsageError for an unknown name, an unknown option and a value of another type.
+        """
+        declared = self.options(name)
+        values = {key: option.default for key, option in declared.items()}
+        for key, value in (given or {}).items():
+            if key not in declared:
+                raise closest(f"{name} option", key, declared)
+            try:
+                values[key] = declared[key].check(value)
+            except TypeError:
+                raise self._mistyped(name, declared[key], value) from None
+        return Component(name, {key: values[key] for key in sorted(values)})
+
+    def parse(self, text: str) -> Component:
+        """Return the component of a text such as "max" or "gem_local:p=4,eps=1e-3"; raise UsageError."""
+        name, given = split_component(text)
+        declared = self.options(name)
+        values: dict[str, Scalar] = {}
+        for key, value in given.items():
+            if key not in declared:
+                raise closest(f"{name} option", key, declared)
+            try:
+                values[key] = declared[key].parse(value)
+            except TypeError:
+                raise self._mistyped(name, declared[key], value) from None
+        return self.resolve(name, values)
+
+    def _mistyped(self, name: str, option: Option, value: Scalar) -> UsageError:
+        wanted = f"one of {', '.join(option.choices)}" if option.choices else f"of type {option.annotation}"
+        return UsageError(
+            f"option '{option.name}' of {self.kind} '{name}' is {wanted} (default {option.default}), got {value!r}"
+        )
 
     def entry(self, name: str) -> Entry[T]:
         """Return the entry, importing the modules of the package on first use."""
@@ -105,47 +141,73 @@ class Registry(Generic[T]):
         if package is None or package.submodule_search_locations is None:
             raise ImportError(f"no package {self.package}")
         return {
-            f"{self.package}.{info.name}": Path(location)
-            / (f"{info.name}/__init__.py" if info.ispkg else f"{info.name}.py")
+            f"{self.package}.{info.name}": Path(
+                location, f"{info.name}/__init__.py" if info.ispkg else f"{info.name}.py"
+            )
             for location in package.submodule_search_locations
             for info in pkgutil.iter_modules([location])
         }
 
     @cached_property
     def _declared(self) -> dict[str, Entry[None]]:
-        """Names, summaries and facts as the source text declares them."""
-        found: dict[str, Entry[None]] = {}
-        for path in self._modules().values():
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    summary = (ast.get_docstring(node) or "").partition("\n")[0]
-                    for decorator in node.decorator_list:
-                        for name, facts in self._declaration(decorator):
-                            found[name] = Entry(name, None, summary, MappingProxyType(facts))
-        return found
-
-    def _declaration(self, decorator: ast.expr) -> Iterator[tuple[str, dict[str, Any]]]:
-        match decorator:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=variable), attr="register"),
-                args=[ast.Constant(value=str(name))],
-                keywords=keywords,
-            ) if variable == self.variable:
-                constants = {k.arg: k.value.value for k in keywords if isinstance(k.value, ast.Constant)}
-                yield name, {str(key): value for key, value in constants.items()}
+        """The entries as the source text of the package declares them."""
+        return {
+            entry.name: entry
+            for path in self._modules().values()
+            for entry in declared_entries(path, self.variable, self.fixed)
+        }
 
 
-TIMM = "timm:"  # architectures of this prefix are timm's, and checked when they are built
-Loader = Callable[..., Any]
+def split_component(text: str) -> tuple[str, dict[str, str]]:
+    """Return the name and the options of a text such as "gem_local:p=4,eps=1e-3"; raise UsageError.
+
+    Names may hold a colon themselves (timm:resnet18): options begin behind the last one, and each has a "=".
+    """
+    name, colon, rest = text.rpartition(":")
+    if not colon or "=" not in rest:
+        return text, {}
+    options = {}
+    for part in rest.split(","):
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise UsageError(f"options are NAME:KEY=VALUE,KEY=VALUE, like gem_local:p=4, got '{text}'")
+        options[key.strip()] = value.strip()
+    return name, options
+
+
+TIMM = "timm:"
 Factory = Callable[..., Any]
 
-benchmarks: Registry[Callable[[], Benchmark]] = Registry("benchmark", "poolbench_tasks", "benchmarks")
-datasets: Registry[Loader] = Registry("dataset", "poolbench.data", "datasets")
-pools: Registry[Factory] = Registry("pool", "poolbench.pooling", "pools")
-heads: Registry[Factory] = Registry("head", "poolbench.pooling", "heads")
-architectures: Registry[Factory] = Registry("architecture", "poolbench.architectures", "architectures")
+
+class Architectures(Registry[Factory]):
+    """Registered architectures, and every model of timm as "timm:NAME"."""
+
+    def check(self, name: str) -> str:
+        """Return the name of a registered or timm model, else raise UsageError; imports timm for its models."""
+        if not name.startswith(TIMM):
+            return super().check(name)
+        import timm
+
+        if not timm.is_model(name.removeprefix(TIMM)):
+            raise closest("timm model", name.removeprefix(TIMM), timm.list_models())
+        return name
+
+    def _known(self, name: str) -> Entry[Any]:
+        if name.startswith(TIMM):
+            self.check(name)
+            return Entry(name, None, options=TIMM_OPTIONS)
+        return super()._known(name)
 
 
-def check_architecture(name: str) -> str:
-    """Return the name of a registered or timm architecture, else raise UsageError; imports nothing."""
-    return name if name.startswith(TIMM) else architectures.check(name)
+TIMM_OPTIONS: Mapping[str, Option] = {"pretrained": Option("pretrained", "bool", False)}
+
+benchmarks: Registry[Factory] = Registry("benchmark", "poolbench_tasks", "benchmarks")
+datasets: Registry[Factory] = Registry("dataset", "poolbench.data", "datasets", ("location", "device"))
+pools: Registry[Factory] = Registry("pool", "poolbench.pooling", "pools", ("channels", "stride", "padding_mode"))
+heads: Registry[Factory] = Registry("head", "poolbench.pooling", "heads", ("channels", "size"))
+architectures = Architectures(
+    "architecture",
+    "poolbench.architectures",
+    "architectures",
+    ("in_shape", "num_classes", "pool", "head", "padding_mode"),
+)

@@ -126,7 +126,7 @@ def shapes(
     location: DataLocation,
     device: str,
     canvas: int = 224,
-    samples: int = 250 * 1000,
+    samples: int = 250_000,
     test_samples: int = 1000,
     margin: int = 0,
 ) -> Dataset:

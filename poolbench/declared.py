@@ -1,0 +1,166 @@
+"""What a definition declares: its name, facts and options, read from its source text or from its signature."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from poolbench.core import Scalar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A declared option: its annotation as written ("float", "int | None", "Literal['a', 'b']") and its default."""
+
+    name: str
+    annotation: str
+    default: Scalar
+
+    @cached_property
+    def _type(self) -> ast.expr:
+        return ast.parse(self.annotation, mode="eval").body
+
+    def check(self, value: Scalar) -> Scalar:
+        """Return the value as the declared type; raise TypeError where it is of another. An int serves as a float."""
+        for alternative in _alternatives(self._type):
+            match alternative, value:
+                case ast.Constant(value=None), None:
+                    return None
+                case ast.Name(id="bool"), bool():
+                    return value
+                case ast.Name(id="int"), int() if not isinstance(value, bool):
+                    return value
+                case ast.Name(id="float"), int() | float() if not isinstance(value, bool):
+                    return float(value)
+                case ast.Name(id="str"), str():
+                    return value
+                case ast.Subscript(), str() if value in self.choices:
+                    return value
+        raise TypeError(self.annotation)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The allowed words of a Literal, () for other types."""
+        return tuple(
+            node.value
+            for alternative in _alternatives(self._type)
+            if isinstance(alternative, ast.Subscript)
+            for node in ast.walk(alternative.slice)
+            if isinstance(node, ast.Constant)
+        )
+
+    def parse(self, text: str) -> Scalar:
+        """Return the value that a text such as "3", "1e-3", "true", "none" or "reflect" stands for; raise TypeError."""
+        words: dict[str, Scalar] = {"true": True, "false": False, "none": None}
+        candidates: list[Scalar] = [words[text.lower()]] if text.lower() in words else []
+        for number in (int, float):
+            try:
+                candidates.append(number(text))
+            except ValueError:
+                continue
+        for candidate in (*candidates, text):
+            try:
+                return self.check(candidate)
+            except TypeError:
+                continue
+        raise TypeError(self.annotation)
+
+
+def _alternatives(annotation: ast.expr) -> Iterator[ast.expr]:
+    """Yield the members of a union such as int | None."""
+    if isinstance(annotation, ast.BinOp):
+        yield from _alternatives(annotation.left)
+        yield from _alternatives(annotation.right)
+    else:
+        yield annotation
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered definition: name, object, first docstring line, facts, and options in order of declaration."""
+
+    name: str
+    target: T
+    summary: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+def signature_options(target: Any, fixed: Container[str]) -> dict[str, Option]:
+    """Return the options of an imported class or function: its parameters but the ``fixed`` ones.
+
+    Raises TypeError for a parameter without a default.
+    """
+    parameters = inspect.signature(target.__init__ if inspect.isclass(target) else target).parameters.values()
+    options = {}
+    for p in parameters:
+        if p.name in fixed or p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            continue
+        if p.default is p.empty or p.annotation is p.empty:
+            raise TypeError(f"option '{p.name}' of {target.__qualname__} needs an annotation and a default")
+        annotation = p.annotation if isinstance(p.annotation, str) else _written(p.annotation)
+        options[p.name] = Option(p.name, annotation, p.default)
+    return options
+
+
+def _written(annotation: Any) -> str:
+    """Return an evaluated annotation as it would be written."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def declared_entries(path: Path, variable: str, fixed: Container[str]) -> Iterator[Entry[None]]:
+    """Yield the entries that a source file registers with ``@<variable>.register(name, **facts)``; imports nothing."""
+    definitions = ast.parse(path.read_text(encoding="utf-8")).body
+    classes = {node.name: node for node in definitions if isinstance(node, ast.ClassDef)}
+    for node in definitions:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            summary = (ast.get_docstring(node) or "").partition("\n")[0]
+            for decorator in node.decorator_list:
+                for name, facts in _registration(decorator, variable):
+                    yield Entry(name, None, summary, facts, _written_options(node, classes, fixed))
+
+
+def _registration(decorator: ast.expr, variable: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    match decorator:
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id=own), attr="register"),
+            args=[ast.Constant(value=str(name))],
+            keywords=keywords,
+        ) if own == variable:
+            yield name, {str(k.arg): k.value.value for k in keywords if isinstance(k.value, ast.Constant)}
+
+
+def _written_options(
+    node: ast.FunctionDef | ast.ClassDef, classes: Mapping[str, ast.ClassDef], fixed: Container[str]
+) -> dict[str, Option]:
+    """Return the options in the source of a function, or of the ``__init__`` of a class."""
+    function = _constructor(node, classes) if isinstance(node, ast.ClassDef) else node
+    if function is None:
+        return {}
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return {
+        argument.arg: Option(argument.arg, ast.unparse(argument.annotation), ast.literal_eval(default))
+        for argument, default in pairs
+        if argument.arg not in fixed and argument.annotation is not None and default is not None
+    }
+
+
+def _constructor(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> ast.FunctionDef | None:
+    """Return the ``__init__`` of a class, its own or that of a base class in the same module."""
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return statement
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            return _constructor(classes[base.id], classes)
+    return None
