@@ -245,7 +245,7 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
 
 
 def _settings(device: str, data_dir: str, download: bool, **more: Any) -> Any:
-    from poolbench.runner.cell import Settings
+    from poolbench.runner.attempt import Settings
     from poolbench.runner.environment import resolve_device
 
     return Settings(DataLocation(data_dir, download), resolve_device(device), **more)
@@ -495,7 +495,7 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
     """
     from poolbench.analysis.gate import compare, exit_code, to_junit, to_markdown
     from poolbench.analysis.groups import read_results, results_frame
-    from poolbench.runner.ledger import storage, write_atomically
+    from poolbench.files import storage, write_atomically
 
     current = results_frame(_existing(out).results())
     comparisons = compare(read_results(str(baseline / "results.csv")), current, alpha)

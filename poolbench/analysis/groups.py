@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pandas as pd
 
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Benchmark, Cell, Grid, Metric, Result, Scalar, UsageError
+from poolbench.core import Cell, Metric, Result, Scalar, UsageError
 
 AXES = ("dataset", "architecture", "variant", "pool", "head")
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")
@@ -17,8 +17,7 @@ COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "va
 
 def cell_fields(cell: Cell) -> dict[str, Scalar]:
     """Return the fields by which cells are told apart: the axes, then every option by its name."""
-    axes = {axis: getattr(cell, axis) for axis in AXES}
-    return {**axes, **cell.model, **asdict(cell.train), **cell.data, **cell.measure}
+    return cell.fields
 
 
 def term(name: str, value: Scalar | None) -> str:
@@ -85,29 +84,6 @@ def rounded(value: float, metric: Metric, sign: str = "") -> str:
     places = decimals(metric)
     # Adding 0 turns a rounded -0.0 into 0.0.
     return f"{round(value, places) + 0.0:{sign}.{places}f}"
-
-
-OTHER_SETTINGS = "other settings"
-
-
-def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
-    """Return the preset whose settings the cell has, such as "quick": cells of two protocols never compare.
-
-    "version 1" where the benchmark has since changed its meaning, "judged on validation images" while
-    tuning, "other settings" where no preset fits. Data set, architecture, pool, head and seed do not
-    count: they are what selectors choose.
-    """
-    if cell.split != "test":
-        return f"judged on {cell.split} images"
-    if cell.version != benchmark.version:
-        return f"version {cell.version}"
-    fitting = (name for name, grids in benchmark.presets.items() if any(_fits(cell, grid) for grid in grids))
-    return next(fitting, OTHER_SETTINGS)
-
-
-def _fits(cell: Cell, grid: Grid) -> bool:
-    own = (cell.variant, cell.train, dict(cell.model), dict(cell.data), dict(cell.measure))
-    return own == (grid.variant, grid.train, dict(grid.model), dict(grid.data), dict(grid.measure))
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from poolbench.analysis.groups import groups_of, results_frame, varying_fields
-from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
+from poolbench.core import Result
 from poolbench.plots import (
     angles,
     bars,
@@ -33,6 +33,7 @@ from poolbench.plots.map_parts import map_overview
 from poolbench.plots.parts import STYLE, to_png, to_svg
 from poolbench.plots.scene import Scene
 from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.task import Benchmark
 
 __all__ = ["cell_figures", "map_overview", "summary_figures", "to_png", "to_svg"]
 

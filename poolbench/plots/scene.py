@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from matplotlib.lines import Line2D
 
 from poolbench.analysis.groups import Group, term
-from poolbench.core import Benchmark, Result, Scalar
 from poolbench.core import Figure as Drawing
+from poolbench.core import Result, Scalar
 from poolbench.plots.parts import (
     GREY,
     MARKERS,
@@ -17,6 +17,7 @@ from poolbench.plots.parts import (
     key,
 )
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from poolbench.analysis.groups import decimals, groups_of, protocol_of, read_results
-from poolbench.core import Benchmark, Cell, Metric, Result, TrainConfig
-from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.analysis.groups import decimals, groups_of, read_results
+from poolbench.core import Cell, Metric, Result, TrainConfig
+from poolbench.files import StorageError
+from poolbench.runner.ledger import Ledger
+from poolbench.runner.plan import protocol_of
+from poolbench.task import Benchmark
 from poolbench_tracking.report import best_group, comparison_tables, markdown_text, write_report
 
 Store = Callable[..., Result]

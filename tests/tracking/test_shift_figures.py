@@ -14,11 +14,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from poolbench.analysis.statistics import straight_line, t_interval
-from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
+from poolbench.core import Result
 from poolbench.plots import cell_figures, map_overview, summary_figures
 from poolbench.plots.parts import GREY, PALETTE, WIDTH, panel_grid
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
 from poolbench_tracking.report import KINDS, comparison_tables
 
 Store = Callable[..., Result]

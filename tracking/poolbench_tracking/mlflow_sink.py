@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from poolbench.core import Benchmark, Result
+from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Invocation, Ledger
+from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -224,13 +225,15 @@ class MlflowSink:
             tags["poolbench.reason"] = result.reason[:1000]
         if parent:
             tags["mlflow.parentRunId"] = parent
-        options = [f"{key}={value}" for key, value in sorted(cell.model.items())]
-        pooling = f"{cell.pool}/{cell.head}"
-        name = " ".join([cell.architecture, pooling, cell.variant, *options, cell.dataset, f"seed {cell.seed}"])
+        name = cell.label.partition(" ")[2]
         run = self.client.create_run(experiment, _milliseconds(result.started), tags, name)
         run_id: str = run.info.run_id
         metrics = _metrics(result)
-        self.client.log_batch(run_id, metrics=metrics[:BATCH_LIMIT], params=_params(_flat(cell.config())))
+        self.client.log_batch(
+            run_id,
+            metrics=metrics[:BATCH_LIMIT],
+            params=_params({"seed": cell.seed, "split": cell.split, "version": cell.version, **cell.fields}),
+        )
         for start in range(BATCH_LIMIT, len(metrics), BATCH_LIMIT):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH_LIMIT])
         if "data" in facts:
@@ -299,16 +302,6 @@ def _params(values: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Param
 
     return [Param(key, str(value)) for key, value in values.items()]
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{key}.{inner}": item for inner, item in value.items()})
-        else:
-            flat[key] = value
-    return flat
 
 
 def _metrics(result: Result) -> list[Any]:

@@ -25,15 +25,17 @@ from poolbench.analysis.groups import (
     groups_of,
     metric_label,
     number_text,
-    protocol_of,
     results_frame,
     rounded,
     varying_fields,
 )
 from poolbench.analysis.statistics import holm, paired_difference, t_interval
-from poolbench.core import COST_METRICS, Benchmark, Metric, Result
+from poolbench.core import COST_METRICS, Metric, Result
+from poolbench.files import storage, write_atomically
 from poolbench.registry import benchmarks
-from poolbench.runner.ledger import Invocation, Ledger, storage, write_atomically
+from poolbench.runner.ledger import Invocation, Ledger
+from poolbench.runner.plan import protocol_of
+from poolbench.task import Benchmark
 
 ALPHA = 0.05
 SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms"}
@@ -368,7 +370,7 @@ def _data(results: Sequence[Result]) -> list[DataFacts]:
     for result in results:
         if "data" in result.facts:
             data = result.facts["data"]
-            options = ", ".join(f"{name}={value}" for name, value in sorted(result.cell.data.items()))
+            options = ", ".join(f"{name}={value}" for name, value in sorted(result.cell.dataset.options.items()))
             found[data["name"], options, data["digest"], data["source"]] += 1
     digests = Counter((name, options) for name, options, _ in {key[:3] for key in found})
     return [

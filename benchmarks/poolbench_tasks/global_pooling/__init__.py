@@ -4,42 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from poolbench.core import (
-    Benchmark,
-    Cell,
-    Claim,
-    DataLocation,
-    Figure,
-    Grid,
-    Measurement,
-    Metric,
-    TrainConfig,
-)
+from poolbench.core import Claim, Figure, Metric, TrainConfig
 from poolbench.registry import benchmarks
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from poolbench.data import Dataset
+from poolbench.task import Benchmark, Grid, deferred
 
 ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
 HEADS = ("avg", "max", "avgmax", "gem", "flatten")
-
-
-def load(cell: Cell, location: DataLocation, device: str) -> Dataset:
-    from poolbench.data import load_dataset
-
-    return load_dataset(cell.dataset, location, device)
-
-
-def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
-    """Accuracy and loss on the validation images after the last epoch; the history holds the rest."""
-    from poolbench.engine import evaluate
-
-    loss, accuracy = evaluate(model, data.test)
-    return Measurement({"accuracy": accuracy, "loss": loss})
 
 
 def _grids(dataset: str, train: TrainConfig) -> Sequence[Grid]:
@@ -91,8 +62,8 @@ def global_pooling() -> Benchmark:
             "paper": _grids("fashion_mnist", published),
         },
         seeds={"smoke": 2, "quick": 3, "paper": 5},
-        load=load,
-        measure=measure,
+        measure=deferred(f"{__name__}.measure").measure,
+        version=2,
         claims=(
             Claim(
                 "gap_beats_gmp_article",

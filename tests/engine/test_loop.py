@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import OPTIMIZERS, Cell, TrainConfig
-from poolbench.data import Dataset, Split, images_dataset
+from poolbench.core import CHOICES, Cell, Component, TrainConfig
+from poolbench.data import Dataset, Split, images_dataset, to_pixels
 from poolbench.engine import build_model, evaluate, fit
-from poolbench.engine.fit import TrainingDiverged, loss_of, to_pixels
+from poolbench.engine.evaluation import loss_of
+from poolbench.engine.loop import TrainingDiverged
 
 
 def dataset(count: int = 60, classes: int = 3) -> Dataset:
@@ -29,8 +30,8 @@ def dataset(count: int = 60, classes: int = 3) -> Dataset:
 
 
 CELL = Cell(
-    "b", "corners", "simple_conv", "max", "flatten", "plain", 0,
-    TrainConfig(epochs=3, batch_size=16, learning_rate=3e-3), model={"width": 4, "hidden": 8},
+    "b", Component("corners"), Component("simple_conv", {"width": 4, "hidden": 8}), Component("max"),
+    Component("flatten"), "plain", 0, TrainConfig(epochs=3, batch_size=16, learning_rate=3e-3),
 )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_weight_decay_spares_one_dimensional_parameters() -> None:
 
 def test_rotated_training_differs_and_repeats() -> None:
     data = dataset()
-    cell = replace(CELL, train=replace(CELL.train, augment="rotation"))
+    cell = replace(CELL, train=replace(CELL.train, augment=("rotation",)))
     assert same(trained(cell, data)[0], trained(cell, data)[0])
     assert not same(trained(cell, data)[0], trained(CELL, data)[0])
 
@@ -145,7 +146,7 @@ def test_smoothed_losses_by_hand() -> None:
     assert float(loss_of(torch.tensor([[2.0]]), torch.tensor([1]), 0.2)) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_every_optimiser_is_that_of_a_plain_loop(optimizer: str, schedule: str) -> None:
     data = dataset()
@@ -193,12 +194,13 @@ def test_networks_take_pixels_and_normalise_them() -> None:
     out: Tensor = normalise(to_pixels(data.train.images))
     assert float(out.mean()) == pytest.approx(0, abs=1e-5)
     assert float(out.std(correction=0)) == pytest.approx(1, abs=1e-4)
-    unit = build_model(replace(CELL, data={"normalize": "unit"}), data, "cpu").get_submodule("normalize")
-    assert torch.equal(unit(to_pixels(data.train.images)), to_pixels(data.train.images))
+    unit = images_dataset("corners", data.classes, data.train, data.test, "made here", normalize="unit")
+    unchanged = build_model(CELL, unit, "cpu").get_submodule("normalize")
+    assert torch.equal(unchanged(to_pixels(data.train.images)), to_pixels(data.train.images))
 
 
 def test_the_disc_blackens_the_corners() -> None:
-    pixels = to_pixels(torch.full((1, 1, 12, 12), 255, dtype=torch.uint8), masked=True)
+    pixels = to_pixels(torch.full((1, 1, 12, 12), 255, dtype=torch.uint8), mask="disc")
     assert pixels[0, 0, 0, 0] == 0
     assert pixels[0, 0, 6, 6] == 1
 
@@ -219,8 +221,13 @@ def test_evaluation_uses_the_transform() -> None:
 
 def test_frozen_batch_norms_keep_the_statistics_of_the_first_epoch() -> None:
     data = dataset()
-    moving = replace(CELL, architecture="all_convolutional", pool="decimate", head="avg", model={"width": 2})
-    frozen = replace(moving, data={"batch_norm": "frozen"})
+    moving = replace(
+        CELL,
+        architecture=Component("all_convolutional", {"width": 2}),
+        pool=Component("decimate"),
+        head=Component("avg"),
+    )
+    frozen = replace(moving, train=replace(moving.train, batch_norm="frozen"))
 
     def statistics(cell: Cell, epochs: int) -> Tensor:
         model, _ = trained(replace(cell, train=replace(cell.train, epochs=epochs)), data)

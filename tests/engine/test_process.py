@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from poolbench.engine import allocator
+from poolbench.engine import process
 
 SCRIPT = """
 import resource, sys, torch
-from poolbench.engine.allocator import keep_freed_memory
+from poolbench.engine.process import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(5):
@@ -35,5 +35,5 @@ def test_memory_that_was_freed_is_there_already() -> None:
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert not allocator.keep_freed_memory.__wrapped__()
+    monkeypatch.setattr(process.sys, "platform", "darwin")
+    assert not process.keep_freed_memory.__wrapped__()
