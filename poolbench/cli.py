@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench import __version__
-from poolbench.bench.commands import bench
 from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
 from poolbench.options import Command, device_option, say, split_names, with_options
 from poolbench.registry import TIMM, Registry, architectures, benchmarks, datasets, heads, pools
@@ -576,9 +575,6 @@ def shift_map_command(
     for name, value in found.numbers().items():
         click.echo(f"{name:<20}{value if isinstance(value, int) else format(value, '.6g')}")
     say(f"map: {png}, numbers: {png.with_suffix('.npz')}")
-
-
-main.add_command(bench)
 
 
 @main.command("ui")

@@ -1,26 +1,46 @@
-"""What exactness costs: the periodic canvas map and the exact consistency beside the ways that try everything."""
+"""Time the exact shift measures against brute force over all positions and shifts.
+
+python benchmarks/perf/shift.py [--canvas 224] [--images 16] [--device DEVICE] [--json FILE]
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from timing import Column, environment_line, parse, parser, positive, print_header, print_row, store
 from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.engine import Normalize
 from poolbench.measures import shift
 from poolbench.measures.classification import predictions
+from poolbench.runner.environment import environment
 
 HALF_SIZE = 6
+TABLE = (
+    Column("measure", -26),
+    Column("ms", 10, ".1f"),
+    Column("passes", 8),
+    Column("all ms", 11, ".1f"),
+    Column("passes", 8),
+    Column("faster", 9, ".1f"),
+    Column("fewer", 8, ".1f"),
+    Column("difference", 12, ".1e"),
+    Column("in passes", 11, ".0%"),
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measure done in two ways on the same network and inputs: seconds, passes (images), largest difference."""
+    """One measure computed in two ways on the same network and inputs: seconds, passes (images), largest difference.
+
+    ``forward_share`` is the share of the fast way's time that is spent in forward passes.
+    """
 
     measure: str
     seconds: float
@@ -43,8 +63,8 @@ class Comparison:
         return {**asdict(self), "times": self.times, "fewer_passes": self.fewer_passes}
 
 
-class _Timed(nn.Module):
-    """Counts the images that pass through a network and the seconds that they take."""
+class Counted(nn.Module):
+    """A network with counters: images passed and seconds spent in forward passes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -61,10 +81,10 @@ class _Timed(nn.Module):
 
 
 def bench_map(device: str, canvas: int, repeats: int = 3) -> Comparison:
-    """Time the map of the published network with one pooling layer against a loop of one pass per position."""
+    """Compare the canvas map of the published network with one pooling layer with one pass per position."""
     torch.manual_seed(0)
     network = create_model("shape_net", (1, canvas, canvas), 2, "max", "avg", num_pooling=1)
-    model = _Timed(nn.Sequential(Normalize((0.5,), (1 / 255,)), network)).to(device).eval()
+    model = Counted(nn.Sequential(Normalize((0.5,), (1 / 255,)), network)).to(device).eval()
     black = torch.zeros(1, canvas, canvas, device=device)
     stamp = torch.ones(1, 2 * HALF_SIZE + 1, 2 * HALF_SIZE + 1, device=device)
 
@@ -82,18 +102,18 @@ def bench_map(device: str, canvas: int, repeats: int = 3) -> Comparison:
 
 
 def bench_consistency(device: str, images: int, repeats: int = 3) -> Comparison:
-    """Time the exact consistency of resnet20 on 32x32 images against all 1024 circular shifts."""
+    """Compare the exact consistency of resnet20 on 32x32 images with all 1024 circular shifts."""
     torch.manual_seed(0)
     network = create_model("resnet20", (3, 32, 32), 10, "decimate", "avg", "circular").to(device).eval()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(images, 3, 32, 32, generator=generator).to(device)
-    # An untrained network decides for one class; with its mean answer taken off, shifts change decisions.
+    # An untrained network predicts one class for everything. Subtracting its mean logits makes shifts change decisions.
     with torch.no_grad():
         linear = network.get_submodule("classifier.linear")
         assert isinstance(linear, nn.Linear)
         linear.bias.sub_(network(pixels).mean(dim=0))
-    model = _Timed(network)
-    labels = predictions(shift.outputs(network, pixels))
+        labels = predictions(network(pixels))
+    model = Counted(network)
 
     def exact() -> Tensor:
         found = shift.exact_consistency(model, pixels, labels, shift.total_stride(model, pixels[0]))
@@ -108,21 +128,42 @@ def bench_consistency(device: str, images: int, repeats: int = 3) -> Comparison:
 
 
 def _compare(
-    measure: str, model: _Timed, fast: Callable[[], Tensor], slow: Callable[[], Tensor], repeats: int
+    measure: str, model: Counted, fast: Callable[[], Tensor], slow: Callable[[], Tensor], repeats: int
 ) -> Comparison:
-    """Run the fast way ``repeats`` times and keep the best, the slow way once."""
-    best: tuple[float, float, int] | None = None
-    answer = fast()
-    for _ in range(repeats):
+    """Run the fast way ``repeats`` times after one warm-up and keep the best; run the slow way once."""
+
+    def run(way: Callable[[], Tensor]) -> tuple[float, float, int, Tensor]:
         model.passes, model.seconds = 0, 0.0
         began = time.perf_counter()
-        answer = fast()
-        own = time.perf_counter() - began, model.seconds, model.passes
-        best = min(best, own) if best else own
-    assert best is not None
-    model.passes = 0
-    began = time.perf_counter()
-    expected = slow()
-    slow_seconds = time.perf_counter() - began
-    difference = float((answer - expected).abs().max())
-    return Comparison(measure, best[0], best[2], slow_seconds, model.passes, difference, best[1] / best[0])
+        answer = way()
+        return time.perf_counter() - began, model.seconds, model.passes, answer
+
+    fast()
+    best = min((run(fast) for _ in range(repeats)), key=lambda run: run[0])
+    full = run(slow)
+    difference = float((best[3] - full[3]).abs().max())
+    return Comparison(measure, best[0], best[2], full[0], full[2], difference, best[1] / best[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one table: the map and the consistency."""
+    options = parser(__doc__)
+    options.add_argument("--canvas", type=positive, default=224, help="side of the map in pixels (default: 224)")
+    options.add_argument("--images", type=positive, default=16, help="images for the consistency (default: 16)")
+    parsed = parse(options, arguments)
+    print(environment_line(environment(parsed.device)))
+    print_header(TABLE)
+    rows = []
+    for compare in (
+        partial(bench_map, parsed.device, parsed.canvas),
+        partial(bench_consistency, parsed.device, parsed.images),
+    ):
+        row = compare()
+        slow = (1e3 * row.slow_seconds, row.slow_passes, row.times, row.fewer_passes)
+        print_row(TABLE, (row.measure, 1e3 * row.seconds, row.passes, *slow, row.difference, row.forward_share))
+        rows.append(row.as_row())
+    store(parsed.json, parsed.device, {"shift": rows})
+
+
+if __name__ == "__main__":
+    main()
