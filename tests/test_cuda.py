@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from poolbench.core import OPTIMIZERS, Cell, DataLocation, TrainConfig
-from poolbench.data.augment import rotate_all
 from poolbench.data.shapes import sample_shapes, shapes
 from poolbench.engine import build_model
 from poolbench.engine.checkpoint import Checkpoint, pack, unpack
 from poolbench.engine.fit import OneNetwork, Training, to_pixels
 from poolbench.engine.replicas import Stack, stack_limit
+from poolbench.geometry import rotate_all
 from poolbench.runner.cell import Settings, run_cells
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger

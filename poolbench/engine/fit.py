@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from poolbench.core import TrainConfig, UsageError, derive_seed
 from poolbench.data import Dataset, Split
-from poolbench.data.augment import augment, disc_mask, draw_augmentations
+from poolbench.data.augment import augment, draw_augmentations
 from poolbench.engine.optimisation import build_optimizer, learning_rate
+from poolbench.geometry import disc_mask
 from poolbench.measures.classification import predictions
 
 EVALUATION_BATCH = 500

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.core import UsageError
-from poolbench.data.augment import disc_mask, rotate, rotate_all, turns
+from poolbench.geometry import disc_mask, rotate_all
 from poolbench.measures.rotation import (
     QuarterTurns,
     activation_variance,
@@ -44,59 +44,6 @@ def summing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def images(count: int, size: int = 9) -> Tensor:
     x = torch.rand(count, 1, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return x * disc_mask((size, size))
-
-
-@pytest.mark.parametrize("size", [8, 9])
-def test_quarter_turns_are_exact_and_counter_clockwise(size: int) -> None:
-    x = images(3, size)
-    for quarter in range(-4, 5):
-        expected = torch.from_numpy(np.rot90(x.numpy(), quarter, axes=(-2, -1)).copy())
-        assert torch.equal(rotate_all(x, 90.0 * quarter), expected)
-        interpolated = rotate(x, torch.full((3,), 90.0 * quarter))
-        torch.testing.assert_close(interpolated, expected, rtol=0, atol=1e-9)
-
-
-def test_interpolation_against_a_double_loop() -> None:
-    x = images(1, 7)
-    angle = 33.0
-    found = rotate_all(x, angle)[0, 0]
-    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    for i in range(7):
-        for j in range(7):
-            # Where the output pixel comes from: turned back, clockwise, about the centre (rows run down).
-            dx, dy = j - 3, i - 3
-            sx, sy = cos * dx - sin * dy + 3, sin * dx + cos * dy + 3
-            x0, y0 = int(np.floor(sx)), int(np.floor(sy))
-            value = 0.0
-            for a in (0, 1):
-                for b in (0, 1):
-                    if 0 <= y0 + a < 7 and 0 <= x0 + b < 7:
-                        weight = (1 - abs(sy - y0 - a)) * (1 - abs(sx - x0 - b))
-                        value += weight * float(x[0, 0, y0 + a, x0 + b])
-            assert float(found[i, j]) == pytest.approx(value, abs=1e-9)
-
-
-def test_each_image_turns_by_its_own_angle() -> None:
-    x = images(3)
-    angles = torch.tensor([0.0, 45.0, -120.0])
-    found = rotate(x, angles)
-    for i, angle in enumerate(angles.tolist()):
-        torch.testing.assert_close(found[i : i + 1], rotate(x[i : i + 1], torch.tensor([angle])))
-
-
-def test_a_map_that_is_not_square_keeps_its_shape_of_circles() -> None:
-    x = torch.zeros(1, 1, 21, 31, dtype=torch.float64)
-    x[0, 0, 10, 25] = 1  # 10 px right of the centre
-    turned = rotate_all(x, 90.0)
-    assert int(turned[0, 0].argmax()) == 0 * 31 + 15  # 10 px above it
-
-
-def test_the_disc_is_the_inscribed_circle() -> None:
-    mask = disc_mask((28, 28))
-    assert mask.float().mean() == pytest.approx(np.pi / 4, abs=0.01)
-    assert torch.equal(mask, torch.rot90(mask))
-    assert not mask[0, 0]
-    assert mask[0, 13]
 
 
 ANGLES = [0.0, 50.0, 90.0, 200.0]
@@ -241,16 +188,6 @@ def test_errors_of_v_are_not_too_small() -> None:
     # Too large rather than too small: it takes TV and SV for independent.
     assert ratio.min() > 0.8
     assert ratio.max() < 3
-
-
-def test_rotation_of_many_angles_is_that_of_each() -> None:
-    for x in (images(3, 8), torch.rand(2, 3, 6, 9, dtype=torch.float64)):
-        angles = [0.0, 33.0, 90.0, 180.0, 271.5]
-        for angle, found in zip(angles, turns(x, angles), strict=True):
-            assert torch.equal(found, rotate_all(x, angle))
-    x = torch.ones(1, 1, 9, 9, dtype=torch.float64)
-    assert rotate_all(x, 45.0)[0, 0, 0, 0] == 0
-    torch.testing.assert_close(rotate_all(x, 45.0, fill="reflect"), x)
 
 
 def test_the_mask_lies_on_every_image() -> None:

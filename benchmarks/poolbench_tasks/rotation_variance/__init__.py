@@ -86,9 +86,9 @@ def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
     import pandas as pd
     import torch
 
-    from poolbench.data.augment import rotate
     from poolbench.engine import build_model, evaluate
     from poolbench.engine.fit import to_pixels
+    from poolbench.geometry import rotate
     from poolbench.measures import rotation
 
     generator = torch.Generator().manual_seed(derive_seed(cell.seed, "test angles"))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poolbench.data.augment import disc_mask
+from poolbench.geometry import disc_mask
 from poolbench.measures.rotation.layers import kind_of, listening, recorded_layers
 from poolbench.measures.rotation.variance import Mask, check, turned
 

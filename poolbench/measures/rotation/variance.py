@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.data.augment import PADDING, Fill, disc_mask, turns
+from poolbench.geometry import PADDING, Fill, disc_mask, turns
 from poolbench.measures.classification import predictions
 from poolbench.measures.rotation.layers import kind_of, listening, recorded_layers
 from poolbench.measures.rotation.moments import Moments, Workspace

@@ -4,6 +4,7 @@
 ``sensitivity``: features under shifts, stage by stage; ``moves``: the ways to move an image.
 """
 
+from poolbench.geometry import BOUNDARIES, move, shift_subpixel
 from poolbench.measures.shift.consistency import (
     BFloat16,
     Consistency,
@@ -31,7 +32,6 @@ from poolbench.measures.shift.maps import (
     receptive_reach,
     total_stride,
 )
-from poolbench.measures.shift.moves import BOUNDARIES, move, shift_subpixel
 from poolbench.measures.shift.passes import outputs
 from poolbench.measures.shift.sensitivity import layer_sensitivity, stages
 

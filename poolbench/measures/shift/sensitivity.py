@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from poolbench.measures.shift.moves import Boundary, move, shift_subpixel
+from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures.shift.passes import batch_size, outputs
 
 
