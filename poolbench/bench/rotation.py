@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BARE = "bare forward passes of the turned images"
 FULL = "TV, SV, V, stratified, three aggregations"
-PLAIN = "the same without numba"
 OTHER = "tmeasures, V of positions alone"
 
 
@@ -37,7 +35,7 @@ def bench_rotation(device: str, images: int = 1000, angles: int = 16, repeats: i
     """Return the times for simple_conv at the paper's widths on images of mnist_sample, random weights.
 
     Bare: turn, mask and forward the same chunks of images as the measure, no hooks. All ways take turns,
-    ``repeats`` times; the fastest counts. Where numba is installed the measure comes with and without it.
+    ``repeats`` times; the fastest counts.
     tmeasures is last, where it is installed, on images that are turned already and on the same layers. Freed
     memory is kept, as in a cell; more than the sample's 1,000 images are the same ones again.
     """
@@ -48,9 +46,8 @@ def bench_rotation(device: str, images: int = 1000, angles: int = 16, repeats: i
     from poolbench.data import load_dataset
     from poolbench.engine.allocator import keep_freed_memory
     from poolbench.engine.fit import to_pixels
-    from poolbench.measures.rotation import activation_variance, moments
-    from poolbench.measures.rotation.compiled import compiled_sums
-    from poolbench.measures.rotation.variance import chunk_of, turned
+    from poolbench.measures.rotation import activation_variance
+    from poolbench.measures.rotation.inputs import images_per_pass, rotated_images
 
     torch.set_flush_denormal(True)
     keep_freed_memory()
@@ -61,26 +58,19 @@ def bench_rotation(device: str, images: int = 1000, angles: int = 16, repeats: i
     model = create_model("simple_conv", (1, 28, 28), 10, "max", "flatten", width=32, hidden=64).eval()
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     turns = [360 * step / angles for step in range(angles)]
-    chunk = chunk_of(model, pixels, turns)
+    chunk = images_per_pass(model, pixels, turns)
     members = [(labels == label).nonzero().flatten() for label in labels.unique()]
 
     def bare() -> None:
         with torch.no_grad():
             for own in members:
                 for part in own.split(chunk):
-                    model(turned(pixels[part], turns, "disc", "zeros"))
+                    model(rotated_images(pixels[part], turns, "disc", "zeros"))
 
     def full() -> None:
         activation_variance(model, pixels, turns, labels)
 
-    def plain() -> None:
-        with patch.object(moments, "compiled_sums", lambda values: None):
-            full()
-
     ways: dict[str, Callable[[], None]] = {BARE: bare, FULL: full}
-    if compiled_sums(pixels):
-        full()  # compiles
-        ways[PLAIN] = plain
     if other := _tmeasures(model, pixels, turns):
         ways[OTHER] = other
     seconds = dict.fromkeys(ways, float("inf"))
@@ -99,8 +89,8 @@ def _tmeasures(model: nn.Module, pixels: Tensor, turns: Sequence[float]) -> Call
     import torch
 
     from poolbench.measures.rotation import recorded_layers
-    from poolbench.measures.rotation.layers import listening
-    from poolbench.measures.rotation.variance import turned
+    from poolbench.measures.rotation.inputs import rotated_images
+    from poolbench.measures.rotation.layers import recorded_outputs
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +98,7 @@ def _tmeasures(model: nn.Module, pixels: Tensor, turns: Sequence[float]) -> Call
             import tmeasures.pytorch as library
         except ImportError:
             return None
-    images = torch.stack([turned(pixels, [turn], "disc", "zeros") for turn in turns]).cpu()
+    images = torch.stack([rotated_images(pixels, [turn], "disc", "zeros") for turn in turns]).cpu()
 
     class Places(torch.utils.data.Dataset[Any]):
         """The place of an image in place of the image."""
@@ -128,7 +118,7 @@ def _tmeasures(model: nn.Module, pixels: Tensor, turns: Sequence[float]) -> Call
 
         def forward_activations(self, batch: Any) -> list[Any]:
             found: list[Any] = []
-            with torch.no_grad(), listening(model, lambda layer, output: found.append(output)):
+            with torch.no_grad(), recorded_outputs(model, lambda layer, output: found.append(output)):
                 model(batch.to(pixels.device).contiguous(memory_format=torch.channels_last))
             return found
 
