@@ -12,13 +12,13 @@ import torch
 
 from poolbench.core import CHOICES, Cell, Component, DataLocation, TrainConfig
 from poolbench.data import to_pixels
-from poolbench.data.augment import rotate_all
 from poolbench.data.shapes import sample_shapes, shapes
 from poolbench.engine import build_model
 from poolbench.engine.checkpoint import Checkpoint, pack, unpack
 from poolbench.engine.loop import Training
 from poolbench.engine.networks import OneNetwork
 from poolbench.engine.replicas import Stack, stack_limit
+from poolbench.geometry import rotate_all
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
 from poolbench.runner.execute import execute

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poolbench.core import UsageError, derive_seed
-from poolbench.data.augment import disc_mask
+from poolbench.geometry import disc_mask
 
 
 def to_pixels(images: Tensor, mask: str = "none") -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from poolbench import __version__
 from poolbench.core import UsageError
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "numba", "mlflow", "optuna")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna")
 
 
 def resolve_device(name: str) -> str:

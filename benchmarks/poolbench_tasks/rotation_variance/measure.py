@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from poolbench.core import Cell, Measurement, derive_seed
 from poolbench.data import Dataset, Split, to_pixels
-from poolbench.data.augment import rotate
 from poolbench.engine import build_model, evaluate
+from poolbench.geometry import rotate
 from poolbench.measures import rotation
 from poolbench_tasks.rotation_variance import RotationOptions
 
