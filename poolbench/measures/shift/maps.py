@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from poolbench.measures.classification import predictions
 from poolbench.measures.shift.passes import batch_size, outputs
-from poolbench.pooling.heads import Head
+from poolbench.pooling import Head
 
 CHECKS = 32  # random positions at which a map built from one period is compared with the network
 ROUNDING = 1e-6  # of the largest output: what float32 leaves between two ways to the same number
