@@ -1,53 +1,66 @@
-"""Local pools, (b, c, h, w) -> (b, c, ceil(h/stride), ceil(w/stride)), and heads, -> (b, c * multiplier)."""
+"""Local pools, (b, c, h, w) -> (b, c, ceil(h/stride), ceil(w/stride)), and heads, -> (b, c * feature_multiplier)."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from poolbench import registry
-from poolbench.core import Scalar
-from poolbench.pooling.heads import Head
+from poolbench.core import Component, Scalar
+from poolbench.pooling.base import Head, Pool
 from poolbench.pooling.padding import PaddingMode, check_padding_mode
 
-__all__ = ["create_head", "create_pool", "list_heads", "list_pools", "pooling_paths"]
+__all__ = ["Head", "Pool", "create_head", "create_pool", "list_heads", "list_pools", "pooling_paths"]
 
 
 def list_pools() -> list[str]:
-    """Return the names of all local pools."""
+    """Return the names of all local pools, sorted."""
     return registry.pools.names()
 
 
 def list_heads() -> list[str]:
-    """Return the names of all global pools."""
+    """Return the names of all global pools, sorted."""
     return registry.heads.names()
 
 
 def create_pool(
-    name: str, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", **options: Scalar
-) -> nn.Module:
+    pool: str | Component, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", **options: Scalar
+) -> Pool:
     """Return a module mapping (b, channels, h, w) -> (b, channels, ceil(h/stride), ceil(w/stride)).
 
-    Raises UsageError for an unknown name or padding mode.
+    ``options`` override those of a Component. Raises UsageError for an unknown name, option or padding mode,
+    TypeError for a registered class that is not a Pool.
     """
     check_padding_mode(padding_mode)
-    pool = registry.pools.get(name)(channels, stride=stride, padding_mode=padding_mode, **options)
-    assert isinstance(pool, nn.Module)
-    return pool
+    resolved = _resolve(registry.pools, pool, options)
+    layer = registry.pools.get(resolved.name)(channels, stride=stride, padding_mode=padding_mode, **resolved.options)
+    if not isinstance(layer, Pool):
+        raise TypeError(f"pool '{resolved.name}' is not a subclass of poolbench.pooling.Pool")
+    return layer
 
 
-def create_head(name: str, channels: int, size: tuple[int, int] | None = None, **options: Scalar) -> Head:
+def create_head(head: str | Component, channels: int, size: tuple[int, int] | None = None, **options: Scalar) -> Head:
     """Return a module mapping (b, channels, h, w) -> (b, channels * module.feature_multiplier).
 
-    ``size`` is (h, w); only heads that depend on position need it. Raises UsageError for an unknown
-    name and where a needed size is missing.
+    ``size`` is (h, w); only heads that depend on position need it. ``options`` override those of a Component.
+    Raises UsageError for an unknown name or option and for a missing size, TypeError for a registered class
+    that is not a Head.
     """
-    head = registry.heads.get(name)(channels, size=size, **options)
-    assert isinstance(head, Head)
-    return head
+    resolved = _resolve(registry.heads, head, options)
+    layer = registry.heads.get(resolved.name)(channels, size=size, **resolved.options)
+    if not isinstance(layer, Head):
+        raise TypeError(f"head '{resolved.name}' is not a subclass of poolbench.pooling.Head")
+    return layer
+
+
+def _resolve(
+    entries: registry.Registry[registry.Factory], given: str | Component, options: dict[str, Scalar]
+) -> Component:
+    if isinstance(given, str):
+        return entries.resolve(given, options)
+    return entries.resolve(given.name, {**given.options, **options})
 
 
 def pooling_paths(model: nn.Module) -> set[str]:
-    """Return the paths of all modules of a network that are a pool or a head, or lie inside one."""
-    own = [module for module in model.modules() if type(module).__module__.startswith(f"{__name__}.")]
-    inside = {part for module in own for part in module.modules()}
+    """Return the paths of all modules of a network that are a Pool or a Head, or lie inside one."""
+    inside = {part for module in model.modules() if isinstance(module, Pool | Head) for part in module.modules()}
     return {path for path, module in model.named_modules() if module in inside}

@@ -1,4 +1,4 @@
-"""Global pools by attention over positions: SimPool, and CLIP's position-aware attention pool as a control."""
+"""Attention heads: SimPool, and CLIP's position-aware attention pool as a control."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poolbench.pooling.heads import Head, Size, known_size
+from poolbench.pooling.base import Head
+from poolbench.pooling.heads import Size, known_size
 from poolbench.registry import heads
 
 
 @heads.register("simpool", reference="Psomas et al. 2023", shift_equivariant=True, learnable=True, random=False)
 class SimPool(Head):
-    """Mean over positions, weighted by softmax(key . query / sqrt(c)): the query from the mean, a key per position.
+    """Mean over positions, weighted by softmax(key . query / sqrt(c)): query from the mean, one key per position.
 
-    Keys are taken from the layer-normalised positions, values are the positions themselves: normalised
-    values (timm SimPool2d) lose the scale of class maps, and a map of one channel altogether, so that one
-    is not normalised at all. One head and no power mean, as the paper's plain form.
+    Keys come from the layer-normalised positions, values are the positions themselves. Normalised values, as in
+    timm's SimPool2d, would lose the scale of class maps. Maps of one channel are not normalised, as that would
+    leave nothing. One attention head and no power mean, as in the plain form of the paper.
     """
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
-        # No bias: added to every key alike it cancels in the softmax.
+        # No bias: the same for every key, it cancels in the softmax.
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(channels, channels, bias=False)
 
@@ -44,11 +45,14 @@ class SimPool(Head):
     random=False,
 )
 class PositionalAttention(Head):
-    """Attention of the mean over positions with learned places (CLIP's); needs the size of the map.
+    """CLIP's attention pool: the mean attends to all positions, with learned positional embeddings.
 
-    Heads of 64 channels, one head where 64 does not divide the channels. What timm AttentionPool2d gives,
-    from the one query that leaves it: timm computes a query for every position, h w times the work.
+    Uses attention heads of 64 channels, or a single one if the channels are not a multiple of 64. Equals timm's
+    AttentionPool2d, but computes only the query that is used, not one per position.
     """
+
+    keeps_constants = False
+    needs_size = True
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -56,14 +60,14 @@ class PositionalAttention(Head):
         self.num_heads = channels // 64 if channels % 64 == 0 else 1
         self.places = nn.Parameter(torch.empty(height * width + 1, channels))
         self.query = nn.Linear(channels, channels)
-        # No bias: added to every key alike it cancels in the softmax.
+        # No bias: the same for every key, it cancels in the softmax.
         self.key = nn.Linear(channels, channels, bias=False)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the places; the linear layers are modules of their own and redraw themselves."""
+        """Draw the positional embeddings; the linear layers have their own reset_parameters."""
         nn.init.normal_(self.places, std=self.places.shape[1] ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:

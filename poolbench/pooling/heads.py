@@ -1,4 +1,4 @@
-"""Global pools: (b, c, h, w) -> (b, c * feature_multiplier)."""
+"""Heads (global pools), (b, c, h, w) -> (b, c * feature_multiplier); attention heads are in attention.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
+from poolbench.pooling.base import Head
 from poolbench.pooling.means import root
 from poolbench.pooling.windows import median, widen
 from poolbench.registry import heads
@@ -15,14 +16,8 @@ from poolbench.registry import heads
 Size = tuple[int, int] | None
 
 
-class Head(nn.Module):
-    """A global pool; ``feature_multiplier`` says how many features leave per channel."""
-
-    feature_multiplier = 1
-
-
 def known_size(name: str, size: Size) -> tuple[int, int]:
-    """Return the size (h, w) of the map, which a head that depends on position needs; UsageError without."""
+    """Return the size (h, w) of the map; raise UsageError if it is None."""
     if size is None:
         raise UsageError(f"head '{name}' needs the size (h, w) of the map; give size=(h, w)")
     return size
@@ -43,7 +38,7 @@ class GlobalAvg(Head):
 
 @heads.register("max", reference="Oquab et al. 2015", shift_equivariant=True, learnable=False, random=False)
 class GlobalMax(Head):
-    """Maximum over all positions (GMP); its gradient reaches one position per channel."""
+    """Maximum over all positions (GMP); the gradient reaches one position per channel."""
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -54,7 +49,7 @@ class GlobalMax(Head):
 
 @heads.register("avgmax", reference="timm SelectAdaptivePool2d", shift_equivariant=True, learnable=False, random=False)
 class GlobalAvgMax(Head):
-    """Half the sum of mean and maximum."""
+    """Average of mean and maximum over all positions."""
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -67,7 +62,7 @@ class GlobalAvgMax(Head):
     "catavgmax", reference="timm SelectAdaptivePool2d", shift_equivariant=True, learnable=False, random=False
 )
 class GlobalCatAvgMax(Head):
-    """Mean and maximum side by side: all means, then all maxima."""
+    """Concatenation of all means and all maxima, (b, c, h, w) -> (b, 2c)."""
 
     feature_multiplier = 2
 
@@ -80,10 +75,11 @@ class GlobalCatAvgMax(Head):
 
 @heads.register("gem", reference="Radenovic et al. 2018", shift_equivariant=True, learnable=True, random=False)
 class GlobalGem(Head):
-    """Generalised mean (mean x^p)^(1/p) with one learned p, from 3; p = 1 is avg, large p is max.
+    """Generalised mean (mean x^p)^(1/p) over all positions, with one learned p.
 
-    Inputs are clamped at ``eps`` from below, so it belongs behind a ReLU; on signed inputs it sees the
-    positive part only. Computed in float32 or better: x^p overflows half precision.
+    p = 1 gives avg, large p approaches max. Inputs are clamped to at least ``eps``, so use it after a ReLU:
+    negative inputs are lost. Computed in float32 or better, as x^p overflows half precision. Raises UsageError
+    for an initial p <= 0.
     """
 
     def __init__(self, channels: int, size: Size = None, p: float = 3.0, eps: float = 1e-6) -> None:
@@ -95,7 +91,7 @@ class GlobalGem(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         clamped = widen(x).clamp(min=self.eps)
-        # Divide by the maximum first: (x / max)^p stays in [0, 1] for every p.
+        # Dividing by the maximum keeps (x / max)^p in [0, 1] for every p.
         top = clamped.detach().amax(dim=(-2, -1), keepdim=True)
         mean = (clamped / top).pow(self.p).mean(dim=(-2, -1))
         return (mean.pow(1 / self.p) * top.flatten(1)).to(x.dtype)
@@ -114,19 +110,22 @@ class GlobalL2(Head):
 
 @heads.register("lse", reference="Pinheiro & Collobert 2015", shift_equivariant=True, learnable=True, random=False)
 class GlobalLse(Head):
-    """Log-mean-exp (1/r) log(mean exp(r x)) with one learned r > 0, from 10: avg for small r, max for large r."""
+    """Log-mean-exp (1/r) log(mean exp(r x)) over all positions, with one learned r > 0.
+
+    Approaches avg for small r and max for large r. Raises UsageError for an initial r <= 0.
+    """
 
     def __init__(self, channels: int, size: Size = None, r: float = 10.0) -> None:
         super().__init__()
         if r <= 0:
             raise UsageError(f"head 'lse' needs a sharpness r > 0, got {r}; its limit at 0 is head 'avg'")
-        # Learned as a logarithm, r stays positive.
+        # Learning log(r) keeps r positive.
         self.log_r = nn.Parameter(torch.tensor(log(r)))
 
     def forward(self, x: Tensor) -> Tensor:
         r = self.log_r.exp()
         wide = widen(x)
-        # Measured from the maximum nothing overflows, and with expm1 and log1p nothing cancels for small r.
+        # Subtracting the maximum prevents overflow; expm1 and log1p prevent cancellation for small r.
         top = wide.detach().amax(dim=(-2, -1), keepdim=True)
         mean = torch.expm1(r * (wide - top)).mean(dim=(-2, -1))
         return (top.flatten(1) + torch.log1p(mean) / r).to(x.dtype)
@@ -136,7 +135,10 @@ class GlobalLse(Head):
     "top_k", reference="Zhou et al. 2016 (k-max pooling)", shift_equivariant=True, learnable=False, random=False
 )
 class GlobalTopK(Head):
-    """Mean of the k largest values of each channel, by default of a quarter of them; k = 1 is max, k = h w is avg."""
+    """Mean of the k largest values of each channel, a quarter of them by default; k = 1 is max, k = h * w is avg.
+
+    Raises UsageError for k < 1 and for maps with fewer than k positions.
+    """
 
     def __init__(self, channels: int, size: Size = None, k: int | None = None) -> None:
         super().__init__()
@@ -155,7 +157,7 @@ class GlobalTopK(Head):
 
 @heads.register("median", reference="Tukey 1977; control", shift_equivariant=True, learnable=False, random=False)
 class GlobalMedian(Head):
-    """Median over all positions; of an even number of values the mean of the middle two."""
+    """Median over all positions; the mean of the middle two of an even number of values."""
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -169,7 +171,7 @@ class GlobalMedian(Head):
     "softmax_weighted", reference="Stergiou et al. 2021, global", shift_equivariant=True, learnable=False, random=False
 )
 class GlobalSoftmax(Head):
-    """Mean over all positions, weighted by the softmax of the channel's own values."""
+    """Mean over all positions, weighted by the softmax of the channel's values."""
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -187,7 +189,9 @@ class GlobalSoftmax(Head):
     random=False,
 )
 class Flatten(Head):
-    """Every position is a feature of its own; the control that is not invariant to anything."""
+    """Every position as a separate feature, (b, c, h, w) -> (b, c * h * w); a control without any invariance."""
+
+    needs_size = True
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Maximum, mean and median of a window, and the controls: decimation, convolutions, no subsampling at all."""
+"""Maximum, mean and median of a window, and controls: decimation, learned convolutions, no subsampling."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poolbench.pooling.base import Pool
 from poolbench.pooling.padding import PaddingMode, cover, pad
 from poolbench.pooling.windows import complete, median, window_max, window_mean
 from poolbench.registry import pools
@@ -14,7 +15,7 @@ from poolbench.registry import pools
 @pools.register(
     "max", reference="LeCun et al. 1998; Ranzato et al. 2007", shift_equivariant=False, learnable=False, random=False
 )
-class MaxPool(nn.Module):
+class MaxPool(Pool):
     """Maximum over windows of stride x stride."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -26,8 +27,8 @@ class MaxPool(nn.Module):
 
 
 @pools.register("max3", reference="Krizhevsky et al. 2012", shift_equivariant=False, learnable=False, random=False)
-class OverlappingMaxPool(nn.Module):
-    """Maximum over overlapping 3x3 windows around every stride-th pixel."""
+class OverlappingMaxPool(Pool):
+    """Maximum over overlapping 3x3 windows centred on every stride-th pixel."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -38,8 +39,8 @@ class OverlappingMaxPool(nn.Module):
 
 
 @pools.register("avg", reference="LeCun et al. 1989", shift_equivariant=False, learnable=False, random=False)
-class AvgPool(nn.Module):
-    """Mean over windows of stride x stride; "zeros" leaves absent pixels out of the mean."""
+class AvgPool(Pool):
+    """Mean over windows of stride x stride. Mode "zeros" excludes the padding from the mean."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -50,15 +51,15 @@ class AvgPool(nn.Module):
 
 
 @pools.register("median", reference="Tukey 1977; control", shift_equivariant=False, learnable=False, random=False)
-class MedianPool(nn.Module):
-    """Median over windows of stride x stride; of an even number of values the mean of the middle two."""
+class MedianPool(Pool):
+    """Median over windows of stride x stride; the mean of the middle two of an even number of values."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         self.stride, self.padding_mode = stride, padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        # Absent pixels are sorted to the end and not counted.
+        # Padding of mode "zeros" is inf here: it sorts to the end, and the counts exclude it.
         windows = self._windows(pad(x, self._widths(x), self.padding_mode, float("inf")))
         present = torch.ones_like(x[:1, :1], dtype=torch.int64)
         counts = self._windows(pad(present, self._widths(x), self.padding_mode)).sum(-1)
@@ -72,8 +73,8 @@ class MedianPool(nn.Module):
 
 
 @pools.register("decimate", reference="worst-case control", shift_equivariant=False, learnable=False, random=False)
-class Decimate(nn.Module):
-    """Every stride-th pixel, unfiltered; behind a convolution it is exactly the strided convolution."""
+class Decimate(Pool):
+    """Every stride-th pixel without a filter. After a convolution it equals the strided convolution."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -84,8 +85,10 @@ class Decimate(nn.Module):
 
 
 @pools.register("dense", reference="upper bound of equivariance", shift_equivariant=True, learnable=False, random=False)
-class Dense(nn.Module):
-    """No subsampling: (b, c, h, w) -> the same; whoever builds the network dilates what follows by ``stride``."""
+class Dilated(Pool):
+    """No subsampling, (b, c, h, w) -> (b, c, h, w): networks dilate all later convolutions by ``stride`` instead."""
+
+    keeps_size = True
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -102,8 +105,10 @@ class Dense(nn.Module):
     learnable=True,
     random=False,
 )
-class StridedConv(nn.Conv2d):
-    """Learned 3x3 convolution with stride in the place of pooling; adds channels^2 * 9 weights."""
+class StridedConv(nn.Conv2d, Pool):
+    """Learned 3x3 convolution with stride; adds 9 channels^2 weights and a bias per channel."""
+
+    keeps_constants = False
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(channels, channels, 3, stride=stride)
@@ -121,11 +126,13 @@ class StridedConv(nn.Conv2d):
     learnable=True,
     random=False,
 )
-class SpaceToDepth(nn.Module):
-    """All pixels of a window become channels, a 1x1 convolution brings these back to c; loses nothing before it.
+class SpaceToDepth(Pool):
+    """Lossless rearrangement of each window into channels, then a learned 1x1 convolution back to c channels.
 
-    As a function it is a convolution of size and stride ``stride``; adds channels^2 * stride^2 weights.
+    Equivalent to a convolution of size and stride ``stride``; adds channels^2 * stride^2 weights.
     """
+
+    keeps_constants = False
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()

@@ -7,21 +7,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from poolbench.core import UsageError
+from poolbench.pooling.base import Pool
 from poolbench.pooling.padding import PaddingMode, cover, pad
-from poolbench.pooling.windows import complete, slow_to_pool, widen, window_mean
+from poolbench.pooling.windows import complete, widen, window_mean
 from poolbench.registry import pools
 
 
-class BinomialBlur(nn.Module):
-    """(b, c, h, w) -> (b, c, ceil(h/stride), ceil(w/stride)): binomial filter of odd size, then stride.
+class BinomialBlur(Pool):
+    """Binomial filter of odd ``size``, then stride (Zhang 2019).
 
-    Zhang 2019, "Making convolutional networks shift-invariant again". Padding "zeros" darkens the
-    border, as the paper's zero padding does; the other modes keep a constant constant.
+    Padding "zeros" darkens the border, as published; the other modes keep a constant map constant.
     """
 
+    darkens_border = True
     kernel: Tensor
 
     def __init__(self, channels: int, size: int, stride: int, padding_mode: PaddingMode) -> None:
@@ -38,9 +39,9 @@ class BinomialBlur(nn.Module):
 
 
 class DenseMax(torch.autograd.Function):
-    """Maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1), and its gradient, by shifted slices.
+    """Maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1), from shifted slices.
 
-    The gradient goes where max_pool2d sends it, to the first of equal values by rows.
+    As in max_pool2d, the gradient goes to the first of equal values, in row-major order.
     """
 
     generate_vmap_rule = True
@@ -78,15 +79,21 @@ class DenseMax(torch.autograd.Function):
 
 
 def dense_max(x: Tensor) -> Tensor:
-    """Return the maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1)."""
-    if slow_to_pool(x):
+    """Return the maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h-1, w-1).
+
+    On a CPU max_pool2d takes up to ten times as long as slices, as it also searches for the index of each maximum.
+    It is faster only where a gradient needs the index and vectorisation runs over at least 8 channels.
+    """
+    if x.device.type == "cpu" and not (x.requires_grad and x.shape[1] >= 8 and x.stride(1) == 1):
         out: Tensor = DenseMax.apply(x)
         return out
     return F.max_pool2d(x, 2, stride=1)
 
 
-class MaxBlur(nn.Module):
-    """Maximum over 2x2 with stride 1, then blur with the stride: max pooling, anti-aliased (Zhang 2019)."""
+class MaxBlur(Pool):
+    """Anti-aliased max pooling: maximum over 2x2 with stride 1, then a binomial blur with the stride (Zhang 2019)."""
+
+    darkens_border = True
 
     def __init__(self, channels: int, size: int, stride: int, padding_mode: PaddingMode) -> None:
         super().__init__()
@@ -94,50 +101,60 @@ class MaxBlur(nn.Module):
         self.blur = BinomialBlur(channels, size, stride, padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        dense = dense_max(pad(x, (0, 1, 0, 1), self.padding_mode, -float("inf")))
-        out: Tensor = self.blur(dense)
+        largest = dense_max(pad(x, (0, 1, 0, 1), self.padding_mode, -float("inf")))
+        out: Tensor = self.blur(largest)
         return out
 
 
 @pools.register("blur3", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
-def blur3(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+class Blur3(BinomialBlur):
     """Binomial 3x3 low-pass, then stride."""
-    return BinomialBlur(channels, 3, stride, padding_mode)
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(channels, 3, stride, padding_mode)
 
 
 @pools.register("blur5", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
-def blur5(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+class Blur5(BinomialBlur):
     """Binomial 5x5 low-pass, then stride."""
-    return BinomialBlur(channels, 5, stride, padding_mode)
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(channels, 5, stride, padding_mode)
 
 
 @pools.register("blur7", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
-def blur7(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+class Blur7(BinomialBlur):
     """Binomial 7x7 low-pass, then stride."""
-    return BinomialBlur(channels, 7, stride, padding_mode)
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(channels, 7, stride, padding_mode)
 
 
 @pools.register("max_blur3", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
-def max_blur3(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
-    """Dense 2x2 maximum, then binomial 3x3 low-pass with stride."""
-    return MaxBlur(channels, 3, stride, padding_mode)
+class MaxBlur3(MaxBlur):
+    """Maximum over 2x2 with stride 1, then binomial 3x3 low-pass with stride."""
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(channels, 3, stride, padding_mode)
 
 
 @pools.register("max_blur5", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
-def max_blur5(channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
-    """Dense 2x2 maximum, then binomial 5x5 low-pass with stride."""
-    return MaxBlur(channels, 5, stride, padding_mode)
+class MaxBlur5(MaxBlur):
+    """Maximum over 2x2 with stride 1, then binomial 5x5 low-pass with stride."""
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(channels, 5, stride, padding_mode)
 
 
 @pools.register(
     "ideal_lowpass", reference="Grabinski et al. 2022 (FLC)", shift_equivariant=False, learnable=False, random=False
 )
-class IdealLowpass(nn.Module):
-    """Crop the spectrum below the Nyquist frequency of the coarse grid: no aliasing at all, the mean is kept.
+class IdealLowpass(Pool):
+    """Crop the spectrum below the Nyquist frequency of the output grid: no aliasing, and the mean is kept.
 
-    Pixel j of n comes to lie at j * h / n of the h pixels before. The discrete Fourier transform takes the
-    map for periodic whatever ``padding_mode`` says. What stands at the Nyquist frequency itself goes too: it
-    cannot tell a shift to the left from one to the right.
+    Output pixel j of n lies at input position j * h / n. The discrete Fourier transform treats the map as
+    periodic for every ``padding_mode``. The Nyquist frequency itself is dropped, as shifts in opposite
+    directions are indistinguishable there.
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -160,13 +177,19 @@ class IdealLowpass(nn.Module):
 @pools.register(
     "dwt", reference="Haar 1910; Williams & Li 2018", shift_equivariant=False, learnable=False, random=False
 )
-class HaarLowBand(nn.Module):
-    """Low-low band of the orthonormal Haar wavelet: stride * avg; a stride of 2^n takes n levels."""
+class HaarLowBand(Pool):
+    """Low-low band of the orthonormal Haar wavelet, stride * avg; a stride of 2^n gives n levels.
+
+    Raises UsageError for a stride that is not a power of 2.
+    """
+
+    keeps_constants = False
+    needs_power_of_two_stride = True
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         if stride < 1 or stride & (stride - 1):
-            raise UsageError(f"pool 'dwt' halves: its stride is a power of 2, got {stride}; 'avg' takes any")
+            raise UsageError(f"pool 'dwt' halves maps: its stride is a power of 2, got {stride}; use 'avg' for others")
         self.stride, self.padding_mode = stride, padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,11 +197,11 @@ class HaarLowBand(nn.Module):
 
 
 @pools.register("area", reference="antialiased resize", shift_equivariant=False, learnable=False, random=False)
-class AreaPool(nn.Module):
-    """Antialiased bilinear resize: a triangle of width 2 * stride as low-pass.
+class AreaPool(Pool):
+    """Antialiased bilinear resize: a triangle filter of width 2 * stride.
 
-    Mode "zeros" is torch's resize: the triangle is cut off at the border and renormalised, and a side that
-    the stride does not divide is resized by its true ratio. The other modes continue the map.
+    Mode "zeros" is torch's resize: the filter is truncated at the border and renormalised, and a side that is
+    not a multiple of the stride is resized by its true ratio. The other modes pad the map first.
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -190,7 +213,7 @@ class AreaPool(nn.Module):
         wide = widen(x)
         if self.padding_mode == "zeros":
             return F.interpolate(wide, (height, width), mode="bilinear", antialias=True).to(x.dtype)
-        # One more output on every side, to be cut off, keeps the resize away from its own border.
+        # One extra output on every side, cropped below, keeps the truncated filter out of the result.
         _, right, _, bottom = cover(x.shape[-2:], self.stride, self.stride)
         margin = self.stride
         padded = pad(wide, (margin, right + margin, margin, bottom + margin), self.padding_mode)

@@ -1,4 +1,4 @@
-"""Power means of a window: the root mean square and GeM."""
+"""Power means of a window: root mean square and GeM."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
+from poolbench.pooling.base import Pool
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import complete, spread, widen, window_max, window_mean
 from poolbench.registry import pools
 
 
 def root(x: Tensor) -> Tensor:
-    """Square root with gradient 0 in place of infinity at 0."""
+    """Return the square root of x; its gradient at 0 is 0 instead of infinity."""
     positive = x > 0
     return torch.where(positive, x.where(positive, 1).sqrt(), 0)
 
 
 @pools.register("l2", reference="Hyvärinen & Köster 2007", shift_equivariant=False, learnable=False, random=False)
-class L2Pool(nn.Module):
-    """Root mean square over windows of stride x stride (nn.LPPool2d takes the root of the sum)."""
+class L2Pool(Pool):
+    """Root mean square over windows of stride x stride (nn.LPPool2d gives the root of the sum)."""
+
+    signed = False
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -31,12 +34,14 @@ class L2Pool(nn.Module):
 
 
 @pools.register("gem_local", reference="Radenovic et al. 2018", shift_equivariant=False, learnable=True, random=False)
-class GemPool(nn.Module):
-    """Generalised mean (mean x^p)^(1/p) over windows of stride x stride, one learned p for the layer, from 3.
+class GemPool(Pool):
+    """Generalised mean (mean x^p)^(1/p) over windows of stride x stride, with one learned p per layer.
 
-    Inputs are clamped at ``eps`` from below, so it belongs behind a ReLU: of signed inputs it sees the
-    positive part only. p = 1 is avg, large p is max.
+    p = 1 gives avg, large p approaches max. Inputs are clamped to at least ``eps``, so use it after a ReLU:
+    negative inputs are lost. Raises UsageError for an initial p <= 0.
     """
+
+    signed = False
 
     def __init__(
         self,
@@ -54,7 +59,8 @@ class GemPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         clamped = widen(complete(x, self.stride, self.padding_mode)).clamp(min=self.eps)
-        # The result does not depend on the divisor; with the maximum (x / max)^p stays in [0, 1] for every p.
-        top = window_max(clamped.detach(), self.stride)
+        # Dividing by the maximum keeps (x / max)^p in [0, 1] for every p; the division cancels in the result.
+        with torch.no_grad():
+            top = window_max(clamped, self.stride)
         powers = (clamped / spread(top, self.stride, clamped)).pow(self.p)
         return (window_mean(powers, self.stride).pow(1 / self.p) * top).to(x.dtype)

@@ -7,16 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
+from poolbench.pooling.base import Pool
 from poolbench.pooling.padding import PaddingMode, cover, pad
 from poolbench.pooling.windows import complete, window_max, window_mean
 from poolbench.registry import pools
 
 
 @pools.register("mixed", reference="Lee et al. 2016", shift_equivariant=False, learnable=True, random=False)
-class MixedPool(nn.Module):
-    """a max + (1 - a) avg over windows of stride x stride, one learned a = sigmoid(logit) for the layer.
+class MixedPool(Pool):
+    """a max + (1 - a) avg over windows of stride x stride, with one learned a = sigmoid(logit) per layer.
 
-    ``a`` is where the share starts; 0 and 1 are exactly avg and max, and stay there (the sigmoid is flat).
+    ``a`` is the initial share of the maximum. 0 and 1 give exactly avg and max and never change, as the
+    sigmoid saturates. Raises UsageError outside of 0 to 1.
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", a: float = 0.5) -> None:
@@ -33,10 +35,11 @@ class MixedPool(nn.Module):
 
 
 @pools.register("gated", reference="Lee et al. 2016", shift_equivariant=False, learnable=True, random=False)
-class GatedPool(nn.Module):
-    """g max + (1 - g) avg over windows of stride x stride, where g = sigmoid(w . window) for each window.
+class GatedPool(Pool):
+    """g max + (1 - g) avg over windows of stride x stride, with g = sigmoid(w . window) for each window.
 
-    One mask w of stride x stride weights serves all channels of the layer; absent pixels add nothing to w . window.
+    All channels share one mask w of stride x stride weights. Pixels beyond the border count as 0 in w . window
+    where padding_mode is "zeros".
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -46,7 +49,7 @@ class GatedPool(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw w such that inputs of variance 1 give logits of variance 1."""
+        """Draw w so that inputs of variance 1 give gate logits of variance 1."""
         nn.init.normal_(self.weight, std=1 / self.stride)
 
     def forward(self, x: Tensor) -> Tensor:

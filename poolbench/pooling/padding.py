@@ -1,4 +1,4 @@
-"""Padding by mode, as convolutions name it, for operators that have no padding of their own."""
+"""Padding with the modes of nn.Conv2d, for operators that do not pad themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 def check_padding_mode(mode: str) -> None:
-    """Raise UsageError unless there is a padding mode of that name."""
+    """Raise UsageError for an unknown padding mode."""
     if mode not in PADDING_MODES:
         raise UsageError(f"unknown padding_mode '{mode}' (there are: {', '.join(PADDING_MODES)})")
 
@@ -24,15 +24,15 @@ def check_padding_mode(mode: str) -> None:
 def pad(x: Tensor, widths: tuple[int, int, int, int], mode: PaddingMode, value: float = 0.0) -> Tensor:
     """Return x (b, c, h, w) padded by (left, right, top, bottom); mode "zeros" pads with ``value``.
 
-    Maps may be smaller than the padding: "circular" wraps and "reflect" bounces as often as needed, and
-    a side of one pixel, which has nothing to reflect, is repeated (numpy.pad does the same).
+    As in numpy.pad, maps may be smaller than the padding: "circular" and "reflect" repeat as often as needed, and
+    "reflect" repeats a side of one pixel.
     """
     if not any(widths):
         return x
     if mode == "zeros":
         return F.pad(x, widths, value=value)
     height, width = x.shape[-2:]
-    # torch wraps no more than once and reflects no more than the pixels beside the edge.
+    # torch wraps at most once and reflects at most size - 1 pixels.
     reach = {"circular": 0, "reflect": -1, "replicate": max(widths)}[mode]
     if max(widths[:2]) <= width + reach and max(widths[2:]) <= height + reach:
         return F.pad(x, widths, mode=mode)
@@ -42,7 +42,7 @@ def pad(x: Tensor, widths: tuple[int, int, int, int], mode: PaddingMode, value: 
 
 
 def _sources(size: int, before: int, after: int, mode: PaddingMode, device: torch.device) -> Tensor:
-    """Return for each of before + size + after positions the index below ``size`` that it repeats."""
+    """Return the source index, from 0 to size - 1, of each of before + size + after positions."""
     position = torch.arange(-before, size + after, device=device)
     if mode == "circular":
         return position.remainder(size)
@@ -53,6 +53,6 @@ def _sources(size: int, before: int, after: int, mode: PaddingMode, device: torc
 
 
 def cover(size: Sequence[int], kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Return the (0, right, 0, bottom) padding with which windows of ``kernel`` give ceil(n/stride) outputs."""
+    """Return the padding (0, right, 0, bottom) with which windows of ``kernel`` give ceil(n/stride) outputs."""
     height, width = ((-(-n // stride) - 1) * stride + kernel - n for n in size)
     return (0, max(width, 0), 0, max(height, 0))

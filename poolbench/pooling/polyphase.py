@@ -1,8 +1,8 @@
-"""Polyphase sampling: keep one of the stride^2 interleaved grids of a map, chosen by what the map holds.
+"""Polyphase sampling: keep one of the stride^2 interleaved grids of a map, chosen by its content.
 
-A fixed grid makes the output depend on where the object lies modulo the stride. A grid chosen by content
-moves with the object: with circular padding, and sides that the stride divides, every circular shift of the
-input shifts the output (Chaman & Dokmanic 2021).
+With a fixed grid the output depends on the position of the object modulo the stride. A grid chosen by content
+moves with the object: with circular padding and sides that are multiples of the stride, every circular shift of
+the input shifts the output (Chaman & Dokmanic 2021).
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
+from poolbench.pooling.base import Pool
 from poolbench.pooling.lowpass import BinomialBlur
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import widen
 from poolbench.registry import pools
 
 
-class PolyphasePool(nn.Module):
+class PolyphasePool(Pool):
     """(b, c, h, w) -> (b, c, h/stride, w/stride): ``take(prepare(x), choose(prepare(x)))``.
 
-    Component i * stride + j of a map x is x[..., i::stride, j::stride]. The three steps are apart so that
-    the skip connection of a residual block can take the component that its main branch chose::
+    Component i * stride + j of a map x is x[..., i::stride, j::stride]. The three steps are separate methods so
+    that the skip connection of a residual block can use the phase that its main branch chose::
 
         main, skip = pool.prepare(main), skip_pool.prepare(skip)
         phase = pool.choose(main)
         out = pool.take(main, phase) + skip_pool.take(skip, phase)
     """
 
+    needs_divisible_size = True
+    runs_on_meta = False
     name: str
 
     def __init__(self, stride: int) -> None:
@@ -36,18 +39,18 @@ class PolyphasePool(nn.Module):
         self.stride = stride
 
     def score(self, components: Tensor) -> Tensor:
-        """Return the scores (b, stride^2) of components (b, c, stride^2, h/stride, w/stride); the largest wins.
+        """Return scores (b, stride^2) of components (b, c, stride^2, h/stride, w/stride); the highest is chosen.
 
-        The score of a component must not change when the component is rolled.
+        A score must not change when its component is rolled.
         """
         raise NotImplementedError
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Return x (b, c, h, w), filtered; what ``choose`` and ``take`` work on."""
+        """Return x (b, c, h, w) filtered: the input of ``choose`` and ``take``."""
         return x
 
     def choose(self, x: Tensor) -> Tensor:
-        """Return weights (b, stride^2) of the components of a prepared map: one 1 per image."""
+        """Return one-hot weights (b, stride^2) of the components of a prepared map."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             best = _winners(self.score(self.components(x)), x, self.stride)
         return F.one_hot(best, self.stride**2).to(x.dtype)
@@ -61,11 +64,11 @@ class PolyphasePool(nn.Module):
         return self.take(x, self.choose(x))
 
     def follower(self) -> PolyphasePool:
-        """Return the pool of a skip connection: it filters like this one and makes no choice of its own."""
+        """Return the pool of a skip connection: the same filter, applied to the phase that this pool chose."""
         return self
 
     def components(self, x: Tensor) -> Tensor:
-        """Return all components, (b, c, stride^2, h/stride, w/stride); UsageError where they differ in size."""
+        """Return all components, (b, c, stride^2, h/stride, w/stride); raise UsageError where their sizes differ."""
         height, width = x.shape[-2:]
         if height % self.stride or width % self.stride:
             raise UsageError(
@@ -77,12 +80,12 @@ class PolyphasePool(nn.Module):
 
 
 def _winners(scores: Tensor, x: Tensor, stride: int) -> Tensor:
-    """Return the index (b,) of the largest of scores (b, stride^2); ties are broken by what x (b, c, h, w) holds.
+    """Return the index (b,) of the largest of scores (b, stride^2); ties are broken by the content of x (b, c, h, w).
 
-    The lowest index would not do: the components of a mirror-symmetric image have equal norms in pairs, and
-    which of a pair comes first depends on where the image lies.
+    Taking the lowest index would break equivariance: the components of a mirror-symmetric image have equal norms
+    in pairs, and their order depends on the position of the image.
     """
-    # Sums over a rolled map differ in their last bits, and so does what convolutions make of one.
+    # Sums and convolutions of a rolled map differ in their last bits.
     tolerance = 1e-12 if x.dtype == torch.float64 else 1e-5
     best = _largest(scores, tolerance)
     tied = best.sum(1) > 1
@@ -92,18 +95,18 @@ def _winners(scores: Tensor, x: Tensor, stride: int) -> Tensor:
 
 
 def _largest(scores: Tensor, tolerance: float) -> Tensor:
-    """Return where scores (b, n) equal the largest of their row, up to a relative tolerance."""
+    """Return a mask of the scores (b, n) that equal the largest of their row, up to a relative tolerance."""
     return scores >= scores.amax(1, keepdim=True) - tolerance * scores.abs().amax(1, keepdim=True)
 
 
 def _fingerprints(x: Tensor, stride: int) -> Tensor:
-    """Return a positive number per component of x (b, c, h, w), (b, stride^2), that tells its place in the image.
+    """Return a positive number per component of x (b, c, h, w), (b, stride^2), that a roll of x does not change.
 
-    It is the mean of exp(k . x seen from y) over the pixels y of the component, where "seen from y" rolls y to
-    the origin and k is a fixed random image. Rolling x only reorders the mean. Exponentials with different
-    exponents are linearly independent as functions of k, so for almost every k two components are equal here
-    only if the image seen from one is the image seen from the other, rolled by a multiple of the stride. Then
-    the image repeats itself and both components are the same up to a roll: it does not matter which is kept.
+    It is the mean of exp(k . roll(x, -y)) over the pixels y of the component, with a fixed random image k.
+    Rolling x only reorders the terms of the mean. Exponentials with different exponents are linearly independent
+    as functions of k, so for almost every k two components have equal fingerprints only if one set of rolled
+    images equals the other. Then the image is periodic and both components are equal up to a roll, so either
+    may be kept.
     """
     centred = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
     norm = centred.square().sum(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
@@ -130,6 +133,7 @@ class AdaptivePolyphase(PolyphasePool):
 class BlurredAdaptivePolyphase(AdaptivePolyphase):
     """Binomial 3x3 low-pass, then the polyphase component with the largest L2 norm."""
 
+    darkens_border = True
     name = "aps_blur3"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -143,12 +147,15 @@ class BlurredAdaptivePolyphase(AdaptivePolyphase):
 
 @pools.register("lps", reference="Rojas-Gomez et al. 2022", shift_equivariant=True, learnable=True, random=True)
 class LearnablePolyphase(PolyphasePool):
-    """The polyphase component that a small circular CNN scores highest.
+    """The polyphase component with the highest score of a small circular CNN.
 
-    In training the component is drawn by the Gumbel trick at ``temperature`` (set the attribute to anneal
-    it); gradients flow as through the softmax. ``hard=False`` mixes the components by the softmax itself, which
-    the network then meets for the first time as a choice in eval mode.
+    In training the component is sampled by Gumbel-softmax at ``temperature`` (set the attribute to anneal it),
+    with the straight-through gradient of the softmax. ``hard=False`` trains with the softmax-weighted sum of the
+    components; eval mode always takes one. ``hidden`` is the number of channels of the CNN (None: as many as the
+    map). Raises UsageError for a temperature <= 0.
     """
+
+    trainable_in_eval = False
 
     name = "lps"
 
@@ -166,25 +173,25 @@ class LearnablePolyphase(PolyphasePool):
             raise UsageError(f"pool 'lps' needs a temperature > 0, got {temperature}")
         self.temperature, self.hard = temperature, hard
         hidden = hidden or channels
-        # Circular whatever the network pads with: the score may not change when the component is rolled.
+        # Circular for every padding mode of the network: a roll of the component must not change its score.
         self.conv1 = nn.Conv2d(channels, hidden, 3, padding=1, padding_mode="circular")
-        # A bias here would be the same for all components.
+        # A bias would add the same to all scores.
         self.conv2 = nn.Conv2d(hidden, 1, 3, padding=1, padding_mode="circular", bias=False)
 
     def score(self, components: Tensor) -> Tensor:
-        """Return the mean over each component of conv-ReLU-conv."""
+        """Return the mean of conv-ReLU-conv over each component."""
         each = components.transpose(1, 2).flatten(0, 1).to(self.conv1.weight.dtype)
         scores: Tensor = self.conv2(F.relu(self.conv1(each))).mean(dim=(1, 2, 3)).unflatten(0, (-1, self.stride**2))
         return scores
 
     def follower(self) -> PolyphasePool:
-        """Return a pool without the CNN, whose weights would never see a gradient."""
+        """Return a pool without the CNN, whose weights would never receive a gradient."""
         follower = PolyphasePool(self.stride)
         follower.name = self.name
         return follower
 
     def choose(self, x: Tensor) -> Tensor:
-        """Return weights (b, stride^2): one 1 per image, in training with ``hard=False`` a softmax."""
+        """Return one-hot weights (b, stride^2); a softmax in training with ``hard=False``."""
         if not self.training:
             return super().choose(x)
         with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Weighted means of a window, the weights computed from the map: SoftPool, LIP and stochastic pooling."""
+"""Weighted means of a window with weights computed from the map: SoftPool, LIP and stochastic pooling."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poolbench.pooling.base import Pool
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import complete, spread, widen, window_max, window_mean
 from poolbench.registry import pools
 
 
 def softmax_mean(x: Tensor, logits: Tensor, stride: int) -> Tensor:
-    """Mean of x (b, c, h, w) over windows with weights exp(logits), normalised in each window and channel."""
-    # The result does not depend on what is subtracted; with the window's maximum no exponential overflows.
-    top = spread(window_max(logits.detach(), stride), stride, logits)
+    """Return the mean of x (b, c, h, w) over windows with weights softmax(logits), per window and channel.
+
+    Output is (b, c, ceil(h/stride), ceil(w/stride)); logits have the shape of x.
+    """
+    # Subtracting the window's maximum prevents overflow and cancels in the result.
+    with torch.no_grad():
+        top = spread(window_max(logits, stride), stride, logits)
     weights = (logits - top).exp()
     return window_mean(weights * x, stride) / window_mean(weights, stride)
 
 
 @pools.register("softpool", reference="Stergiou et al. 2021", shift_equivariant=False, learnable=False, random=False)
-class SoftPool(nn.Module):
-    """Mean over windows of stride x stride, weighted by the softmax of the window's own values, per channel."""
+class SoftPool(Pool):
+    """Mean over windows of stride x stride, weighted by the softmax of the window's values, per channel."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -33,11 +38,11 @@ class SoftPool(nn.Module):
 
 
 @pools.register("lip", reference="Gao et al. 2019", shift_equivariant=False, learnable=True, random=False)
-class LocalImportancePool(nn.Module):
+class LocalImportancePool(Pool):
     """Mean over windows of stride x stride with learned weights exp(12 sigmoid(conv1x1(x))).
 
-    The smallest gate of the paper without its instance normalisation, which has no meaning on a map of
-    one pixel. A gate of weights 0 gives avg.
+    The smallest gate of the paper, without its instance normalisation, which is undefined for a map of one
+    pixel. A gate with weights 0 gives avg.
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -52,11 +57,13 @@ class LocalImportancePool(nn.Module):
 
 
 @pools.register("stochastic", reference="Zeiler & Fergus 2013", shift_equivariant=False, learnable=False, random=True)
-class StochasticPool(nn.Module):
-    """One value of each stride x stride window, drawn with probability proportional to it; the expectation in eval.
+class StochasticPool(Pool):
+    """One value per window of stride x stride, sampled in proportion to the values; the expectation in eval mode.
 
-    Negative inputs count as 0, so it belongs behind a ReLU; a window without positive values gives 0.
+    Negative inputs count as 0, so use it after a ReLU. A window without positive values gives 0.
     """
+
+    signed = False
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
@@ -65,7 +72,7 @@ class StochasticPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rates = widen(complete(x, self.stride, self.padding_mode)).relu()
         if self.training:
-            # Exponential waiting times with these rates: the first to arrive is a draw in proportion to them.
+            # The smallest of exponential waiting times with these rates is a sample in proportion to the rates.
             speeds = rates.detach() / torch.empty_like(rates).exponential_()
             _, first = F.max_pool2d(speeds, self.stride, ceil_mode=True, return_indices=True)
             return rates.flatten(2).gather(2, first.flatten(2)).view(first.shape).to(x.dtype)

@@ -1,4 +1,4 @@
-"""The contract of every head, then each against its definition."""
+"""The contract of every registered head, read from the attributes of its class; then each against its definition."""
 
 from __future__ import annotations
 
@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolbench.core import UsageError
+from poolbench.core import Component, UsageError
 from poolbench.engine.build import initialise
-from poolbench.pooling import create_head, list_heads
-from poolbench.pooling.heads import Head
+from poolbench.pooling import Head, create_head, list_heads
 from poolbench.registry import heads
-
-# They project: a constant becomes another one.
-CHANGES_CONSTANTS = {"attention"}
-NEEDS_SIZE = {"attention", "flatten"}
 
 by_name = pytest.mark.parametrize("name", list_heads())
 
@@ -54,7 +49,7 @@ def test_class_maps_and_single_pixels(name: str) -> None:
         out = head(x)
         assert out.shape == (2, channels * head.feature_multiplier)
         assert torch.isfinite(out).all()
-        if size == (1, 1) and name not in CHANGES_CONSTANTS:
+        if size == (1, 1) and head.keeps_constants:
             torch.testing.assert_close(out, x.flatten(1).repeat(1, head.feature_multiplier))
 
 
@@ -115,8 +110,9 @@ def test_facts(name: str) -> None:
 
 @by_name
 def test_constants(name: str) -> None:
-    out = made(name)(torch.full((1, 3, 4, 5), 0.7, dtype=torch.float64))
-    assert torch.allclose(out, torch.full_like(out, 0.7)) != (name in CHANGES_CONSTANTS)
+    head = made(name)
+    out = head(torch.full((1, 3, 4, 5), 0.7, dtype=torch.float64))
+    assert torch.allclose(out, torch.full_like(out, 0.7)) == head.keeps_constants
 
 
 def test_no_two_heads_are_the_same() -> None:
@@ -138,10 +134,19 @@ def test_parameters_follow_from_the_seed_and_the_path(name: str) -> None:
         assert torch.equal(parameter, second.get_parameter(path)), path
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS_SIZE))
+@by_name
 def test_heads_that_need_a_size(name: str) -> None:
-    with pytest.raises(UsageError, match=f"head '{name}' needs the size"):
-        create_head(name, 3)
+    if made(name).needs_size:
+        with pytest.raises(UsageError, match=f"head '{name}' needs the size"):
+            create_head(name, 3)
+    else:
+        assert create_head(name, 3)(maps(2, 3, 4, 5).float()).shape[0] == 2
+
+
+def test_a_component_carries_options() -> None:
+    assert float(create_head(Component("gem", {"p": 4.0}), 3).get_parameter("p").detach()) == 4
+    with pytest.raises(UsageError, match="unknown top_k option 'p'"):
+        create_head("top_k", 3, p=2)
 
 
 def test_gem_runs_from_the_mean_to_the_maximum() -> None:

@@ -1,9 +1,8 @@
-"""Maxima by slices against torch's max_pool2d: equal values and equal gradients, ties included."""
+"""Maxima computed by slices against max_pool2d: equal values and equal gradients, ties included."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,26 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poolbench.pooling.lowpass import DenseMax, dense_max
-from poolbench.pooling.windows import QuarterMax, window_max
+from poolbench.pooling.windows import window_max
 
-Pool = Callable[[Tensor], Tensor]
+Maximum = Callable[[Tensor], Tensor]
 SHAPES = [(2, 3, 8, 6), (1, 1, 2, 2), (3, 2, 2, 10), (2, 16, 6, 6)]
 
 
-def dense(x: Tensor) -> Tensor:
+def stride_one(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, stride=1)
 
 
-def quarter(x: Tensor) -> Tensor:
+def stride_two(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, ceil_mode=True)
 
 
-halved = partial(window_max, stride=2)
-PAIRS = [(DenseMax.apply, dense), (dense_max, dense), (QuarterMax.apply, quarter), (halved, quarter)]
+def halved(x: Tensor) -> Tensor:
+    return window_max(x, 2)
+
+
+PAIRS = [(DenseMax.apply, stride_one), (dense_max, stride_one), (halved, stride_two)]
 
 
 def images(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor:
-    """Few values, so that nearly every window has a tie; zeros as behind a ReLU, and the border that padding makes."""
+    """Return few different values, so that nearly every window has a tie, and a border of -inf as from padding."""
     x = torch.randint(0, 3, shape, generator=torch.Generator().manual_seed(0)).double()
     x[..., -1] = -float("inf")
     return x.contiguous(memory_format=memory_format).requires_grad_()
@@ -40,7 +42,7 @@ def images(shape: tuple[int, ...], memory_format: torch.memory_format) -> Tensor
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("found", "expected"), PAIRS)
 def test_values_and_gradients_are_those_of_max_pool2d(
-    found: Pool, expected: Pool, shape: tuple[int, ...], memory_format: torch.memory_format
+    found: Maximum, expected: Maximum, shape: tuple[int, ...], memory_format: torch.memory_format
 ) -> None:
     x = images(shape, memory_format)
     wanted = expected(x)
@@ -50,14 +52,16 @@ def test_values_and_gradients_are_those_of_max_pool2d(
     out = found(x)
     assert torch.equal(out, wanted)
     assert torch.equal(torch.autograd.grad(out, x, gradient)[0], wanted_gradient)
-    # Where nothing asks for a gradient, other code may do the work.
+    # Without a gradient another implementation may run.
     assert torch.equal(found(x.detach()), wanted)
+    with torch.no_grad():
+        assert torch.equal(found(x), wanted)
 
 
-@pytest.mark.parametrize("pool", [dense_max, halved])
-def test_the_gradient_of_ties_goes_to_the_first_by_rows(pool: Pool) -> None:
+@pytest.mark.parametrize("maximum", [dense_max, halved])
+def test_the_gradient_of_ties_goes_to_the_first_in_row_major_order(maximum: Maximum) -> None:
     x = torch.tensor([[[[1.0, 5.0], [5.0, 5.0]]]], requires_grad=True)
-    pool(x).sum().backward()
+    maximum(x).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [[[[0, 1], [0, 0]]]]
 
@@ -65,21 +69,26 @@ def test_the_gradient_of_ties_goes_to_the_first_by_rows(pool: Pool) -> None:
 @pytest.mark.parametrize("size", [(5, 4), (4, 5), (7, 7), (1, 1)])
 def test_odd_maps_keep_their_last_row_and_column(size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(window_max(x, 2), quarter(x))
+    assert torch.equal(window_max(x, 2), stride_two(x))
+    with torch.no_grad():
+        assert torch.equal(window_max(x, 2), stride_two(x))
 
 
-@pytest.mark.parametrize(("found", "expected"), [(dense_max, dense), (halved, quarter)])
-def test_vmap_takes_them(found: Pool, expected: Pool) -> None:
-    x = torch.rand(4, 2, 3, 6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+@pytest.mark.parametrize(("found", "expected"), [(dense_max, stride_one), (halved, stride_two)])
+def test_vmap_gives_the_same_values_and_gradients(found: Maximum, expected: Maximum) -> None:
+    # Ties: inside vmap a tensor does not say that it requires a gradient.
+    x = torch.randint(0, 3, (4, 2, 3, 6, 6), generator=torch.Generator().manual_seed(0)).float().requires_grad_()
     out = torch.func.vmap(found)(x)
     wanted = expected(x.flatten(0, 1)).unflatten(0, (4, 2))
     assert torch.equal(out, wanted)
     gradients = [torch.autograd.grad(part.square().sum(), x)[0] for part in (out, wanted)]
     torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        assert torch.equal(torch.func.vmap(found)(x), wanted)
 
 
 @pytest.mark.parametrize(("found", "expected"), PAIRS)
-def test_tangents_follow_the_winners(found: Pool, expected: Pool) -> None:
+def test_tangents_follow_the_maxima(found: Maximum, expected: Maximum) -> None:
     x = images((2, 3, 8, 6), torch.contiguous_format)
     tangent = torch.randint(1, 1000, x.shape, generator=torch.Generator().manual_seed(1)).double()
     out, moved = torch.func.jvp(found, (x.detach(),), (tangent,))

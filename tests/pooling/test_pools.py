@@ -1,4 +1,4 @@
-"""The contract of every local pool."""
+"""The contract of every registered local pool; capabilities are read from the attributes of its class."""
 
 from __future__ import annotations
 
@@ -8,37 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import UsageError
+from poolbench.core import Component, UsageError
+from poolbench.declared import Entry
 from poolbench.engine.build import initialise
-from poolbench.pooling import create_pool, list_pools
+from poolbench.pooling import Pool, create_pool, list_pools
 from poolbench.pooling.padding import PADDING_MODES, PaddingMode
 from poolbench.registry import pools
-
-# No subsampling at all.
-KEEPS_SIZE = {"dense"}
-# Their components must be of equal size: other sides raise.
-NEEDS_DIVISIBLE_SIDES = {"aps", "aps_blur3", "lps"}
-# Other strides raise.
-NEEDS_POWERS_OF_TWO = {"dwt"}
-# Their choice in eval mode is hard: no gradient gets through it.
-LEARNS_IN_TRAINING_ONLY = {"lps"}
-# Pools that keep a constant map constant whatever the padding does at the border.
-KEEPS_CONSTANTS = {
-    *("max", "max3", "avg", "median", "decimate", "dense", "mixed", "gated", "softpool", "lip"),
-    *("ideal_lowpass", "area", "aps", "lps"),
-}
-# These keep a positive constant: they see magnitudes, or the positive part only.
-KEEPS_POSITIVE_CONSTANTS = {"l2", "gem_local", "stochastic"}
-# Their border sees the padding; a mode that continues the image keeps a constant.
-KEEPS_CONSTANTS_IF_CONTINUED = {"blur3", "blur5", "blur7", "max_blur3", "max_blur5", "aps_blur3"}
-# dwt doubles, the other two learn what to do.
-CHANGES_CONSTANTS = {"dwt", "strided_conv", "space_to_depth"}
 
 by_name = pytest.mark.parametrize("name", list_pools())
 by_mode = pytest.mark.parametrize("mode", PADDING_MODES)
 
 
-def made(name: str, channels: int = 3, stride: int = 2, padding_mode: PaddingMode = "zeros") -> nn.Module:
+def made(name: str, channels: int = 3, stride: int = 2, padding_mode: PaddingMode = "zeros") -> Pool:
     torch.manual_seed(0)
     return create_pool(name, channels, stride=stride, padding_mode=padding_mode).double().eval()
 
@@ -47,12 +28,19 @@ def images(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def kind(name: str) -> type[Pool]:
+    pool = pools.get(name)
+    assert isinstance(pool, type)
+    assert issubclass(pool, Pool)
+    return pool
+
+
 def strides(name: str) -> list[int]:
-    return [2, 4] if name in NEEDS_POWERS_OF_TWO else [2, 3]
+    return [2, 4] if kind(name).needs_power_of_two_stride else [2, 3]
 
 
 def takes(name: str, size: tuple[int, int], stride: int) -> bool:
-    return name not in NEEDS_DIVISIBLE_SIDES or not (size[0] % stride or size[1] % stride)
+    return not (kind(name).needs_divisible_size and (size[0] % stride or size[1] % stride))
 
 
 @by_mode
@@ -64,7 +52,7 @@ def test_output_size(name: str, mode: PaddingMode) -> None:
             with pytest.raises(UsageError, match=f"pool '{name}' .* stride {stride} divides, got {size[0]}x{size[1]}"):
                 pool(x)
             continue
-        expected = size if name in KEEPS_SIZE else (-(-size[0] // stride), -(-size[1] // stride))
+        expected = size if pool.keeps_size else (-(-size[0] // stride), -(-size[1] // stride))
         assert pool(x).shape == (2, 3, *expected), (stride, size)
 
 
@@ -76,15 +64,15 @@ def test_maps_smaller_than_the_padding(name: str, mode: PaddingMode) -> None:
         if takes(name, size, 2):
             out = pool(images(2, channels, *size))
             assert torch.isfinite(out).all()
-            assert name in KEEPS_SIZE or out.shape == (2, channels, 1, -(-size[1] // 2))
+            assert pool.keeps_size or out.shape == (2, channels, 1, -(-size[1] // 2))
 
 
 @by_mode
 @by_name
 def test_gradients(name: str, mode: PaddingMode) -> None:
     pool = made(name, channels=2, padding_mode=mode)
-    x = images(1, 2, *((6, 4) if name in NEEDS_DIVISIBLE_SIDES else (5, 4))).requires_grad_()
-    parameters = {} if name in LEARNS_IN_TRAINING_ONLY else dict(pool.named_parameters())
+    x = images(1, 2, *((6, 4) if pool.needs_divisible_size else (5, 4))).requires_grad_()
+    parameters = dict(pool.named_parameters()) if pool.trainable_in_eval else {}
 
     def apply(x: Tensor, *values: Tensor) -> Tensor:
         out: Tensor = torch.func.functional_call(pool, dict(zip(parameters, values, strict=True)), (x,))
@@ -96,16 +84,14 @@ def test_gradients(name: str, mode: PaddingMode) -> None:
 @by_name
 @pytest.mark.parametrize("training", [True, False])
 def test_every_parameter_learns(name: str, training: bool) -> None:
-    if not training and name in LEARNS_IN_TRAINING_ONLY:
-        pytest.skip("chooses in eval mode")
     pool = made(name).train(training)
     x = images(4, 3, 8, 8).requires_grad_()
     pool(x).square().sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
+    learns = training or pool.trainable_in_eval
     for path, parameter in pool.named_parameters():
-        assert parameter.grad is not None, path
-        assert parameter.grad.abs().sum() > 1e-9, path
+        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 1e-9)) == learns, path
 
 
 @by_name
@@ -118,7 +104,7 @@ def test_dtype_device_memory_format_and_repetition(name: str) -> None:
     torch.testing.assert_close(pool(x.contiguous(memory_format=torch.channels_last)), out)
     assert pool.float()(x.float()).dtype == torch.float32
     torch.testing.assert_close(pool(x.float()), out.float())
-    if name not in NEEDS_DIVISIBLE_SIDES:  # which look at values to choose
+    if pool.runs_on_meta:
         assert pool.to("meta")(x.float().to("meta")).device.type == "meta"
 
 
@@ -156,7 +142,7 @@ def is_roll(x: Tensor, y: Tensor) -> bool:
 
 @by_name
 def test_equivariance_to_all_shifts_is_as_stated(name: str) -> None:
-    for stride in strides(name)[:1] if name in NEEDS_POWERS_OF_TWO else strides(name):
+    for stride in [2] if kind(name).needs_power_of_two_stride else [2, 3]:
         pool, x = made(name, stride=stride, padding_mode="circular"), images(4, 3, 6, 12)
         out = pool(x)
         follows = [is_roll(out, pool(torch.roll(x, by, (-2, -1)))) for by in itertools.product(range(6), range(12))]
@@ -168,22 +154,30 @@ def test_circular_padding_is_periodic(name: str) -> None:
     for stride in strides(name):
         pool, x = made(name, stride=stride, padding_mode="circular"), images(2, 3, 12, 24)
         moved = pool(torch.roll(x, (stride, -2 * stride), dims=(-2, -1)))
-        steps = (stride, -2 * stride) if name in KEEPS_SIZE else (1, -2)
+        steps = (stride, -2 * stride) if pool.keeps_size else (1, -2)
         torch.testing.assert_close(moved, torch.roll(pool(x), steps, dims=(-2, -1)))
 
 
 @by_mode
 @by_name
-def test_constants(name: str, mode: PaddingMode) -> None:
-    value = 0.7 if name in KEEPS_POSITIVE_CONSTANTS else -2.5
-    x = torch.full((1, 3, *((6, 8) if name in NEEDS_DIVISIBLE_SIDES else (7, 8))), value, dtype=torch.float64)
-    out = made(name, padding_mode=mode)(x)
-    darkens = mode == "zeros" and name in KEEPS_CONSTANTS_IF_CONTINUED  # as published
-    if darkens or name in CHANGES_CONSTANTS:
-        assert not torch.allclose(out, torch.full_like(out, value))
+@pytest.mark.parametrize("value", [0.7, -2.5])
+def test_constants(name: str, mode: PaddingMode, value: float) -> None:
+    pool = made(name, padding_mode=mode)
+    x = torch.full((1, 3, *((6, 8) if pool.needs_divisible_size else (7, 8))), value, dtype=torch.float64)
+    out = pool(x)
+    expected = torch.full_like(out, value)
+    darkens = pool.darkens_border and mode == "zeros"
+    if darkens or not pool.keeps_constants or (value < 0 and not pool.signed):
+        assert not torch.allclose(out, expected)
     else:
-        assert name in KEEPS_CONSTANTS | KEEPS_POSITIVE_CONSTANTS | KEEPS_CONSTANTS_IF_CONTINUED
-        torch.testing.assert_close(out, torch.full_like(out, value))
+        torch.testing.assert_close(out, expected)
+
+
+@by_name
+def test_strides_that_are_no_power_of_two(name: str) -> None:
+    if kind(name).needs_power_of_two_stride:
+        with pytest.raises(UsageError, match="stride is a power of 2, got 3"):
+            create_pool(name, 3, stride=3)
 
 
 @by_mode
@@ -211,8 +205,24 @@ def test_bad_arguments_are_answered() -> None:
         create_pool("maxx", 3)
     with pytest.raises(UsageError, match="unknown padding_mode 'mirror'"):
         create_pool("max", 3, padding_mode="mirror")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="stride is a power of 2, got 3"):
-        create_pool("dwt", 3, stride=3)
+    with pytest.raises(UsageError, match="unknown gem_local option 'pp'; did you mean 'p'"):
+        create_pool("gem_local", 3, pp=2.0)
     for name, option in (("mixed", "a"), ("gem_local", "p"), ("lps", "temperature")):
         with pytest.raises(UsageError, match=r"got -1\.5"):
             create_pool(name, 3, **{option: -1.5})  # type: ignore[arg-type]
+
+
+def test_a_component_carries_options() -> None:
+    pool = create_pool(Component("gem_local", {"p": 4.0}), 3)
+    assert float(pool.get_parameter("p").detach()) == 4
+    assert float(create_pool(Component("gem_local", {"p": 4.0}), 3, p=5).get_parameter("p").detach()) == 5
+
+
+def test_a_registered_class_that_is_no_pool_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Foreign(nn.Module):
+        def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+            super().__init__()
+
+    monkeypatch.setitem(pools._entries, "foreign", Entry("foreign", Foreign))
+    with pytest.raises(TypeError, match=r"pool 'foreign' is not a subclass of poolbench\.pooling\.Pool"):
+        create_pool("foreign", 3)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poolbench.pooling.heads import Head
+from poolbench.pooling import Head
 from poolbench.recording import outputs, recorded
 
 
