@@ -542,7 +542,8 @@ def shift_map_command(
         raise UsageError("give either --checkpoint FILE or --model timm:NAME, package.module:NAME or file.py:NAME")
     import numpy as np
 
-    from poolbench.plots import map_overview, to_png
+    from poolbench.plots.maps import map_overview
+    from poolbench.plots.style import to_png
     from poolbench.progress import counting
     from poolbench.runner.environment import resolve_device
     from poolbench.shift_map import input_channels, input_size, named_network, published_network, shift_map

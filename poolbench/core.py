@@ -1,4 +1,4 @@
-"""The words of the suite as frozen data: cells, grids, training, metrics, claims, benchmarks, results.
+"""Frozen data that every layer shares: training, cells, metrics, claims, measurements, results.
 
 Nothing here imports torch, so planning and listing answer at once.
 """
@@ -6,18 +6,14 @@ Nothing here imports torch, so planning and listing answer at once.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import nn
-
-    from poolbench.data import Dataset
 
 Scalar = str | int | float | bool
 Options = Mapping[str, Scalar]
@@ -162,42 +158,6 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A product of axes that share one variant and one way of training.
-
-    ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
-    layers, say); selectors leave such an axis alone.
-    """
-
-    datasets: Sequence[str]
-    architectures: Sequence[str]
-    pools: Sequence[str]
-    heads: Sequence[str]
-    train: TrainConfig
-    variant: str = "default"
-    model: Options = field(default_factory=dict)
-    data: Options = field(default_factory=dict)
-    measure: Options = field(default_factory=dict)
-
-    def select(self, **axes: Sequence[str] | None) -> Grid:
-        """Return the grid with the named axes replaced; an axis given as None stays."""
-        changes = {
-            name: tuple(values) for name, values in axes.items() if values and tuple(getattr(self, name)) != ("none",)
-        }
-        return replace(self, **changes)  # type: ignore[arg-type]
-
-    def cells(self, benchmark: str, version: int, seeds: Sequence[int]) -> Iterator[Cell]:
-        """Yield the cells, seeds innermost, so that a group is complete as early as possible."""
-        for dataset, architecture, pool, head, seed in itertools.product(
-            self.datasets, self.architectures, self.pools, self.heads, seeds
-        ):
-            yield Cell(
-                benchmark, dataset, architecture, pool, head, self.variant, seed,
-                self.train, self.model, self.data, self.measure, version=version,
-            )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Metric:
     """A number that a cell yields.
 
@@ -241,68 +201,12 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What to draw from a benchmark's results; the tracking side knows how.
-
-    ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
-    one panel per group), ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same
-    as bars), ``parts`` (a map's phase, border and phase values: the arrays in ``sources``), ``scatter``
-    (metric ``sources[1]`` against ``sources[0]``), ``heatmap`` (the metrics in ``sources``, ``colour`` by the
-    field ``columns``),
-    ``sensitivity`` (the table of ``measures.shift.layer_sensitivity``), ``depth`` (the columns after the
-    first source by relative depth; a table's rows of one aggregation are "table:aggregation"), ``units``
-    (a column of every unit, layer by layer), ``classes`` (V by class and layer), ``angles`` (accuracy
-    against the angle), ``similarity`` (CKA against the angle). ``panels`` and ``colour`` name the fields
-    that split panels and lines.
-    """
-
-    name: str
-    kind: Literal[
-        "curves", "map", "intervals", "parts", "scatter", "heatmap", "sensitivity", "bars",
-        "depth", "units", "classes", "angles", "similarity",
-    ]  # fmt: skip
-    title: str
-    sources: Sequence[str]
-    panels: Sequence[str] = ()
-    colour: str = "pool"
-    label: str = ""
-    columns: str = ""
-
-
-@dataclass(frozen=True)
 class Measurement:
     """What ``measure`` found: final metrics, tables (one row per entry) and arrays."""
 
     metrics: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A task, as data: what it asks, what it runs, and two functions.
-
-    ``load(cell, location, device)`` gives the data set, ``measure(cell, model, data, seed)`` the
-    numbers of one trained network. Every benchmark has a metric called ``accuracy``: robustness
-    never appears without it.
-    """
-
-    name: str
-    title: str
-    question: str
-    protocol: str
-    metrics: Sequence[Metric]
-    presets: Mapping[str, Sequence[Grid]]
-    seeds: Mapping[str, int]
-    load: Callable[[Cell, DataLocation, str], Dataset]
-    measure: Callable[[Cell, nn.Module, Dataset], Measurement]
-    claims: Sequence[Claim] = ()
-    figures: Sequence[Figure] = ()
-    version: int = 1
-
-    def metric(self, name: str) -> Metric:
-        """Return the metric of that name; raise KeyError where there is none."""
-        return {metric.name: metric for metric in self.metrics}[name]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from poolbench.core import Benchmark, UsageError
+from poolbench.core import UsageError
+
+if TYPE_CHECKING:
+    from poolbench.task import Benchmark
 
 T = TypeVar("T")
 MOST_NAMES = 60  # more are not listed in an error

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from poolbench import registry
-from poolbench.core import Benchmark, Cell, DataLocation, Grid, Measurement, Metric, MissingData, Result, TrainConfig
+from poolbench.core import Cell, DataLocation, Measurement, Metric, MissingData, Result, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
 from poolbench.runner.cell import Settings
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark, Grid
 
 # Tests run beside each other and beside other work; a second thread only waits for the first.
 os.environ["OMP_NUM_THREADS"] = "1"

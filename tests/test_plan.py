@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from poolbench.core import Cell, Grid, TrainConfig, UsageError, derive_seed
+from poolbench.core import Cell, TrainConfig, UsageError, derive_seed
 from poolbench.registry import benchmarks, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
+from poolbench.task import Grid
 
 
 def cell(**changes: object) -> Cell:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from poolbench.analysis.groups import varying_fields
 from poolbench.analysis.statistics import Interval, paired_difference
-from poolbench.core import Benchmark, Claim, Scalar
+from poolbench.core import Claim, Scalar
+from poolbench.task import Benchmark
 
 Ruling = Literal["holds", "does not hold", "undecided"]
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Benchmark, Cell, Grid, Metric, Result, Scalar, UsageError
+from poolbench.core import Cell, Metric, Result, Scalar, UsageError
+from poolbench.task import Benchmark, Grid
 
 AXES = ("dataset", "architecture", "variant", "pool", "head")
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")

@@ -11,10 +11,11 @@ from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolbench.core import Benchmark, Cell, DataLocation, Measurement, MissingData, UsageError
+from poolbench.core import Cell, DataLocation, Measurement, MissingData, UsageError
 from poolbench.registry import benchmarks
 from poolbench.runner.environment import environment
 from poolbench.runner.ledger import CellRecord, StorageError
+from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from poolbench.core import Benchmark, Cell, Grid, UsageError
+from poolbench.core import Cell, UsageError
 from poolbench.registry import architectures, benchmarks, check_architecture, closest, datasets, heads, pools
+from poolbench.task import Benchmark, Grid
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # model options that only say how large a network is

@@ -10,7 +10,8 @@ import pytest
 
 from poolbench.analysis.claims import Verdict, judge
 from poolbench.analysis.groups import results_frame
-from poolbench.core import Benchmark, Cell, Claim, Result, TrainConfig
+from poolbench.core import Cell, Claim, Result, TrainConfig
+from poolbench.task import Benchmark
 
 BASE = Claim("c", "A beats B.", "nobody", "accuracy", better={"pool": "max"}, worse={"pool": "avg"})
 

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from poolbench.analysis.groups import decimals, groups_of, protocol_of, read_results
-from poolbench.core import Benchmark, Cell, Metric, Result, TrainConfig
+from poolbench.core import Cell, Metric, Result, TrainConfig
 from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.task import Benchmark
 from poolbench_tracking.report import best_group, comparison_tables, markdown_text, write_report
 
 Store = Callable[..., Result]
@@ -288,7 +289,7 @@ def test_importing_the_report_draws_nothing() -> None:
 def test_too_many_groups_are_tabled_and_not_drawn(
     study: Benchmark, store_all: StoreAll, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from poolbench import plots as figures
+    from poolbench_tracking import figures
 
     store_all({"max": [0.9, 0.91, 0.92], "avg": [0.8, 0.81, 0.82]})
     drawn = write_report(ledger, ledger.folder / "report").read_text()

@@ -31,34 +31,13 @@ from poolbench.analysis.groups import (
     varying_fields,
 )
 from poolbench.analysis.statistics import holm, paired_difference, t_interval
-from poolbench.core import COST_METRICS, Benchmark, Metric, Result
+from poolbench.core import COST_METRICS, Metric, Result
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Invocation, Ledger, storage, write_atomically
+from poolbench.task import Benchmark
 
 ALPHA = 0.05
 SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms"}
-KINDS = {
-    "curves": "Mean over seeds; the band is the 95 % t interval of the mean, cut at the range of the seeds.",
-    "map": "One trained network per group: the first seed that has learned. All panels share the scale.",
-    "intervals": "Large: mean over seeds with its 95 % t interval; small: the seeds. Arrows: the interval goes on. "
-    "Hollow and grey: not every network has learned.",
-    "parts": "One trained network per group: the first seed that has learned. Each part has its own scale; the "
-    "values of the phases with the colours of the phase part, a detail of which is shown.",
-    "scatter": "Large: means over seeds with 95 % t intervals, cut at the range of the seeds; small: the seeds. "
-    "Dashed: least squares over a panel's networks; beside it, what is left over. Hollow and grey: not every network "
-    "has learned; these stay out of the line.",
-    "heatmap": "Mean over seeds ± half the width of its 95 % t interval. Panels of a data set share the colours "
-    "of a metric, dark for high. White and grey: not every network has learned.",
-    "sensitivity": "Mean over shifts and seeds of each stage, from the input (0 %) to the output (100 %), with 95 % t "
-    "bands. Motion undone: the features of the image are moved along, what is left is aliasing and the border.",
-    "bars": "Mean over seeds with its 95 % t interval; pale where not every network has learned.",
-    "depth": "Mean over seeds of each layer from the input (0 %) to the output (100 %), with 95 % t bands. Grey: the "
-    "same networks before training.",
-    "units": "One trained network per group, the first seed that has learned: every layer's units sorted. Grey: dead.",
-    "classes": "Mean over the units of a layer, among the images of each class, and over seeds.",
-    "angles": "Mean over seeds with 95 % t bands. Dashed: the same network averaged over four quarter turns.",
-    "similarity": "Linear CKA of a layer's outputs for turned and upright images, mean over seeds; colour: depth.",
-}
 
 
 @dataclass(frozen=True)
@@ -246,13 +225,14 @@ def _sections(results: Sequence[Result], run_links: Mapping[str, str]) -> Iterat
 
 
 def _with_drawings(section: Section, ledger: Ledger) -> Section:
-    from poolbench.plots import summary_figures, to_svg
+    from poolbench.plots.style import to_svg
+    from poolbench_tracking.figures import summary_figures
 
     figures = summary_figures(section.benchmark, section.results, ledger)
     drawings = [
-        Drawing(spec.title, KINDS[spec.kind], Markup(to_svg(figures[spec.name])))
-        for spec in section.benchmark.figures
-        if spec.name in figures
+        Drawing(figure.title, figure.caption, Markup(to_svg(figures[figure.name])))
+        for figure in section.benchmark.figures
+        if figure.name in figures
     ]
     return replace(section, drawings=drawings)
 
