@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import groups_of, results_frame, varying_fields
+from poolbench.analysis.frames import results_frame, varying_fields
+from poolbench.analysis.groups import groups_of
 from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
 from poolbench.plots import (

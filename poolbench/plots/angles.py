@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from poolbench.analysis.groups import term
 from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.text import term
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
 from poolbench.plots.parts import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from poolbench.analysis.groups import term
 from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.text import term
 from poolbench.core import Figure as Drawing
 from poolbench.plots.parts import panel_grid
 from poolbench.plots.scene import Scene

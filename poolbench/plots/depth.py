@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from poolbench.analysis.groups import term
+from poolbench.analysis.text import term
 from poolbench.core import Figure as Drawing
 from poolbench.core import Result
 from poolbench.plots.parts import (

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group, metric_label, number_text, term
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import metric_label, number_text, term
 from poolbench.core import Figure as Drawing
 from poolbench.core import Metric
 from poolbench.plots.parts import GREY, WIDTH, axes_at, heading, heatmap, write_on

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
-from poolbench.analysis.groups import Group, term
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import term
 from poolbench.core import Benchmark, Result, Scalar
 from poolbench.core import Figure as Drawing
 from poolbench.plots.parts import (
