@@ -493,12 +493,14 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
 
     Writes JUnit XML and Markdown to OUT/regress. Exit code 0 fine, 1 regressed, 2 usage, 3 no data.
     """
-    from poolbench.analysis.gate import compare, exit_code, to_junit, to_markdown
-    from poolbench.analysis.groups import read_results, results_frame
+    from poolbench.analysis.frames import read_results, results_frame
+    from poolbench.analysis.gate import compare, exit_code
     from poolbench.runner.ledger import storage, write_atomically
+    from poolbench_tracking.gate_report import to_junit, to_markdown
 
     current = results_frame(_existing(out).results())
-    comparisons = compare(read_results(str(baseline / "results.csv")), current, alpha)
+    metrics = {name: benchmarks.get(name)().metrics for name in benchmarks.names()}
+    comparisons = compare(read_results(str(baseline / "results.csv")), current, metrics, alpha)
     folder = out / "regress"
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from poolbench.analysis.groups import Group, term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.text import term
 from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
 

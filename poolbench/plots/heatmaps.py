@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group, metric_label, number_text, term
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import metric_label, number_text, term
 from poolbench.core import Metric, Scalar
 from poolbench.plots.images import heatmap, write_on
 from poolbench.plots.panels import axes_at, heading

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.text import metric_label, term
 from poolbench.plots.scene import Scene
 from poolbench.plots.style import GREY, WIDTH
 

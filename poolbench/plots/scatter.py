@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import StraightLine, straight_line, t_interval
+from poolbench.analysis.text import metric_label, term
 from poolbench.core import Metric
 from poolbench.plots.intervals import clip, draw_dots
 from poolbench.plots.legends import key, legend, legend_rows

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from poolbench.analysis.groups import Group, term
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import term
 from poolbench.core import Metric, Result, Scalar
 from poolbench.plots.legends import key
 from poolbench.plots.style import GREY, MARKERS, PALETTE

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import groups_of, results_frame, varying_fields
+from poolbench.analysis.frames import results_frame, varying_fields
+from poolbench.analysis.groups import groups_of
 from poolbench.core import Result
 from poolbench.plots.scene import Record, Scene
 from poolbench.plots.style import STYLE

@@ -264,7 +264,7 @@ class MlflowSink:
     def _log_summary(self, ledger: Ledger, benchmark: Benchmark, results: Sequence[Result], run_id: str) -> None:
         from mlflow.entities import Metric
 
-        from poolbench.analysis.groups import results_frame
+        from poolbench.analysis.frames import results_frame
         from poolbench_tracking.figures import summary_figures
 
         finished = [r for r in results if r.status == "finished" and r.cell.benchmark == benchmark.name]

@@ -14,8 +14,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from poolbench.analysis.groups import term
 from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.text import term
 from poolbench.plots.depth import percent_of_depth
 from poolbench.plots.images import side_bar
 from poolbench.plots.legends import Dashes, key, legend, legend_rows

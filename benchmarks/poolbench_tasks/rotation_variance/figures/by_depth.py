@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from poolbench.analysis.groups import term
+from poolbench.analysis.text import term
 from poolbench.plots.depth import percent_of_depth
 from poolbench.plots.legends import Dashes, key, legend, legend_rows
 from poolbench.plots.lines import Curve, band_opacity, line
