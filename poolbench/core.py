@@ -1,4 +1,4 @@
-"""The words of the suite as frozen data: cells, grids, training, metrics, claims, benchmarks, results.
+"""Frozen data that every layer shares: training, cells, metrics, claims, measurements, results.
 
 Nothing here imports torch, so planning and listing answer at once.
 """
@@ -264,35 +264,6 @@ class Claim:
     better: Mapping[str, Scalar]
     worse: Mapping[str, Scalar]
     where: Mapping[str, Scalar] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What to draw from a benchmark's results; the tracking side knows how.
-
-    ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
-    one panel per group), ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same
-    as bars), ``parts`` (a map's phase, border and phase values: the arrays in ``sources``), ``scatter``
-    (metric ``sources[1]`` against ``sources[0]``), ``heatmap`` (the metrics in ``sources``, ``colour`` by the
-    field ``columns``),
-    ``sensitivity`` (the table of ``measures.shift.layer_sensitivity``), ``depth`` (the columns after the
-    first source by relative depth; a table's rows of one aggregation are "table:aggregation"), ``units``
-    (a column of every unit, layer by layer), ``classes`` (V by class and layer), ``angles`` (accuracy
-    against the angle), ``similarity`` (CKA against the angle). ``panels`` and ``colour`` name the fields
-    that split panels and lines.
-    """
-
-    name: str
-    kind: Literal[
-        "curves", "map", "intervals", "parts", "scatter", "heatmap", "sensitivity", "bars",
-        "depth", "units", "classes", "angles", "similarity",
-    ]  # fmt: skip
-    title: str
-    sources: Sequence[str]
-    panels: Sequence[str] = ()
-    colour: str = "pool"
-    label: str = ""
-    columns: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from poolbench.core import NO_COMPONENT, Cell, Claim, DataLocation, Figure, Measurement, Metric, Options, TrainConfig
+from poolbench.core import NO_COMPONENT, Cell, Claim, DataLocation, Measurement, Metric, Options, Result, TrainConfig
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     from torch import nn
 
     from poolbench.data import Dataset
+    from poolbench.plots.scene import Record, Scene
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ class Grid:
             if values and tuple(getattr(self, name)) != (NO_COMPONENT.name,)
         }
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a task: its name, title and caption, and the functions that draw it.
+
+    ``draw_summary(scene)`` draws all finished cells, ``draw_cell(result, record)`` a single one. Both return
+    None if their data is missing. A figure without one of them is left out of the report or of the cell's run.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw_summary: Callable[[Scene], matplotlib.figure.Figure | None] | None = None
+    draw_cell: Callable[[Result, Record], matplotlib.figure.Figure | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from poolbench.task import Benchmark, Grid, NoOptions
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # options that only say how large a network is
-OTHER_SETTINGS = "other settings"
 
 
 @dataclass(frozen=True)
@@ -140,29 +139,6 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
                 benchmark.name, dataset, architecture, pool, head, grid.variant, seed, grid.train,
                 grid.padding_mode, measure, version=benchmark.version,
             )  # fmt: skip
-
-
-def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
-    """Return the preset whose settings the cell has, such as "quick": cells of two protocols never compare.
-
-    "version 1" where the benchmark has since changed its meaning, "judged on validation images" while tuning,
-    "other settings" where no preset fits. Data set, architecture, pool, head and seed do not count, since
-    selectors choose them; their options do.
-    """
-    if cell.split != "test":
-        return f"judged on {cell.split} images"
-    if cell.version != benchmark.version:
-        return f"version {cell.version}"
-    fitting = (name for name, grids in benchmark.presets.items() if any(_fits(cell, grid) for grid in grids))
-    return next(fitting, OTHER_SETTINGS)
-
-
-def _fits(cell: Cell, grid: Grid) -> bool:
-    own = (cell.variant, cell.train, cell.padding_mode, dict(cell.measure))
-    if own != (grid.variant, grid.train, grid.padding_mode, asdict(grid.measure or NoOptions())):
-        return False
-    given = ((cell.dataset.options, grid.data), (cell.architecture.options, grid.model))
-    return all(options[name] == value for options, part in given for name, value in part.items() if name in options)
 
 
 def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:

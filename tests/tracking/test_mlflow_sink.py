@@ -185,7 +185,7 @@ def test_links_lead_to_finished_runs(filled: Ledger, cells: list[Cell]) -> None:
 
 
 def test_figures_that_cannot_be_drawn_keep_no_run_back(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    from poolbench import plots as figures
+    from poolbench_tracking import figures
 
     def broken(*_: object) -> None:
         raise ValueError("no such colour")

@@ -243,7 +243,7 @@ class MlflowSink:
         return run_id
 
     def _log_artifacts(self, benchmark: Benchmark, ledger: Ledger, result: Result, run_id: str) -> None:
-        from poolbench.plots import cell_figures
+        from poolbench_tracking.figures import cell_figures
 
         record = ledger.record(result.cell.id)
         with tempfile.TemporaryDirectory() as folder:
@@ -266,8 +266,8 @@ class MlflowSink:
     def _log_summary(self, ledger: Ledger, benchmark: Benchmark, results: Sequence[Result], run_id: str) -> None:
         from mlflow.entities import Metric
 
-        from poolbench.analysis.groups import results_frame
-        from poolbench.plots import summary_figures
+        from poolbench.analysis.frames import results_frame
+        from poolbench_tracking.figures import summary_figures
 
         finished = [r for r in results if r.status == "finished" and r.cell.benchmark == benchmark.name]
         failed = [r for r in results if r.status == "failed" and r.cell.benchmark == benchmark.name]
@@ -284,7 +284,7 @@ class MlflowSink:
 
 def _write_figures(folder: Path, draw: Callable[[], Mapping[str, Figure]]) -> None:
     """Write figures as PNG; one that cannot be drawn must not keep all later runs from MLflow."""
-    from poolbench.plots import to_png
+    from poolbench.plots.style import to_png
 
     folder.mkdir()
     try:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from poolbench.core import Claim, Figure, Metric, TrainConfig
+from poolbench.core import Claim, Metric, TrainConfig
+from poolbench.plots import captions
 from poolbench.registry import benchmarks
-from poolbench.task import Benchmark, Grid, deferred
+from poolbench.task import Benchmark, Figure, Grid, deferred
 
 ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
 HEADS = ("avg", "max", "avgmax", "gem", "flatten")
+
+draw = deferred("poolbench_tasks.global_pooling.figures")
+FIGURES = (
+    Figure(
+        "learning_curves", "Accuracy per epoch", captions.LEARNING_CURVES, draw.accuracy_curves, draw.curves_of_cell
+    ),
+    Figure("loss_curves", "Loss per epoch", captions.LEARNING_CURVES, draw.loss_curves),
+    Figure("accuracy", "Final accuracy", captions.INTERVALS, draw.accuracy),
+)
 
 
 def _grids(dataset: str, train: TrainConfig) -> Sequence[Grid]:
@@ -84,25 +94,5 @@ def global_pooling() -> Benchmark:
                 where={"variant": "corrected"},
             ),
         ),
-        figures=(
-            Figure(
-                "learning_curves",
-                "curves",
-                "Accuracy per epoch",
-                ("train_accuracy", "val_accuracy"),
-                panels=("variant",),
-                colour="head",
-                label="accuracy",
-            ),
-            Figure(
-                "loss_curves",
-                "curves",
-                "Loss per epoch",
-                ("train_loss", "val_loss"),
-                panels=("variant",),
-                colour="head",
-                label="loss",
-            ),
-            Figure("accuracy", "intervals", "Final accuracy", ("accuracy",), panels=("variant",), colour="head"),
-        ),
+        figures=FIGURES,
     )

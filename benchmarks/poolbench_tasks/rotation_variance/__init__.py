@@ -7,15 +7,78 @@ from dataclasses import dataclass
 
 from poolbench.core import (
     Claim,
-    Figure,
     Metric,
     Options,
     TrainConfig,
 )
+from poolbench.plots import captions
 from poolbench.registry import benchmarks
-from poolbench.task import Benchmark, Grid, deferred
+from poolbench.task import Benchmark, Figure, Grid, deferred
 
 SOURCE = "Quiroga et al. 2019, 'Measuring (in)variances in convolutional networks'"
+
+draw = deferred("poolbench_tasks.rotation_variance.figures")
+BY_LAYER = f"Mean over seeds of each layer, {captions.DEPTH} Grey: the same networks before training."
+FIGURES = (
+    Figure("accuracy", "Accuracy, trained on x tested on", captions.BARS, draw.accuracy),
+    Figure(
+        "angles",
+        "Accuracy against the angle",
+        "Mean over seeds with 95 % t bands. Dashed: the same network averaged over four quarter turns.",
+        draw.angles,
+        draw.angles_of_cell,
+    ),
+    Figure(
+        "layers_of_means",
+        "TV, SV and V by layer (mean of each map)",
+        BY_LAYER,
+        draw.layers_of_means,
+        draw.layers_of_means_of_cell,
+    ),
+    Figure(
+        "layers_of_positions",
+        "TV, SV and V by layer (every position a unit)",
+        BY_LAYER,
+        draw.layers_of_positions,
+        draw.layers_of_positions_of_cell,
+    ),
+    Figure(
+        "layers_turned_back",
+        "TV, SV and V by layer (positions of maps turned back)",
+        BY_LAYER,
+        draw.layers_turned_back,
+        draw.layers_turned_back_of_cell,
+    ),
+    Figure(
+        "units",
+        "V of every unit (mean of each map)",
+        f"{captions.EXAMPLE_NETWORK} The units of each layer are sorted. Grey: dead units.",
+        draw.units,
+        draw.units_of_cell,
+    ),
+    Figure(
+        "classes",
+        "V by class and layer (mean of each map)",
+        "Computed from the images of each class; mean over the units of a layer and over seeds.",
+        draw.classes,
+        draw.classes_of_cell,
+    ),
+    Figure("lee", "Local equivariance error by layer", BY_LAYER, draw.lee, draw.lee_of_cell),
+    Figure(
+        "cka",
+        "Similarity of layers to themselves on turned images",
+        "Linear CKA of a layer's outputs for rotated and upright images, mean over seeds; colour: depth.",
+        draw.cka,
+        draw.cka_of_cell,
+    ),
+    Figure(
+        "learning_curves",
+        "Accuracy per epoch",
+        captions.LEARNING_CURVES,
+        draw.learning_curves,
+        draw.learning_curves_of_cell,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -183,85 +246,7 @@ def rotation_variance() -> Benchmark:
             )
             for architecture in dict.fromkeys(network.architecture for network in (*MNIST, *CIFAR10))
         ),
-        figures=(
-            Figure(
-                "accuracy",
-                "bars",
-                "Accuracy, trained on x tested on",
-                ("accuracy", "accuracy_rotated"),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-            Figure(
-                "angles",
-                "angles",
-                "Accuracy against the angle",
-                ("angles",),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-            *(
-                Figure(
-                    name,
-                    "depth",
-                    f"TV, SV and V by layer ({what})",
-                    (f"layers:{aggregation}", *columns),
-                    panels=("dataset", "architecture"),
-                    colour="variant",
-                )
-                for name, aggregation, what, columns in (
-                    ("layers_of_means", "mean", "mean of each map", ("TV", "SV", "V", "V_stratified")),
-                    ("layers_of_positions", "none", "every position a unit", ("TV", "SV", "V", "V_stratified")),
-                    ("layers_turned_back", "none, turned back", "positions of maps turned back", ("TV", "SV", "V")),
-                )
-            ),
-            Figure(
-                "units",
-                "units",
-                "V of every unit (mean of each map)",
-                ("units:mean", "V"),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="V",
-            ),
-            Figure(
-                "classes",
-                "classes",
-                "V by class and layer (mean of each map)",
-                ("classes:mean", "V"),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="V",
-            ),
-            Figure(
-                "lee",
-                "depth",
-                "Local equivariance error by layer",
-                ("lee", "LEE_relative"),
-                panels=("dataset", "architecture"),
-                colour="variant",
-            ),
-            Figure(
-                "cka",
-                "similarity",
-                "Similarity of layers to themselves on turned images",
-                ("cka",),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="linear CKA",
-            ),
-            Figure(
-                "learning_curves",
-                "curves",
-                "Accuracy per epoch",
-                ("val_accuracy",),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-        ),
+        figures=FIGURES,
     )
 
 

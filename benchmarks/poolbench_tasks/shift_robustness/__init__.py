@@ -7,16 +7,58 @@ from dataclasses import dataclass, replace
 
 from poolbench.core import (
     Claim,
-    Figure,
     Metric,
     Scalar,
     TrainConfig,
 )
+from poolbench.plots import captions
 from poolbench.registry import benchmarks
-from poolbench.task import Benchmark, Grid, deferred
+from poolbench.task import Benchmark, Figure, Grid, deferred
 
 SOURCE = "Scheidl 2022, 'Why pooling layers in deep learning can cause problems'"
 POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
+
+draw = deferred("poolbench_tasks.shift_robustness.figures")
+FIGURES = (
+    Figure(
+        "shift_map",
+        "P(circle) with the square centred at each position",
+        f"{captions.EXAMPLE_NETWORK} All panels share the colour scale.",
+        draw.shift_map,
+        draw.shift_map_of_cell,
+    ),
+    Figure(
+        "map_parts",
+        "The map's logit split into phase and border, in deviations of the logit over test objects",
+        f"{captions.EXAMPLE_NETWORK} Each part has its own colour scale, but the values of the phases share that of "
+        "the phase part, of which a detail is shown.",
+        draw.map_parts,
+        draw.map_parts_of_cell,
+    ),
+    Figure(
+        "consistency_accuracy",
+        "Consistency against accuracy, and what accuracy does not explain",
+        captions.SCATTER,
+        draw.consistency_accuracy,
+    ),
+    Figure("pool_padding", "Each pool with each padding", captions.HEATMAP, draw.pool_padding),
+    Figure(
+        "sensitivity",
+        "How far features move with a shift of the input, stage by stage",
+        f"Mean over shifts and seeds of each stage, {captions.DEPTH} Motion undone: the features are shifted back; "
+        "what remains comes from aliasing and the border.",
+        draw.sensitivity,
+        draw.sensitivity_of_cell,
+    ),
+    Figure(
+        "learning_curves",
+        "Accuracy per epoch",
+        captions.LEARNING_CURVES,
+        draw.learning_curves,
+        draw.learning_curves_of_cell,
+    ),
+    Figure("consistency", "Consistency beside accuracy", captions.INTERVALS, draw.consistency),
+)
 
 
 @dataclass(frozen=True)
@@ -231,59 +273,5 @@ def shift_robustness() -> Benchmark:
                 worse={"variant": "plain"},
             ),
         ),
-        figures=(
-            Figure(
-                "shift_map",
-                "map",
-                "P(circle) with the square centred at each position",
-                ("map",),
-                panels=("num_pooling", "pool"),
-                label="P(circle)",
-            ),
-            Figure(
-                "map_parts",
-                "parts",
-                "The map's logit split into phase and border, in deviations of the logit over test objects",
-                ("map_phase", "map_boundary", "map_phases"),
-                panels=("num_pooling", "pool"),
-                label="logit deviations",
-            ),
-            Figure(
-                "consistency_accuracy",
-                "scatter",
-                "Consistency against accuracy, and what accuracy does not explain",
-                ("accuracy", "consistency"),
-                panels=("dataset", "architecture"),
-            ),
-            Figure(
-                "pool_padding",
-                "heatmap",
-                "Each pool with each padding",
-                ("consistency", "worst_accuracy", "accuracy"),
-                panels=("dataset", "architecture", "variant"),
-                columns="padding_mode",
-            ),
-            Figure(
-                "sensitivity",
-                "sensitivity",
-                "How far features move with a shift of the input, stage by stage",
-                ("sensitivity",),
-                panels=("dataset", "architecture"),
-            ),
-            Figure(
-                "learning_curves",
-                "curves",
-                "Accuracy per epoch",
-                ("val_accuracy",),
-                panels=("num_pooling",),
-                label="accuracy",
-            ),
-            Figure(
-                "consistency",
-                "intervals",
-                "Consistency beside accuracy",
-                ("consistency", "worst_accuracy", "accuracy"),
-                panels=("num_pooling",),
-            ),
-        ),
+        figures=FIGURES,
     )
