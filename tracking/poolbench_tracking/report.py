@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
-from poolbench.registry import benchmarks
 from poolbench.files import storage, write_atomically
+from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import Drawing, Section, sections_of, summary_frame
