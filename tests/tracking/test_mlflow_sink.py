@@ -79,7 +79,7 @@ def test_a_run_holds_what_the_ledger_holds(filled: Ledger, cells: list[Cell]) ->
     assert run.data.tags["env.device"] == "cpu"
     assert run.data.params["pool"] == "max"
     assert run.data.params["seed"] == "1"
-    assert run.data.params["train.epochs"] == "2"
+    assert run.data.params["epochs"] == "2"
     assert run.data.params["model.width"] == "2"
     assert run.data.metrics["accuracy"] == 0.99
     assert "odd" not in run.data.metrics  # not a number
@@ -142,7 +142,7 @@ def test_a_retried_cell_is_a_new_run_and_the_failure_stays(
 
     entry = registry.benchmarks._entries["tiny"]
     benchmark = entry.target()
-    mended = replace(benchmark, measure=lambda cell, model, data: benchmark.measure(cells[0], model, data))
+    mended = replace(benchmark, measure=lambda cell, *rest: benchmark.measure(cells[0], *rest))
     monkeypatch.setitem(registry.benchmarks._entries, "tiny", replace(entry, target=lambda: mended))
     run_cells([replace(cells[0], variant="broken")], filled)
     assert MlflowSink(filled.folder).sync([filled]) == 1
