@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.core import DataLocation
-from poolbench.data import load_dataset
-from poolbench.engine.allocator import keep_freed_memory
-from poolbench.engine.fit import to_pixels
+from poolbench.data import load_dataset, to_pixels
+from poolbench.engine.process import keep_freed_memory
 from poolbench.measures.rotation import activation_variance, recorded_layers
-from poolbench.measures.rotation.layers import listening as recorded_outputs
-from poolbench.measures.rotation.variance import chunk_of as images_per_pass
-from poolbench.measures.rotation.variance import turned as rotated_images
+from poolbench.measures.rotation.inputs import images_per_pass, rotated_images
+from poolbench.measures.rotation.layers import recorded_outputs
 from poolbench.runner.environment import environment
 
 BARE = "bare forward passes of the rotated images"

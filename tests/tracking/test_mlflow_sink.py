@@ -82,7 +82,7 @@ def test_a_run_holds_what_the_ledger_holds(filled: Ledger, cells: list[Cell]) ->
     assert run.data.params["pool"] == "max"
     assert run.data.params["seed"] == "1"
     assert run.data.params["epochs"] == "2"
-    assert run.data.params["model.width"] == "2"
+    assert run.data.params["width"] == "2"
     assert run.data.metrics["accuracy"] == 0.99
     assert "odd" not in run.data.metrics  # not a number
     assert [d.dataset.name for d in run.inputs.dataset_inputs] == ["tiny"]
