@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench import __version__
-from poolbench.bench.commands import bench
 from poolbench.core import Cell, DataLocation, MissingData, Result, Status, UsageError
 from poolbench.options import Command, device_option, say, split_names, with_options
 from poolbench.registry import TIMM, Registry, architectures, benchmarks, datasets, heads, pools
@@ -245,7 +244,7 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
 
 
 def _settings(device: str, data_dir: str, download: bool, **more: Any) -> Any:
-    from poolbench.runner.cell import Settings
+    from poolbench.runner.attempt import Settings
     from poolbench.runner.environment import resolve_device
 
     return Settings(DataLocation(data_dir, download), resolve_device(device), **more)
@@ -493,12 +492,14 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
 
     Writes JUnit XML and Markdown to OUT/regress. Exit code 0 fine, 1 regressed, 2 usage, 3 no data.
     """
-    from poolbench.analysis.gate import compare, exit_code, to_junit, to_markdown
-    from poolbench.analysis.groups import read_results, results_frame
-    from poolbench.runner.ledger import storage, write_atomically
+    from poolbench.analysis.frames import read_results, results_frame
+    from poolbench.analysis.gate import compare, exit_code
+    from poolbench.files import storage, write_atomically
+    from poolbench_tracking.gate_report import to_junit, to_markdown
 
     current = results_frame(_existing(out).results())
-    comparisons = compare(read_results(str(baseline / "results.csv")), current, alpha)
+    metrics = {name: benchmarks.get(name)().metrics for name in benchmarks.names()}
+    comparisons = compare(read_results(str(baseline / "results.csv")), current, metrics, alpha)
     folder = out / "regress"
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -542,7 +543,8 @@ def shift_map_command(
         raise UsageError("give either --checkpoint FILE or --model timm:NAME, package.module:NAME or file.py:NAME")
     import numpy as np
 
-    from poolbench.plots import map_overview, to_png
+    from poolbench.plots.maps import map_overview
+    from poolbench.plots.style import to_png
     from poolbench.progress import counting
     from poolbench.runner.environment import resolve_device
     from poolbench.shift_map import input_channels, input_size, named_network, published_network, shift_map
@@ -576,9 +578,6 @@ def shift_map_command(
     for name, value in found.numbers().items():
         click.echo(f"{name:<20}{value if isinstance(value, int) else format(value, '.6g')}")
     say(f"map: {png}, numbers: {png.with_suffix('.npz')}")
-
-
-main.add_command(bench)
 
 
 @main.command("ui")

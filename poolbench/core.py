@@ -1,4 +1,4 @@
-"""The words of the suite as frozen data: cells, grids, training, metrics, claims, benchmarks, results.
+"""Frozen data that every layer shares: training, cells, metrics, claims, measurements, results.
 
 Nothing here imports torch, so planning and listing answer at once.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import nn
-
-    from poolbench.data import Dataset
 
 Scalar = str | int | float | bool | None
 Options = Mapping[str, Scalar]
@@ -59,6 +56,8 @@ class Component:
         return {"name": self.name, "options": dict(sorted(self.options.items()))}
 
 
+NO_COMPONENT = Component("none")
+"""The pool of a network without local pooling."""
 AUGMENTATIONS = ("flip", "rotation", "shift")
 """Horizontal flip with probability 1/2; uniform angle in +-180 degrees; uniform shift of up to 4 px per axis."""
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -172,19 +171,41 @@ class Cell:
         return _digest({key: value for key, value in self.config().items() if key != "seed"})
 
     @property
+    def fields(self) -> dict[str, Scalar]:
+        """What cells are selected, grouped and compared by: the axes, then every option.
+
+        Options of the architecture and of the training have their own names ("width", "learning_rate"), those of
+        the data set, the pool, the head and the measure a prefix ("data.canvas", "pool.p").
+        """
+        prefixed = {"data": self.dataset.options, "pool": self.pool.options, "head": self.head.options}
+        return {
+            **{name: getattr(self, name).name for name in ("dataset", "architecture")},
+            "variant": self.variant,
+            "pool": self.pool.name,
+            "head": self.head.name,
+            "padding_mode": self.padding_mode,
+            **self.architecture.options,
+            **asdict(self.train),
+            "augment": "+".join(self.train.augment) or "none",
+            **{
+                f"{prefix}.{name}": value
+                for prefix, options in {**prefixed, "measure": self.measure}.items()
+                for name, value in options.items()
+            },
+        }
+
+    @property
     def label(self) -> str:
         """One line for people: the axes of the cell and the options of its architecture, pool and head."""
-        fields = {
-            "pool": self.pool.name,
-            **{f"pool.{key}": value for key, value in sorted(self.pool.options.items())},
-            "head": self.head.name,
-            **{f"head.{key}": value for key, value in sorted(self.head.options.items())},
-            **dict(sorted(self.architecture.options.items())),
+        options = {
+            **{f"pool.{key}": value for key, value in self.pool.options.items()},
+            **{f"head.{key}": value for key, value in self.head.options.items()},
+            **self.architecture.options,
             "padding_mode": self.padding_mode,
             "seed": self.seed,
         }
-        parts = [self.benchmark, self.dataset.name, self.architecture.name, self.variant]
-        return " ".join([*parts, *(f"{key}={value}" for key, value in fields.items())])
+        axes = [self.benchmark, self.dataset.name, self.architecture.name, self.pool.name, self.head.name, self.variant]
+        return " ".join([*axes, *(f"{key}={value}" for key, value in options.items())])
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -200,35 +221,6 @@ COMPONENTS = ("dataset", "architecture", "pool", "head")
 def _digest(config: Mapping[str, Any]) -> str:
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A product of axes that share one variant and one way of training.
-
-    Names may carry options: "gem_local:p=4". ``model`` and ``data`` are options of all the grid's architectures
-    and data sets; an option that is left out has its default. ``measure`` is an instance of the task's option
-    class. ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
-    layers, say); selectors leave such an axis alone.
-    """
-
-    datasets: Sequence[str]
-    architectures: Sequence[str]
-    pools: Sequence[str]
-    heads: Sequence[str]
-    train: TrainConfig
-    variant: str = "default"
-    padding_mode: str = "zeros"
-    model: Options = field(default_factory=dict)
-    data: Options = field(default_factory=dict)
-    measure: Any = None
-
-    def select(self, **axes: Sequence[str] | None) -> Grid:
-        """Return the grid with the named axes replaced; an axis given as None stays."""
-        changes = {
-            name: tuple(values) for name, values in axes.items() if values and tuple(getattr(self, name)) != ("none",)
-        }
-        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -275,75 +267,12 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What to draw from a benchmark's results; the tracking side knows how.
-
-    ``kind``: ``curves`` (per-epoch metrics named in ``sources``), ``map`` (the array ``sources[0]``,
-    one panel per group), ``intervals`` (the metrics in ``sources`` with their intervals), ``bars`` (the same
-    as bars), ``parts`` (a map's phase, border and phase values: the arrays in ``sources``), ``scatter``
-    (metric ``sources[1]`` against ``sources[0]``), ``heatmap`` (the metrics in ``sources``, ``colour`` by the
-    field ``columns``),
-    ``sensitivity`` (the table of ``measures.shift.layer_sensitivity``), ``depth`` (the columns after the
-    first source by relative depth; a table's rows of one aggregation are "table:aggregation"), ``units``
-    (a column of every unit, layer by layer), ``classes`` (V by class and layer), ``angles`` (accuracy
-    against the angle), ``similarity`` (CKA against the angle). ``panels`` and ``colour`` name the fields
-    that split panels and lines.
-    """
-
-    name: str
-    kind: Literal[
-        "curves", "map", "intervals", "parts", "scatter", "heatmap", "sensitivity", "bars",
-        "depth", "units", "classes", "angles", "similarity",
-    ]  # fmt: skip
-    title: str
-    sources: Sequence[str]
-    panels: Sequence[str] = ()
-    colour: str = "pool"
-    label: str = ""
-    columns: str = ""
-
-
-@dataclass(frozen=True)
 class Measurement:
     """What ``measure`` found: final metrics, tables (one row per entry) and arrays."""
 
     metrics: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a task that has none."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A task, as data: its question, its grids, its metrics, and one function that measures a trained network.
-
-    ``measure(cell, options, model, data)`` returns the numbers of one network; ``options`` is an instance of
-    the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
-    that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None takes
-    the registered one as it is.
-    """
-
-    name: str
-    title: str
-    question: str
-    protocol: str
-    metrics: Sequence[Metric]
-    presets: Mapping[str, Sequence[Grid]]
-    seeds: Mapping[str, int]
-    measure: Callable[[Cell, Any, nn.Module, Dataset], Measurement]
-    options: type[Any] = NoOptions
-    load: Callable[[Cell, DataLocation, str], Dataset] | None = None
-    claims: Sequence[Claim] = ()
-    figures: Sequence[Figure] = ()
-    version: int = 1
-
-    def metric(self, name: str) -> Metric:
-        """Return the metric of that name; raise KeyError where there is none."""
-        return {metric.name: metric for metric in self.metrics}[name]
 
 
 @dataclass(frozen=True)

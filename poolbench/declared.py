@@ -53,7 +53,7 @@ class Option:
             for alternative in _alternatives(self._type)
             if isinstance(alternative, ast.Subscript)
             for node in ast.walk(alternative.slice)
-            if isinstance(node, ast.Constant)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )
 
     def parse(self, text: str) -> Scalar:

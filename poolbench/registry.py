@@ -17,8 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from poolbench.core import Component, Options, Scalar, UsageError
+from poolbench.core import Cell, Component, Options, Scalar, UsageError
 from poolbench.declared import Entry, Option, declared_entries, signature_options
+from poolbench.plugins import load_installed_plugins, plugin_of
 
 T = TypeVar("T")
 MAX_NAMES_SHOWN = 60
@@ -63,7 +64,8 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """Return all names, sorted; imports nothing."""
+        """Return all names, sorted; imports nothing but installed plugins."""
+        load_installed_plugins()
         return sorted({*self._declared, *self._entries})
 
     def describe(self, name: str) -> str:
@@ -103,12 +105,15 @@ class Registry(Generic[T]):
                 raise self._mistyped(name, declared[key], value) from None
         return Component(name, {key: values[key] for key in sorted(values)})
 
-    def parse(self, text: str) -> Component:
-        """Return the component of a text such as "max" or "gem_local:p=4,eps=1e-3"; raise UsageError."""
-        name, given = split_component(text)
+    def parse(self, text: str, given: Options | None = None) -> Component:
+        """Return the component of a text such as "max" or "gem_local:p=4,eps=1e-3"; raise UsageError.
+
+        Options in the text take precedence over the ``given`` ones.
+        """
+        name, written = split_component(text)
         declared = self.options(name)
-        values: dict[str, Scalar] = {}
-        for key, value in given.items():
+        values: dict[str, Scalar] = dict(given or {})
+        for key, value in written.items():
             if key not in declared:
                 raise closest(f"{name} option", key, declared)
             try:
@@ -131,6 +136,10 @@ class Registry(Generic[T]):
                 importlib.import_module(module)
             self._loaded = True
         return self._entries[name]
+
+    def module(self, name: str) -> str:
+        """Return the module that registered an entry, "" where it is not imported (an entry of the package)."""
+        return getattr(self._entries[name].target, "__module__", "") if name in self._entries else ""
 
     def get(self, name: str) -> T:
         """Return the registered object of that name."""
@@ -211,3 +220,16 @@ architectures = Architectures(
     "architectures",
     ("in_shape", "num_classes", "pool", "head", "padding_mode"),
 )
+
+
+def origins(cell: Cell) -> list[str]:
+    """Return the plugins, as the user named them, that the cell's benchmark and components come from."""
+    parts: list[tuple[Registry[Any], str]] = [
+        (benchmarks, cell.benchmark),
+        (datasets, cell.dataset.name),
+        (architectures, cell.architecture.name),
+        (pools, cell.pool.name),
+        (heads, cell.head.name),
+    ]
+    found = (plugin_of(registry.module(name)) for registry, name in parts)
+    return sorted({plugin for plugin in found if plugin is not None})

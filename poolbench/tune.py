@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from poolbench.core import Cell, MissingData, Result, TrainConfig, UsageError, derive_seed
-from poolbench.runner.ledger import Ledger, storage, write_json
+from poolbench.files import storage, write_json
+from poolbench.runner.ledger import Ledger
 
 if TYPE_CHECKING:
     import optuna

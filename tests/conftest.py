@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from poolbench import registry
-from poolbench.core import Benchmark, Cell, DataLocation, Grid, Measurement, Metric, MissingData, Result, TrainConfig
+from poolbench.core import Cell, DataLocation, Measurement, Metric, MissingData, Result, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
-from poolbench.runner.cell import Settings
+from poolbench.runner.attempt import Settings
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
+from poolbench.runner.plan import grid_cells
+from poolbench.task import Benchmark, Grid, NoOptions
 
 # Tests run beside each other and beside other work; a second thread only waits for the first.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,7 +77,7 @@ def load_tiny(cell: Cell, location: DataLocation, device: str) -> Dataset:
     return images_dataset("tiny", ("black", "grey"), split, split, "made here")
 
 
-def measure_tiny(cell: Cell, model: torch.nn.Module, data: Dataset) -> Measurement:
+def measure_tiny(cell: Cell, options: NoOptions, model: torch.nn.Module, data: Dataset) -> Measurement:
     if cell.variant == "broken":
         raise RuntimeError("broken on purpose")
     table = pd.DataFrame({"layer": ["a", "b"], "V": [0.5, 0.25]})
@@ -112,7 +114,8 @@ def make_tiny() -> Benchmark:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    """A registered benchmark whose cells train in milliseconds."""
+    """A registered benchmark whose cells train in milliseconds, with a data set of its own."""
+    monkeypatch.setitem(registry.datasets._entries, "tiny", registry.Entry("tiny", load_tiny))
     monkeypatch.setitem(registry.benchmarks._entries, "tiny", registry.Entry("tiny", make_tiny))
     return make_tiny()
 
@@ -120,7 +123,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
 @pytest.fixture
 def cells(tiny: Benchmark) -> list[Cell]:
     """Its four cells: two pools by two seeds."""
-    return [cell for grid in tiny.presets["quick"] for cell in grid.cells("tiny", 1, (0, 1))]
+    return [cell for grid in tiny.presets["quick"] for cell in grid_cells(tiny, grid, (0, 1))]
 
 
 @pytest.fixture

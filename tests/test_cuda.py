@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from poolbench.core import OPTIMIZERS, Cell, DataLocation, TrainConfig
-from poolbench.data.augment import rotate_all
+from poolbench.core import CHOICES, Cell, Component, DataLocation, TrainConfig
+from poolbench.data import to_pixels
 from poolbench.data.shapes import sample_shapes, shapes
 from poolbench.engine import build_model
 from poolbench.engine.checkpoint import Checkpoint, pack, unpack
-from poolbench.engine.fit import OneNetwork, Training, to_pixels
+from poolbench.engine.loop import Training
+from poolbench.engine.networks import OneNetwork
 from poolbench.engine.replicas import Stack, stack_limit
-from poolbench.runner.cell import Settings, run_cells
+from poolbench.geometry import rotate_all
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import run_cells
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
@@ -51,9 +54,9 @@ def test_a_cell_of_every_task_runs_and_agrees(name: str, tmp_path: Path, run_cel
 
 
 CELL = Cell(
-    "shift_robustness", "shapes", "shape_net", "max", "avg", "default", 3,
-    TrainConfig(epochs=3, batch_size=32, augment="flip+rotation+shift"),
-    model={"num_pooling": 1, "width": 8}, data={"canvas": 48, "samples": 128, "test_samples": 64},
+    "shift_robustness", Component("shapes", {"canvas": 48, "samples": 128, "test_samples": 64}),
+    Component("shape_net", {"num_pooling": 1, "width": 8}), Component("max"), Component("avg"), "default", 3,
+    TrainConfig(epochs=3, batch_size=32, augment=("flip", "rotation", "shift")),
 )  # fmt: skip
 SEEDS = (3, 4, 5)
 
@@ -64,7 +67,7 @@ def training(seeds: tuple[int, ...], config: TrainConfig = CELL.train, dtype: to
     return Training(Stack(models) if len(models) > 1 else OneNetwork(models[0]), data, config, seeds)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
 def test_replicas_are_their_single_runs(optimizer: str) -> None:
     config = replace(CELL.train, optimizer=optimizer)
     together = training(SEEDS, config, torch.float64)

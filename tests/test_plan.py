@@ -8,18 +8,22 @@ from dataclasses import replace
 
 import pytest
 
-from poolbench.core import Cell, Grid, TrainConfig, UsageError, derive_seed
+from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
 from poolbench.registry import benchmarks, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
+from poolbench.task import Grid
 
 
 def cell(**changes: object) -> Cell:
-    made = Cell("b", "d", "a", "max", "avg", "plain", 0, TrainConfig(epochs=1), model={"width": 8, "depth": 2})
+    made = Cell(
+        "b", Component("d"), Component("a", {"width": 8, "depth": 2}), Component("max"), Component("avg"), "plain", 0,
+        TrainConfig(epochs=1),
+    )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_the_id_is_that_of_the_canonical_configuration() -> None:
-    other = cell(model={"depth": 2, "width": 8})
+    other = cell(architecture=Component("a", {"depth": 2, "width": 8}))
     assert cell().id == other.id
     assert cell() == other
     assert hash(cell()) == hash(other)
@@ -30,7 +34,7 @@ def test_the_id_is_that_of_the_canonical_configuration() -> None:
     "changes",
     [
         {"seed": 1},
-        {"pool": "avg"},
+        {"pool": Component("avg")},
         {"version": 2},
         {"split": "validation"},
         {"train": TrainConfig(epochs=2)},
@@ -38,8 +42,15 @@ def test_the_id_is_that_of_the_canonical_configuration() -> None:
         {"train": TrainConfig(epochs=1, schedule="cosine")},
         {"train": TrainConfig(epochs=1, label_smoothing=0.1)},
         {"train": TrainConfig(epochs=1, precision="bfloat16")},
-        {"model": {"width": 9, "depth": 2}},
-        {"data": {"canvas": 64}},
+        {"architecture": Component("a", {"width": 9, "depth": 2})},
+        {"dataset": Component("d", {"canvas": 64})},
+        {"pool": Component("max", {"p": 3.0})},
+        {"head": Component("avg", {"k": 3})},
+        {"padding_mode": "circular"},
+        {"measure": {"images": 3}},
+        {"train": TrainConfig(epochs=1, augment=("shift",))},
+        {"train": TrainConfig(epochs=1, mask="disc")},
+        {"train": TrainConfig(epochs=1, batch_norm="frozen")},
     ],
 )
 def test_everything_that_decides_a_result_is_in_the_id(changes: dict[str, object]) -> None:
@@ -48,15 +59,16 @@ def test_everything_that_decides_a_result_is_in_the_id(changes: dict[str, object
 
 def test_a_group_is_a_cell_without_its_seed() -> None:
     assert cell(seed=3).group == cell().group
-    assert cell(pool="avg").group != cell().group
+    assert cell(pool=Component("avg")).group != cell().group
 
 
 def test_the_id_is_the_start_of_the_sha256_of_sorted_compact_json() -> None:
     canonical = (
-        '{"architecture":"a","benchmark":"b","data":{},"dataset":"d","head":"avg","measure":{},'
-        '"model":{"depth":2,"width":8},"pool":"max","seed":0,"split":"test","train":{"augment":"none",'
-        '"batch_size":64,"epochs":1,"label_smoothing":0.0,"learning_rate":0.001,"optimizer":"adam",'
-        '"precision":"float32","schedule":"constant","shuffle":true,"weight_decay":0.0},'
+        '{"architecture":{"name":"a","options":{"depth":2,"width":8}},"benchmark":"b",'
+        '"dataset":{"name":"d","options":{}},"head":{"name":"avg","options":{}},"measure":{},'
+        '"padding_mode":"zeros","pool":{"name":"max","options":{}},"seed":0,"split":"test","train":{"augment":[],'
+        '"batch_norm":"moving","batch_size":64,"epochs":1,"label_smoothing":0.0,"learning_rate":0.001,"mask":"none",'
+        '"optimizer":"adam","precision":"float32","schedule":"constant","shuffle":true,"weight_decay":0.0},'
         '"variant":"plain","version":1}'
     )
     assert cell().id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -120,7 +132,7 @@ def test_every_benchmark_measures_accuracy_and_claims_known_metrics() -> None:
 
 def test_selectors_replace_axes_but_not_absent_ones() -> None:
     cells = plan(Selection(("shift_robustness",), pools=("decimate",), seeds=(7,)))
-    assert {c.pool for c in cells} == {"none", "decimate"}
+    assert {c.pool.name for c in cells} == {"none", "decimate"}
     assert {c.seed for c in cells} == {7}
     # Three on shapes, and garments with two paddings, trained in two ways.
     assert len(cells) == 3 + 4
@@ -128,33 +140,33 @@ def test_selectors_replace_axes_but_not_absent_ones() -> None:
 
 def test_all_takes_every_entry() -> None:
     cells = plan(Selection(("shift_robustness",), pools=("all",), seeds=(0,)))
-    assert {c.pool for c in cells} == {"none", *pools.names()}
+    assert {c.pool.name for c in cells} == {"none", *pools.names()}
 
 
 def test_architectures_filter_what_a_preset_has() -> None:
     cells = plan(Selection(("rotation_variance",), architectures=("vgg_like",)))
-    assert {cell.architecture for cell in cells} == {"vgg_like"}
-    assert {cell.model["width"] for cell in cells} == {8}
+    assert {cell.architecture.name for cell in cells} == {"vgg_like"}
+    assert {cell.architecture.options["width"] for cell in cells} == {8}
 
 
 def test_another_architecture_takes_a_place_where_no_option_makes_the_variant() -> None:
     cells = plan(Selection(("global_pooling",), architectures=("vgg_like",), seeds=(0,)))
-    assert {(cell.architecture, cell.variant) for cell in cells} == {("vgg_like", "corrected")}
-    assert not any(cell.model for cell in cells)
+    assert {(cell.architecture.name, cell.variant) for cell in cells} == {("vgg_like", "corrected")}
+    assert {cell.architecture.options["width"] for cell in cells} == {16}
     # Shapes with a number of pooling layers are shape_net's own; padding modes every network has.
     cells = plan(Selection(("shift_robustness",), architectures=("resnet20",), seeds=(0,)))
-    assert {(cell.dataset, cell.architecture) for cell in cells} == {("fashion_mnist_sample", "resnet20")}
-    assert {(cell.variant, *cell.model.items()) for cell in cells} == {
-        (variant, ("padding_mode", padding)) for variant in ("plain", "shifted") for padding in ("zeros", "circular")
+    assert {(cell.dataset.name, cell.architecture.name) for cell in cells} == {("fashion_mnist_sample", "resnet20")}
+    assert {(cell.variant, cell.padding_mode) for cell in cells} == {
+        (variant, padding) for variant in ("plain", "shifted") for padding in ("zeros", "circular")
     }
 
 
 def test_conditions_leave_the_cells_that_fulfil_all_of_them() -> None:
     cells = plan(Selection(("shift_robustness",), where={"num_pooling": "1"}, seeds=(0,)))
-    assert {cell.model["num_pooling"] for cell in cells} == {1}
+    assert {cell.architecture.options["num_pooling"] for cell in cells} == {1}
     both = plan(Selection(("shift_robustness",), where={"padding_mode": "circular", "variant": "shifted"}))
-    assert {(cell.model["padding_mode"], cell.variant) for cell in both} == {("circular", "shifted")}
-    with pytest.raises(UsageError, match=r"does not use num_pooling=7; 'poolbench plan'"):
+    assert {(cell.padding_mode, cell.variant) for cell in both} == {("circular", "shifted")}
+    with pytest.raises(UsageError, match=r"has none with num_pooling=7; 'poolbench plan'"):
         plan(Selection(("shift_robustness",), where={"num_pooling": "7"}))
     assert parse_conditions(["a=b=c", "d=1"]) == {"a": "b=c", "d": "1"}
     for text in ("num_pooling", "=1", "a="):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from poolbench.core import Cell, DataLocation, Result, UsageError
-from poolbench.runner.cell import Settings
+from poolbench.core import Cell, Component, DataLocation, Result, UsageError
+from poolbench.runner.attempt import Settings
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 from poolbench.tune import _drop_torn_line, groups_of, read_winner, study_folder, tune, tuned, tuning_ledgers
@@ -73,7 +73,7 @@ def test_a_failed_trial_counts_and_does_not_win(tmp_path: Path, cells: list[Cell
 
     def failing_first(cell: Cell, ledger: Ledger) -> Result:
         calls.append(1)
-        result: Result = trial(replace(cell, pool="no such pool") if len(calls) == 1 else cell, ledger)
+        result: Result = trial(replace(cell, pool=Component("no such pool")) if len(calls) == 1 else cell, ledger)
         return result
 
     winner = tune(cells[0], 2, tmp_path, failing_first)
@@ -83,7 +83,7 @@ def test_a_failed_trial_counts_and_does_not_win(tmp_path: Path, cells: list[Cell
 
 def test_no_accuracy_at_all_is_said(tmp_path: Path, cells: list[Cell], trial: Run) -> None:
     with pytest.raises(UsageError, match="no trial gave an accuracy"):
-        tune(cells[0], 1, tmp_path, lambda cell, ledger: trial(replace(cell, pool="no such pool"), ledger))
+        tune(cells[0], 1, tmp_path, lambda cell, ledger: trial(replace(cell, pool=Component("no such pool")), ledger))
 
 
 def test_groups_are_tuned_once_for_all_seeds(tmp_path: Path, cells: list[Cell], trial: Run) -> None:

@@ -1,28 +1,27 @@
-"""What the suite costs around the training: one cell with all that belongs to it against its training alone.
+"""Time the overhead of the suite: one complete cell against its training alone, on the CPU.
 
 python benchmarks/perf/overhead.py [--seconds 60] [--repeats 2] [--json FILE]
 
-Both train the same network on the same data for about ``--seconds``, in turns; the least of the repeats
-counts. The full cell adds loading, measuring, ledger, checkpoints, MLflow with figures, and the report. What is
-written during the training is timed where it is written: on a machine that does something else as well, two
-trainings differ by far more. The last line is a second 'run all' on a folder where everything is finished.
+Both sides train the same network on the same data for about ``--seconds`` and alternate; the fastest repeat
+counts. The complete cell adds loading, measuring, ledger, checkpoints, MLflow with figures, and the report.
+Writes during the training are timed one by one, because on a shared machine two trainings differ by more than
+the overhead. The last line is a second 'run all' in a work folder where everything is finished.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from timing import environment_line, parser, positive, seconds, store
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -40,21 +39,15 @@ from poolbench_tracking.report import write_report
 LOCATION = DataLocation("data")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def train_alone(cell: Cell) -> float:
-    """Return the seconds that training takes, without loading its data."""
+    """Return the seconds of training, without loading the data."""
     data = benchmarks.get(cell.benchmark)().load(cell, LOCATION, "cpu")
     return seconds(lambda: fit(build_model(cell, data, "cpu"), data, cell.train, cell.seed))
 
 
 @contextmanager
 def timed_writes() -> Iterator[list[float]]:
-    """Yield a list that gets the seconds of every event and checkpoint that is written meanwhile."""
+    """Yield a list to which the seconds of every event and checkpoint written in the block are appended."""
     spent: list[float] = []
 
     def timed(write: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +65,7 @@ def timed_writes() -> Iterator[list[float]]:
 
 
 def run_fully(cell: Cell) -> dict[str, float]:
-    """Return the seconds of the parts of a cell that runs as 'poolbench run' runs it."""
+    """Return the seconds of each part of a cell, executed as by 'poolbench run'."""
     with tempfile.TemporaryDirectory() as place:
         ledger = Ledger(Path(place)).create()
         sink = MlflowSink(ledger.folder)
@@ -92,7 +85,7 @@ def run_fully(cell: Cell) -> dict[str, float]:
 
 
 def run_all_twice() -> float:
-    """Return the seconds of 'run all' where nothing is left to do."""
+    """Return the seconds of 'run all' with nothing left to do."""
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "poolbench.cli", "run", "all", "--preset", "smoke", "--device", "cpu"]
 
@@ -103,46 +96,52 @@ def run_all_twice() -> float:
         return min(seconds(run) for _ in range(3))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60, help="how long the training should take")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    prepare_process()
+def planned_cell(duration: float) -> Cell:
+    """Return a cell of the quick preset with as many epochs as train for about ``duration`` seconds."""
     cell = plan(Selection(("global_pooling",), "quick", heads=("avg",), seeds=(0,)))[0]
     train_alone(replace(cell, train=replace(cell.train, epochs=1)))
     epoch = train_alone(replace(cell, train=replace(cell.train, epochs=3))) / 3
-    cell = replace(cell, train=replace(cell.train, epochs=max(1, round(arguments.seconds / epoch))))
-    alone, runs = [], []
-    for _ in range(arguments.repeats):
-        alone.append(train_alone(cell))
-        runs.append(run_fully(cell))
-    # The parts of the quickest training on either side: what else runs here disturbs long stretches most.
-    fit_alone, full = min(alone), min(runs, key=lambda run: run["fit"])
-    books = full["cell"] - full["load"] - full["fit"] - full["measure"]
+    return replace(cell, train=replace(cell.train, epochs=max(1, round(duration / epoch))))
+
+
+def as_table(alone: float, full: dict[str, float]) -> dict[str, float]:
+    """Return the seconds by part, the sum of the overhead and a finished 'run all'."""
     added = {
         "ledger: events and checkpoints": full["writes"],
-        "ledger: the rest, with the cost of the network": books,
+        "ledger: the rest, with the cost of the network": full["cell"] - full["load"] - full["fit"] - full["measure"],
         "MLflow, with figures": full["mlflow"],
         "MLflow, summary of the invocation": full["summary"],
         "report": full["report"],
     }
-    table = {
-        "training alone": fit_alone,
-        "training in the full cell": full["fit"],
+    return {
+        "training alone": alone,
+        "training in the complete cell": full["fit"],
         "loading the data": full["load"],
         "measuring the trained network": full["measure"],
         **added,
         "overhead: all but training, loading and measuring": sum(added.values()),
         "finished 'run all' (smoke preset)": run_all_twice(),
     }
-    facts = environment("cpu")
-    print(f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; {cell.train.epochs} epochs")
+
+
+def main() -> None:
+    """Print the parts of a complete cell in seconds and relative to its training."""
+    options = parser(__doc__, device=False)
+    options.add_argument("--seconds", type=float, default=60, help="duration of the training (default: 60)")
+    options.add_argument("--repeats", type=positive, default=2, help="runs of each; the fastest counts (default: 2)")
+    arguments = options.parse_args()
+    prepare_process()
+    cell = planned_cell(arguments.seconds)
+    alone, runs = [], []
+    for _ in range(arguments.repeats):
+        alone.append(train_alone(cell))
+        runs.append(run_fully(cell))
+    # The run with the fastest training: long parts suffer most from other load on the machine.
+    table = as_table(min(alone), min(runs, key=lambda run: run["fit"]))
+    print(f"{environment_line(environment('cpu'))}; {cell.train.epochs} epochs")
     for name, value in table.items():
-        print(f"{name:<68}{value:>9.2f} s{value / fit_alone:>9.2%}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"environment": facts, "cell": cell.config(), "seconds": table}, indent=1))
+        print(f"{name:<68}{value:>9.2f} s{value / min(alone):>9.2%}")
+    store(arguments.json, "cpu", {"cell": cell.config(), "seconds": table})
 
 
 if __name__ == "__main__":

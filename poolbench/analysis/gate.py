@@ -1,26 +1,24 @@
-"""The regression gate: do tonight's results lie where the baseline's seeds say they should?
+"""The regression gate: current results against the spread of a baseline's seeds.
 
-regressed      worse than the prediction interval allows, by more than the practical margin
-inconclusive   not shown to be worse, but the interval is wider than the margin: a drop that
-               matters could hide
-fine           neither
-no data        a metric of the baseline that tonight lacks, or too few seeds to judge
+regressed      worse than the prediction interval allows, and by more than the metric's tolerance
+inconclusive   not shown to be worse, but a drop that matters could hide: the interval is wider than the
+               tolerance, or the metric is undefined for too many seeds
+fine           neither; always if both sides have equal values
+no data        a benchmark, group, seed or metric of the baseline that the current results lack
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from xml.etree import ElementTree
 
 import pandas as pd
 
-from poolbench.analysis.groups import fields_of, varying_fields
+from poolbench.analysis.frames import fields_of, varying_fields
 from poolbench.analysis.statistics import Interval, prediction_interval
 from poolbench.core import Metric
-from poolbench.registry import benchmarks
 
 Outcome = Literal["regressed", "inconclusive", "fine", "no data"]
 ALPHA = 0.01
@@ -28,7 +26,12 @@ ALPHA = 0.01
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one comparison group: tonight's mean against the baseline's prediction interval."""
+    """One metric of one group: the current mean against the baseline's prediction interval.
+
+    ``expected`` is None without an interval (missing data, or fewer than 2 defined values in the
+    baseline). ``n`` counts the current values, ``observed`` is their mean (NaN for none), ``margin`` the
+    metric's tolerance.
+    """
 
     benchmark: str
     group: str
@@ -42,64 +45,99 @@ class Comparison:
     reason: str
 
 
-def compare(baseline: pd.DataFrame, current: pd.DataFrame, alpha: float = ALPHA) -> list[Comparison]:
-    """Compare every group and directed metric of the baseline (results frames) with the current results.
+@dataclass(frozen=True)
+class _Side:
+    """One group on one side of the comparison: the seeds it has, and {seed: value} where a metric is defined."""
 
-    A metric regresses when its mean leaves the 1 - alpha t prediction interval of the baseline's
-    seeds on the bad side and differs from the baseline's mean by more than the metric's tolerance.
+    seeds: frozenset[int]
+    values: Mapping[int, float]
+
+
+def compare(
+    baseline: pd.DataFrame, current: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]], alpha: float = ALPHA
+) -> list[Comparison]:
+    """Compare every group and directed metric of the baseline with the current results (two results frames).
+
+    ``metrics`` maps the name of each known benchmark to its metrics. A metric regresses if its mean leaves
+    the baseline's 1 - alpha t prediction interval on the bad side and differs from the baseline's mean by
+    more than its tolerance.
     """
     found: list[Comparison] = []
-    for name, own in baseline.groupby("benchmark"):
-        metrics = benchmarks.get(str(name))().metrics if str(name) in benchmarks.names() else ()
-        if not metrics:
+    for name, before in baseline.groupby("benchmark"):
+        if str(name) not in metrics:
             gone = f"there is no benchmark '{name}' any more"
             found.append(Comparison(str(name), "", "all", "all", None, math.nan, 0, 0.0, "no data", gone))
-        directed = {m.name: m for m in metrics if m.higher_is_better is not None}
-        labels = _labels(own)
-        tonight = current[current["benchmark"] == name].groupby(["group", "metric"])["value"]
-        values = {key: list(series) for key, series in tonight}
-        for (group, metric), series in own.groupby(["group", "metric"])["value"]:
-            if metric in directed:
-                before, after = list(series), values.get((group, metric), [])
-                expected, observed, outcome, reason = _judge(before, after, directed[str(metric)], alpha)
-                found.append(
-                    Comparison(
-                        str(name),
-                        str(group),
-                        labels[str(group)],
-                        str(metric),
-                        expected,
-                        observed,
-                        len(after),
-                        directed[str(metric)].tolerance,
-                        outcome,
-                        reason,
-                    )
-                )
+            continue
+        after = current[current["benchmark"] == name]
+        directed = {m.name: m for m in metrics[str(name)] if m.higher_is_better is not None}
+        found += _compare_benchmark(str(name), before, after, directed, alpha)
     return found
 
 
-def _judge(
-    before: Sequence[float], after: Sequence[float], metric: Metric, alpha: float
-) -> tuple[Interval | None, float, Outcome, str]:
-    if not after:
-        return None, math.nan, "no data", "the current results lack it"
-    observed = sum(after) / len(after)
-    if len(before) < 2:
-        return None, observed, "no data", "the baseline has fewer than 2 seeds"
-    if len(after) < len(before):
-        return None, observed, "no data", f"the current results have {len(after)} of {len(before)} seeds"
-    expected = prediction_interval(before, len(after), alpha)
+def _compare_benchmark(
+    benchmark: str, before: pd.DataFrame, after: pd.DataFrame, directed: Mapping[str, Metric], alpha: float
+) -> list[Comparison]:
+    labels = _labels(before)
+    seeds_before, seeds_after = _seeds(before), _seeds(after)
+    values_after = _values(after)
+    found = []
+    for (group, name), values in _values(before).items():
+        if name not in directed:
+            continue
+        old = _Side(seeds_before[group], values)
+        new = _Side(seeds_after.get(group, frozenset()), values_after.get((group, name), {}))
+        metric = directed[name]
+        expected, outcome, reason = _judge(old, new, metric, alpha)
+        n = len(new.values)
+        observed = sum(new.values.values()) / n if n else math.nan
+        found.append(
+            Comparison(benchmark, group, labels[group], name, expected, observed, n, metric.tolerance, outcome, reason)
+        )
+    return found
+
+
+def _seeds(frame: pd.DataFrame) -> dict[str, frozenset[int]]:
+    """Return {group: seeds}. A finished cell always has some metric, so rows of any metric show its seed."""
+    return {str(group): frozenset(seeds) for group, seeds in frame.groupby("group")["seed"]}
+
+
+def _values(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
+    """Return {(group, metric): {seed: value}} of the defined values, sorted by group and metric."""
+    defined = frame.dropna(subset=["value"])
+    return {
+        (str(group), str(metric)): dict(zip(rows["seed"], rows["value"], strict=True))
+        for (group, metric), rows in defined.groupby(["group", "metric"])
+    }
+
+
+def _judge(old: _Side, new: _Side, metric: Metric, alpha: float) -> tuple[Interval | None, Outcome, str]:
+    """Return (prediction interval if there is one, outcome, reason) of one metric of one group."""
+    if not new.seeds:
+        return None, "no data", "the current results lack this group"
+    if len(new.seeds) < len(old.seeds):
+        return None, "no data", f"the current results have {len(new.seeds)} of {len(old.seeds)} seeds"
+    if not new.values:
+        return None, "no data", "the metric is missing or undefined for every seed of the current results"
+    expected = prediction_interval(list(old.values.values()), len(new.values), alpha) if len(old.values) > 1 else None
+    if new.values == old.values:
+        return expected, "fine", ""
+    if expected is None:
+        return None, "inconclusive", "the baseline has fewer than 2 seeds with a defined value"
+    observed = sum(new.values.values()) / len(new.values)
     worse = expected.mean - observed if metric.higher_is_better else observed - expected.mean
     if worse > expected.half_width and worse > metric.tolerance:
-        return expected, observed, "regressed", f"worse by {worse:.4g}, margin {metric.tolerance:g}"
+        return expected, "regressed", f"worse by {worse:.4g}, margin {metric.tolerance:g}"
     if expected.half_width > metric.tolerance:
         reason = f"seeds differ by +-{expected.half_width:.3g}, more than the margin {metric.tolerance:g}"
-        return expected, observed, "inconclusive", reason
-    return expected, observed, "fine", ""
+        return expected, "inconclusive", reason
+    if len(new.values) < len(old.values):
+        reason = f"defined for {len(new.values)} seeds, in the baseline for {len(old.values)}"
+        return expected, "inconclusive", reason
+    return expected, "fine", ""
 
 
 def _labels(frame: pd.DataFrame) -> dict[str, str]:
+    """Return {group: the fields that vary between the groups, as "name=value, ..."}."""
     shown = varying_fields(frame)
     first = frame.drop_duplicates("group").set_index("group")[[*fields_of(frame)]]
     return {
@@ -109,48 +147,8 @@ def _labels(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def exit_code(comparisons: Sequence[Comparison]) -> int:
-    """Return 1 where anything regressed, else 3 where data is missing or there is nothing to compare, else 0."""
+    """Return 1 if anything regressed, else 3 if data is missing or there is nothing to compare, else 0."""
     outcomes = {comparison.outcome for comparison in comparisons}
     if "regressed" in outcomes:
         return 1
     return 3 if "no data" in outcomes or not outcomes else 0
-
-
-def to_junit(comparisons: Sequence[Comparison]) -> str:
-    """Return JUnit XML: a suite per benchmark, a case per group and metric; regressions and absent data fail."""
-    root = ElementTree.Element("testsuites", name="poolbench regress")
-    for benchmark in dict.fromkeys(comparison.benchmark for comparison in comparisons):
-        own = [comparison for comparison in comparisons if comparison.benchmark == benchmark]
-        bad = {"regressed": "failures", "no data": "errors", "inconclusive": "skipped"}
-        counts = {key: str(sum(c.outcome == outcome for c in own)) for outcome, key in bad.items()}
-        suite = ElementTree.SubElement(root, "testsuite", name=benchmark, attrib={"tests": str(len(own)), **counts})
-        for item in own:
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{benchmark}.{item.metric}", name=item.label or item.group
-            )
-            tag = {"regressed": "failure", "no data": "error", "inconclusive": "skipped"}.get(item.outcome)
-            if tag:
-                ElementTree.SubElement(case, tag, message=f"{item.outcome}: {item.reason}").text = _numbers(item)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def to_markdown(comparisons: Sequence[Comparison]) -> str:
-    """Return a summary: counts, then a table of everything that is not fine, the worst first."""
-    order: list[Outcome] = ["regressed", "no data", "inconclusive", "fine"]
-    counts = [f"{sum(c.outcome == outcome for c in comparisons)} {outcome}" for outcome in order]
-    lines = ["# Regression gate", "", f"{len(comparisons)} comparisons: {', '.join(counts)}.", ""]
-    rows = [c for outcome in order[:-1] for c in comparisons if c.outcome == outcome]
-    if rows:
-        lines += ["| outcome | benchmark | cell group | metric | numbers | why |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| {c.outcome} | {c.benchmark} | {c.label} | {c.metric} | {_numbers(c)} | {c.reason} |" for c in rows
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _numbers(item: Comparison) -> str:
-    if item.expected is None:
-        return "no interval"
-    bounds = f"{item.expected.low:.4g} to {item.expected.high:.4g}"
-    return f"{item.observed:.4g} (n = {item.n}), expected {bounds}"

@@ -1,4 +1,4 @@
-"""Intervals and paired comparisons over few seeds; pure functions of arrays."""
+"""Intervals, paired comparisons and a straight line for few values; pure functions of number sequences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interval:
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Return the Student t interval of the mean of n values (Student 1908); exact for normal values."""
+    """Return the t interval of the mean of n values at a confidence level (Student 1908), exact for normal values."""
     array = np.asarray(values, dtype=np.float64)
     n, mean = len(array), float(array.mean())
     if n < 2:
@@ -36,15 +36,15 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def prediction_interval(values: Sequence[float], future: int, alpha: float) -> Interval:
-    """Return where the mean of ``future`` new values falls with probability 1 - alpha, given n >= 2 values.
+    """Return the interval that holds the mean of ``future`` new values with probability 1 - alpha, from n >= 2 values.
 
-    mean +- t(1 - alpha/2, n - 1) * s * sqrt(1/n + 1/future), for normal values with a common deviation
-    (Hahn and Meeker 1991, section 4.8). Raises ValueError for fewer than 2 values.
+    mean +- t(1 - alpha/2, n - 1) * s * sqrt(1/n + 1/future), for normal values with the same mean and
+    variance (Hahn and Meeker 1991, section 4.8). Raises ValueError for fewer than 2 values or ``future`` < 1.
     """
     array = np.asarray(values, dtype=np.float64)
     n = len(array)
     if n < 2 or future < 1:
-        raise ValueError(f"a prediction needs 2 values or more and 1 new one, got {n} and {future}")
+        raise ValueError(f"a prediction needs 2 values or more and 1 future value or more, got {n} and {future}")
     mean = float(array.mean())
     reach = float(special.stdtrit(n - 1, 1 - alpha / 2) * array.std(ddof=1) * sqrt(1 / n + 1 / future))
     return Interval(mean, mean - reach, mean + reach, n)
@@ -59,9 +59,10 @@ class PairedDifference:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> PairedDifference:
-    """Compare values paired by seed; equal differences have p = 0 (1 where all are zero).
+    """Return the mean of a - b over pairs with its t interval and the p of the paired t test (Student 1908).
 
-    Raises ValueError where the lengths differ or there are fewer than 2 pairs.
+    If all differences are equal, p is 0, or 1 where they are zero. Raises ValueError if the lengths differ
+    or there are fewer than 2 pairs.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or len(first) < 2:
@@ -88,10 +89,10 @@ class StraightLine:
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> StraightLine:
-    """Return the line through n points with the least sum of squared vertical distances; level where all x are equal.
+    """Return the least-squares line of y on x, (n,) each; the slope is 0 if all x are equal.
 
-    What is left of y, its residual, is uncorrelated with x over the points. Raises ValueError where the
-    lengths differ or there are fewer than 2 points.
+    The residuals of y are uncorrelated with x. Raises ValueError if the lengths differ or there are fewer
+    than 2 points.
     """
     across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if across.shape != up.shape or len(across) < 2:
@@ -103,7 +104,7 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> StraightLine:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number (Holm 1979), in the given order."""
+    """Return p values adjusted for multiple comparisons (Holm 1979), in the given order."""
     order = np.argsort(p_values)
     adjusted = np.empty(len(order))
     running = 0.0

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from poolbench.core import DataLocation, MissingData, Scalar, UsageError
-from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset, padded
+from poolbench.core import Component, DataLocation, MissingData, Scalar, UsageError
+from poolbench.data.dataset import Dataset, Split, TrainSource, images_dataset, to_pixels
 from poolbench.registry import datasets
 
-__all__ = ["DataLocation", "Dataset", "Split", "TrainSource", "images_dataset", "load_dataset", "padded"]
+__all__ = ["DataLocation", "Dataset", "Split", "TrainSource", "images_dataset", "load_dataset", "to_pixels"]
 
 
-def load_dataset(name: str, location: DataLocation, device: str = "cpu", **options: Scalar) -> Dataset:
-    """Return the data set of that name on the device, read once per process.
+def load_dataset(dataset: str | Component, location: DataLocation, device: str = "cpu", **options: Scalar) -> Dataset:
+    """Return a registered data set on the device. It is read once per process.
 
-    Raises MissingData where it is neither on disk nor reachable, UsageError where its files are broken.
+    Raises MissingData where it is neither on disk nor reachable, UsageError for unknown names or options and for
+    damaged files.
     """
-    found = _load(name, location, device, tuple(sorted(options.items())))
-    if isinstance(found, Exception):
-        raise found
-    return found
+    component = dataset if isinstance(dataset, Component) else datasets.resolve(dataset, options)
+    loaded = _load(component, location, device)
+    if isinstance(loaded, Exception):
+        raise loaded
+    return loaded
 
 
 @lru_cache(maxsize=8)
-def _load(
-    name: str, location: DataLocation, device: str, options: tuple[tuple[str, Scalar], ...]
-) -> Dataset | MissingData | UsageError:
+def _load(component: Component, location: DataLocation, device: str) -> Dataset | MissingData | UsageError:
     try:
-        dataset = datasets.get(name)(location, device, **dict(options))
+        dataset = datasets.get(component.name)(location, device, **component.options)
     except (MissingData, UsageError) as problem:
-        # Kept as well: a hundred cells must not wait for the same dead network one after another.
+        # Cached too: a hundred cells must not wait for the same unreachable server one after another.
         return problem
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        return UsageError(f"data set '{name}' does not fit this task: it has no option {', '.join(dict(options))}")
-    assert isinstance(dataset, Dataset)
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"data set '{component.name}' returned a {type(dataset).__name__}, not a Dataset")
     return dataset

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,24 +58,30 @@ _CIFAR10 = _Source("cifar10", "CIFAR10", "cifar-10-batches-py", _CIFAR10_FILES, 
 
 
 @datasets.register("mnist")
-def mnist(location: DataLocation, device: str) -> Dataset:
+def mnist(
+    location: DataLocation, device: str, pad: int = 0, normalize: Literal["standard", "unit"] = "standard"
+) -> Dataset:
     """Handwritten digits, gray 28x28, 60,000 + 10,000 images (LeCun et al. 1998)."""
-    return _load(_MNIST, location, device)
+    return _load(_MNIST, location, device, pad, normalize)
 
 
 @datasets.register("fashion_mnist")
-def fashion_mnist(location: DataLocation, device: str) -> Dataset:
+def fashion_mnist(
+    location: DataLocation, device: str, pad: int = 0, normalize: Literal["standard", "unit"] = "standard"
+) -> Dataset:
     """Garments, gray 28x28, 60,000 + 10,000 images (Xiao et al. 2017)."""
-    return _load(_FASHION_MNIST, location, device)
+    return _load(_FASHION_MNIST, location, device, pad, normalize)
 
 
 @datasets.register("cifar10")
-def cifar10(location: DataLocation, device: str) -> Dataset:
+def cifar10(
+    location: DataLocation, device: str, pad: int = 0, normalize: Literal["standard", "unit"] = "standard"
+) -> Dataset:
     """Photographs of animals and vehicles, RGB 32x32, 50,000 + 10,000 images (Krizhevsky 2009)."""
-    return _load(_CIFAR10, location, device)
+    return _load(_CIFAR10, location, device, pad, normalize)
 
 
-def _load(source: _Source, location: DataLocation, device: str) -> Dataset:
+def _load(source: _Source, location: DataLocation, device: str, pad: int, normalize: str) -> Dataset:
     folder = Path(location.folder)
     pictures = folder / source.name
     absent = [name for name in source.files if not (folder / source.subfolder / name).is_file()]
@@ -90,7 +96,7 @@ def _load(source: _Source, location: DataLocation, device: str) -> Dataset:
         if train.images.shape[1:] != test.images.shape[1:]:
             raise _damaged(source, folder, "train and test images differ in size")
         origin = f"torchvision files {folder / source.subfolder}"
-    return images_dataset(source.name, classes, train.to(device), test.to(device), origin)
+    return images_dataset(source.name, classes, train.to(device), test.to(device), origin, pad, normalize)
 
 
 def _fetch(source: _Source, location: DataLocation, absent: Sequence[str]) -> None:

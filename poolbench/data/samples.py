@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from importlib.resources import files
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,18 +26,22 @@ SHA256 = {
 
 
 @datasets.register("mnist_sample")
-def mnist_sample(location: DataLocation, device: str) -> Dataset:
+def mnist_sample(
+    location: DataLocation, device: str, pad: int = 0, normalize: Literal["standard", "unit"] = "standard"
+) -> Dataset:
     """2,000 + 1,000 handwritten digits from MNIST, gray 28x28, part of the package."""
-    return _load("mnist_sample", DIGITS, device)
+    return _load("mnist_sample", DIGITS, device, pad, normalize)
 
 
 @datasets.register("fashion_mnist_sample")
-def fashion_mnist_sample(location: DataLocation, device: str) -> Dataset:
+def fashion_mnist_sample(
+    location: DataLocation, device: str, pad: int = 0, normalize: Literal["standard", "unit"] = "standard"
+) -> Dataset:
     """2,000 + 1,000 garments from FashionMNIST, gray 28x28, part of the package."""
-    return _load("fashion_mnist_sample", GARMENTS, device)
+    return _load("fashion_mnist_sample", GARMENTS, device, pad, normalize)
 
 
-def _load(name: str, classes: tuple[str, ...], device: str) -> Dataset:
+def _load(name: str, classes: tuple[str, ...], device: str, pad: int, normalize: str) -> Dataset:
     file = files("poolbench.data") / "embedded" / f"{name}.npz"
     try:
         content = file.read_bytes()
@@ -54,4 +59,4 @@ def _load(name: str, classes: tuple[str, ...], device: str) -> Dataset:
             ).to(device)
             for part in ("train", "test")
         )
-    return images_dataset(name, classes, train, test, "embedded in the package")
+    return images_dataset(name, classes, train, test, "embedded in the package", pad, normalize)

@@ -50,38 +50,31 @@ def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) 
 
 
 def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
-    """Return the cell's network on the device, its weights drawn from the cell's seed.
-
-    The data option ``normalize`` is "standard" (the default: mean and std of the training split) or
-    "unit" (pixels as they are); ``batch_norm`` is "moving" (the default) or "frozen": statistics stay
-    as they are from the first evaluation on, which in training ends the first epoch.
-    """
-    standard = cell.data.get("normalize", "standard") == "standard"
-    channels = dataset.in_shape[0]
+    """Return the cell's network on the device, weights drawn from the cell's seed; it takes pixels in [0, 1]."""
     with torch.random.fork_rng(devices=[]):
         # For parameters that a module draws without a reset_parameters of its own.
         torch.manual_seed(derive_seed(cell.seed, "construction"))
         network = create_model(
-            cell.architecture,
+            cell.architecture.name,
             dataset.in_shape,
             len(dataset.classes),
-            pool=cell.pool,
-            head=cell.head,
-            **cell.model,  # type: ignore[arg-type]
+            pool=cell.pool.name,
+            head=cell.head.name,
+            padding_mode=cell.padding_mode,  # type: ignore[arg-type]
+            **cell.architecture.options,  # type: ignore[arg-type]
         )
     # A timm model keeps timm's weights, drawn (or loaded) before the surgery and so the same for every pool.
-    initialise(network, cell.seed, pooling_paths(network) if cell.architecture.startswith(TIMM) else None)
-    mean, std = (dataset.mean, dataset.std) if standard else ((0.0,) * channels, (1.0,) * channels)
-    model = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
-    if cell.data.get("batch_norm", "moving") == "frozen":
+    initialise(network, cell.seed, pooling_paths(network) if cell.architecture.name.startswith(TIMM) else None)
+    model = nn.Sequential(OrderedDict(normalize=Normalize(dataset.mean, dataset.std), network=network))
+    if cell.train.batch_norm == "frozen":
         _freeze_at_first_evaluation(model)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _freeze_at_first_evaluation(model: nn.Module) -> None:
-    """Make batch norms deaf to ``train()`` once ``eval()`` was called, as if nobody had called it again."""
+    """Freeze BatchNorm statistics after the first ``eval()``, which in training ends the first epoch."""
 
-    def deaf(module: nn.Module) -> Callable[[bool], nn.Module]:
+    def frozen(module: nn.Module) -> Callable[[bool], nn.Module]:
         def train(mode: bool = True) -> nn.Module:
             return type(module).train(module, mode and module.training)
 
@@ -89,4 +82,4 @@ def _freeze_at_first_evaluation(model: nn.Module) -> None:
 
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.train = deaf(module)  # type: ignore[method-assign, assignment]
+            module.train = frozen(module)  # type: ignore[method-assign, assignment]

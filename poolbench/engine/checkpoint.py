@@ -11,7 +11,7 @@ import torch
 
 from poolbench import __version__
 
-SHARE = 50  # a checkpoint is not written before training took so many times as long as the last one cost
+MIN_TRAIN_TO_SAVE_RATIO = 50  # keeps checkpointing below 2 % of the time
 
 
 @dataclass(frozen=True)

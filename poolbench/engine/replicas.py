@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from poolbench.data import Split
-from poolbench.engine.fit import EVALUATION_BATCH, loss_of, to_pixels
+from poolbench.data import Split, to_pixels
+from poolbench.engine.evaluation import EVALUATION_BATCH, loss_of
 from poolbench.measures.classification import predictions
 
 MEMORY_SHARE = 0.7  # of what is free on the device; the rest is for the allocator's gaps and the data
@@ -54,11 +54,11 @@ class Stack:
         losses: Tensor = vmap(lambda own, targets: loss_of(own, targets, smoothing))(logits, labels)
         return losses
 
-    def evaluate(self, split: Split, masked: bool) -> list[tuple[float, float]]:
+    def evaluate(self, split: Split, mask: str) -> list[tuple[float, float]]:
         self.skeleton.eval()
         forward = vmap(self._forward, in_dims=(0, 0, None))
         with torch.no_grad():
-            batches = (to_pixels(part, masked) for part in split.images.split(EVALUATION_BATCH))
+            batches = (to_pixels(part, mask) for part in split.images.split(EVALUATION_BATCH))
             logits = torch.cat([forward(self.named_parameters, self.buffers, pixels) for pixels in batches], dim=1)
             losses = torch.stack([loss_of(own, split.labels) for own in logits])
             right = torch.stack([(predictions(own) == split.labels).double().mean() for own in logits])
@@ -83,10 +83,10 @@ class Stack:
             for name in states[0]:
                 stacked[name].copy_(self.join([state[name] for state in states]))
 
-    def close(self) -> None:
+    def close(self) -> list[nn.Module]:
         for model, state in zip(self.models, self.states(), strict=True):
             model.load_state_dict(state)
-            model.eval()
+        return [model.eval() for model in self.models]
 
 
 def can_stack(model: nn.Module, pixels: Tensor) -> bool:

@@ -1,45 +1,59 @@
-"""Two metrics side by side for each way of training: trained on x tested on."""
+"""Metrics between 0 and 1 as bars, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from poolbench.analysis.groups import term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Figure as Drawing
-from poolbench.plots.parts import panel_grid
+from poolbench.analysis.text import term
+from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
 
 
-def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
-    metrics = [scene.benchmark.metric(name) for name in drawing.sources]
-    groups = [group for group in scene.groups if all(group.values(metric.name) for metric in metrics)]
+def metric_bars(
+    scene: Scene,
+    metrics: Sequence[str],
+    ticks: Sequence[str],
+    panels: Sequence[str] = (),
+    colour: str = "pool",
+    label: str = "",
+    legend_text: str = "{}",
+) -> Figure | None:
+    """Draw the mean over seeds of each metric, one bar per group, with its 95 % t interval; pale if not learned.
+
+    ``ticks`` are the texts below the metrics; ``panels`` and ``colour`` name fields; ``legend_text`` is the format
+    of a legend entry, filled with the value of the colour field.
+    """
+    groups = [group for group in scene.groups if all(group.values(name) for name in metrics)]
     if not groups:
         return None
-    panels, looks = scene.panels(drawing, groups), scene.looks(drawing)
-    figure, axes = panel_grid(panels, columns=min(3, len(panels)), panel_height=1.9, legend_rows=1)
-    width = 0.8 / max(len(members) for members in panels.values())
-    for panel, members in zip(axes, panels.values(), strict=True):
+    members_of, styles = scene.panels(groups, panels, within=(colour,)), scene.styles(colour)
+    figure, axes = panel_grid(members_of, min(3, len(members_of)), 1.9, legend_rows=1)
+    width = 0.8 / max(len(members) for members in members_of.values())
+    for panel, members in zip(axes, members_of.values(), strict=True):
         for place, group in enumerate(members):
-            colour = looks[group.fields.get(drawing.colour)][0]
-            for x, metric in enumerate(metrics):
-                interval = t_interval(list(group.values(metric.name).values()))
+            for x, name in enumerate(metrics):
                 at = x + (place - (len(members) - 1) / 2) * width
-                panel.bar([at], [interval.mean], 0.92 * width, color=colour, alpha=0.35 if group.unlearned else 0.9)
-                if interval.n > 1:
-                    panel.plot([at, at], [interval.low, interval.high], color="#222222", linewidth=1.2)
-                text = f"{interval.mean:.3f}".replace("0.", ".", 1)
-                shade = "#222222" if group.unlearned else "white"
-                panel.text(at, 0.02, text, ha="center", va="bottom", fontsize=7.5, color=shade, fontweight="bold")
-        panel.set_xticks(range(len(metrics)), [f"tested on\n{metric.title.rpartition(', ')[2]}" for metric in metrics])
+                _bar(panel, at, width, group, name, styles[group.fields.get(colour)][0])
+        panel.set_xticks(range(len(metrics)), ticks)
         panel.set_ylim(0, 1)
         panel.grid(axis="x", visible=False)
-        spec = panel.get_subplotspec()
-        if spec is not None and spec.is_first_col():
-            panel.set_ylabel(drawing.label)
-    keys = [
-        Patch(color=colour, label=f"trained on {term(drawing.colour, value)}") for value, (colour, _) in looks.items()
-    ]
+    label_first_column(axes, label)
+    keys = [Patch(color=shade, label=legend_text.format(term(colour, value))) for value, (shade, _) in styles.items()]
     figure.legend(handles=keys, loc="upper center", ncols=len(keys), borderaxespad=0.2)
     return figure
+
+
+def _bar(panel: Axes, at: float, width: float, group: Group, metric: str, colour: str) -> None:
+    interval = t_interval(list(group.values(metric).values()))
+    panel.bar([at], [interval.mean], 0.92 * width, color=colour, alpha=0.35 if group.unlearned else 0.9)
+    if interval.n > 1:
+        panel.plot([at, at], [interval.low, interval.high], color="#222222", linewidth=1.2)
+    text = f"{interval.mean:.3f}".replace("0.", ".", 1)
+    shade = "#222222" if group.unlearned else "white"
+    panel.text(at, 0.02, text, ha="center", va="bottom", fontsize=7.5, color=shade, fontweight="bold")

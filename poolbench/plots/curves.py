@@ -1,33 +1,25 @@
-"""Learning curves."""
+"""Learning curves: metrics of the history against the epoch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from poolbench.analysis.groups import Group
-from poolbench.core import Figure as Drawing
 from poolbench.core import Result
-from poolbench.plots.parts import (
-    GREY,
-    PALETTE,
-    Curve,
-    band_opacity,
-    epoch_axis,
-    finish_axes,
-    key,
-    legend,
-    legend_rows,
-    line,
-    marks,
-    panel_grid,
-)
+from poolbench.plots.legends import key, legend, legend_rows
+from poolbench.plots.lines import Curve, band_opacity, line, marks, scale_to_values
+from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
-from poolbench.runner.ledger import CellRecord
+from poolbench.plots.style import GREY, PALETTE
 
 
-def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure | None:
+def history_curves(result: Result) -> Figure | None:
+    """Draw accuracy and loss of one network, on training and validation images, by epoch; None without a history."""
     history = result.history
     quantities = [name for name in ("accuracy", "loss") if any(f"val_{name}" in row for row in history)]
     if not quantities:
@@ -39,41 +31,56 @@ def draw_cell(drawing: Drawing, result: Result, record: CellRecord) -> Figure | 
             if rows:
                 ys = [row[f"{split}_{quantity}"] for row in rows]
                 panel.plot([row["epoch"] for row in rows], ys, color=colour, linestyle=dashes, **marks(len(rows)))
-        epoch_axis(panel)
+        _epoch_axis(panel)
     legend(figure, [key("training", GREY, "--"), key("validation", PALETTE[0])])
     return figure
 
 
-def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
-    def curves(group: Group) -> dict[str, Curve]:
-        found: dict[str, Curve] = {}
-        for source in drawing.sources:
-            curve: Curve = {}
-            for row in (row for result in group.results for row in result.history):
-                if source in row and math.isfinite(row[source]):
-                    curve.setdefault(row["epoch"], []).append(row[source])
-            found[source] = curve
-        return found
+def learning_curves(
+    scene: Scene, sources: Sequence[str], panels: Sequence[str] = (), colour: str = "pool", label: str = ""
+) -> Figure | None:
+    """Draw columns of the history (``sources``, such as "val_accuracy") by epoch: means over seeds, one line per group.
 
-    known = {group.id: curves(group) for group in scene.groups}
-    groups = [group for group in scene.groups if any(known[group.id].values())]
+    ``panels`` and ``colour`` name fields; ``label`` is that of the y axis. Training is dashed if ``sources`` hold
+    both splits.
+    """
+    curves = {group.id: _curves(group, sources) for group in scene.groups}
+    groups = [group for group in scene.groups if any(curves[group.id].values())]
     if not groups:
         return None
-    split = len({source.partition("_")[0] for source in drawing.sources}) > 1
-    panels = scene.panels(drawing, groups)
-    keys = scene.keys(drawing, groups)
-    if split:
+    has_both = len({source.partition("_")[0] for source in sources}) > 1
+    members_of = scene.panels(groups, panels, within=(colour,))
+    keys = scene.keys(colour, groups)
+    if has_both:
         keys += [key("training", "#333333", "--"), key("validation", "#333333")]
-    figure, axes = panel_grid(panels, columns=min(3, len(panels)), panel_height=2.1, legend_rows=legend_rows(keys))
-    looks = scene.looks(drawing)
-    for panel, members in zip(axes, panels.values(), strict=True):
+    figure, axes = panel_grid(members_of, min(3, len(members_of)), 2.1, legend_rows(keys))
+    styles = scene.styles(colour)
+    for panel, members in zip(axes, members_of.values(), strict=True):
         for group in members:
-            colour, marker = looks[group.fields.get(drawing.colour)]
-            for source, curve in known[group.id].items():
-                training = split and source.startswith("train_")
-                band = 0 if training else band_opacity(len(members))
-                line(panel, curve, colour, "--" if training else "-", marker, band)
-        epoch_axis(panel)
-    finish_axes(axes, drawing.label, [c for found in known.values() for c in found.values()])
+            shade, marker = styles[group.fields.get(colour)]
+            for source, curve in curves[group.id].items():
+                is_training = has_both and source.startswith("train_")
+                band = 0 if is_training else band_opacity(len(members))
+                line(panel, curve, shade, "--" if is_training else "-", marker, band)
+        _epoch_axis(panel)
+    scale_to_values(axes, [curve for by_source in curves.values() for curve in by_source.values()])
+    label_first_column(axes, label)
     legend(figure, keys)
     return figure
+
+
+def _curves(group: Group, sources: Sequence[str]) -> dict[str, Curve]:
+    """Return {source: {epoch: finite values of the seeds}}."""
+    found: dict[str, Curve] = {}
+    for source in sources:
+        curve: Curve = {}
+        for row in (row for result in group.results for row in result.history):
+            if source in row and math.isfinite(row[source]):
+                curve.setdefault(row["epoch"], []).append(row[source])
+        found[source] = curve
+    return found
+
+
+def _epoch_axis(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

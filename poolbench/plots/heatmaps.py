@@ -1,4 +1,4 @@
-"""Metrics as tables in colour: one field down, another across."""
+"""Metrics as coloured tables: one field down, another across."""
 
 from __future__ import annotations
 
@@ -9,67 +9,76 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group, metric_label, number_text, term
-from poolbench.core import Figure as Drawing
-from poolbench.core import Metric
-from poolbench.plots.parts import GREY, WIDTH, axes_at, heading, heatmap, write_on
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import metric_label, number_text, term
+from poolbench.core import Metric, Scalar
+from poolbench.plots.images import heatmap, write_on
+from poolbench.plots.panels import axes_at, heading
 from poolbench.plots.scene import Scene
+from poolbench.plots.style import GREY, WIDTH
 
 COLOURS = "Blues"
+GAP, CELL, HEAD, BOTTOM = 0.25, 0.36, 0.1, 0.35  # inches
 
 
-def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
-    groups = [group for group in scene.groups if drawing.columns in group.fields]
-    metrics = [scene.benchmark.metric(name) for name in drawing.sources]
-    metrics = [metric for metric in metrics if any(group.values(metric.name) for group in groups)]
-    if not metrics:
+def metric_tables(
+    scene: Scene,
+    metrics: Sequence[str],
+    columns: str,
+    rows: str = "pool",
+    panels: Sequence[str] = (),
+    scale: str = "dataset",
+) -> Figure | None:
+    """Draw each metric's means as a coloured table per panel; None without groups that have the field ``columns``.
+
+    ``columns``, ``rows`` and ``panels`` name fields. Groups that share the field ``scale`` share the colours of a
+    metric: data sets differ in difficulty, and on one scale for all of them the pools of one would look alike.
+    """
+    groups = [group for group in scene.groups if columns in group.fields]
+    shown = [scene.metric(name) for name in metrics]
+    shown = [metric for metric in shown if any(group.values(metric.name) for group in groups)]
+    if not shown:
         return None
-    panels = scene.panels(drawing, groups)
-    columns = list(dict.fromkeys(group.fields[drawing.columns] for group in groups))
-    rows = {
-        title: list(dict.fromkeys(group.fields.get(drawing.colour) for group in members))
-        for title, members in panels.items()
-    }
-    names = [term(drawing.colour, value) for values in rows.values() for value in values]
+    members_of = scene.panels(groups, panels, within=(rows, columns))
+    across = _values(groups, columns)
+    down = {title: _values(members, rows) for title, members in members_of.items()}
     # Text is about 0.075 in wide per character at this size.
-    left, gap, cell = 0.3 + 0.075 * max(len(name) for name in names), 0.25, 0.36
-    head, between, bottom = 0.1, 0.55 if any(panels) else 0.25, 0.35
-    width = min(2.6, (WIDTH - left - 0.15 - gap * (len(metrics) - 1)) / len(metrics))
-    height = head + bottom + sum(cell * len(values) + between for values in rows.values())
-    figure = Figure(figsize=(left + 0.15 + (width + gap) * len(metrics) - gap, height))
-    # Data sets are not equally hard: on a scale for all of them, the pools of one would look alike.
-    alike = {name: [g for g in groups if g.fields["dataset"] == name] for name in {g.fields["dataset"] for g in groups}}
-    limits = {(name, metric.name): _limits(own, metric) for name, own in alike.items() for metric in metrics}
-    across = figure.get_figwidth()
-    for index, metric in enumerate(metrics):
-        place = (left + index * (width + gap) + width / 2) / across, 1 - 0.25 / height
+    left = 0.3 + 0.075 * max(len(term(rows, value)) for values in down.values() for value in values)
+    between = 0.55 if any(members_of) else 0.25
+    width = min(2.6, (WIDTH - left - 0.15 - GAP * (len(shown) - 1)) / len(shown))
+    height = HEAD + BOTTOM + sum(CELL * len(values) + between for values in down.values())
+    figure = Figure(figsize=(left + 0.15 + (width + GAP) * len(shown) - GAP, height))
+    limits = {
+        (value, metric.name): _limits([group for group in groups if group.fields.get(scale) == value], metric)
+        for value in _values(groups, scale)
+        for metric in shown
+    }
+    for index, metric in enumerate(shown):
+        place = (left + index * (width + GAP) + width / 2) / figure.get_figwidth(), 1 - 0.25 / height
         figure.text(*place, metric_label(metric), ha="center", fontsize=9)
-    top = head
-    for title, members in panels.items():
+    top = HEAD
+    for title, members in members_of.items():
         top += between
         heading(figure, top - 0.1, title)
-        for index, metric in enumerate(metrics):
-            axes = axes_at(figure, left + index * (width + gap), top, width, cell * len(rows[title]))
+        for index, metric in enumerate(shown):
+            axes = axes_at(figure, left + index * (width + GAP), top, width, CELL * len(down[title]))
             places = {
-                (
-                    rows[title].index(group.fields.get(drawing.colour)),
-                    columns.index(group.fields[drawing.columns]),
-                ): group
+                (down[title].index(group.fields.get(rows)), across.index(group.fields[columns])): group
                 for group in members
             }
-            _draw_table(
-                axes,
-                metric,
-                places,
-                (len(rows[title]), len(columns)),
-                limits[members[0].fields["dataset"], metric.name],
-            )
-            labels = [term(drawing.colour, value) for value in rows[title]] if index == 0 else []
+            shape = (len(down[title]), len(across))
+            _draw_table(axes, metric, places, shape, limits[members[0].fields.get(scale), metric.name])
+            labels = [term(rows, value) for value in down[title]] if index == 0 else []
             axes.set_yticks(range(len(labels)), labels)
-            axes.set_xticks(range(len(columns)), [term(drawing.columns, value) for value in columns])
+            axes.set_xticks(range(len(across)), [term(columns, value) for value in across])
             axes.tick_params(length=0)
-        top += cell * len(rows[title])
+        top += CELL * len(down[title])
     return figure
+
+
+def _values(groups: Sequence[Group], field: str) -> list[Scalar | None]:
+    """Return the values of a field in order of appearance."""
+    return list(dict.fromkeys(group.fields.get(field) for group in groups))
 
 
 def _draw_table(
@@ -79,7 +88,7 @@ def _draw_table(
     shape: tuple[int, int],
     limits: tuple[float, float],
 ) -> None:
-    """Draw the means of groups by (row, column); white and grey where a network has not learned."""
+    """Draw the means of groups by (row, column); white and grey if a network has not learned."""
     means = np.full(shape, np.nan)
     for place, group in places.items():
         if not group.unlearned and group.values(metric.name):
@@ -95,7 +104,7 @@ def _draw_table(
 
 
 def _limits(groups: Sequence[Group], metric: Metric) -> tuple[float, float]:
-    """Return limits that hold the learned groups' means; the lowest has a colour, too: white is not learned."""
+    """Return limits around the learned groups' means; the lowest mean gets a colour too: white means not learned."""
     means = [
         fmean(values.values()) for group in groups if not group.unlearned and (values := group.values(metric.name))
     ]

@@ -1,4 +1,4 @@
-"""Metrics with their intervals, group by group."""
+"""Metrics with their intervals, one row per group."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Figure as Drawing
-from poolbench.plots.parts import (
-    GREY,
-    WIDTH,
-)
+from poolbench.analysis.text import metric_label, term
 from poolbench.plots.scene import Scene
+from poolbench.plots.style import GREY, WIDTH
 
 
-def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
-    metrics = [scene.benchmark.metric(name) for name in drawing.sources]
-    metrics = [metric for metric in metrics if any(group.values(metric.name) for group in scene.groups)]
-    if not metrics:
+def metric_intervals(
+    scene: Scene, metrics: Sequence[str], panels: Sequence[str] = (), colour: str = "pool"
+) -> Figure | None:
+    """Draw each metric's seeds, mean and 95 % t interval, one row per group; ``panels`` and ``colour`` name fields."""
+    shown = [scene.metric(name) for name in metrics]
+    shown = [metric for metric in shown if any(group.values(metric.name) for group in scene.groups)]
+    if not shown:
         return None
-    panels = scene.panels(drawing, scene.groups)
     rows: list[Group | str] = []
-    for title, members in panels.items():
+    for title, members in scene.panels(scene.groups, panels, within=(colour,)).items():
         rows += [title, *members] if title else members
-    labels = [row if isinstance(row, str) else _row_label(drawing, row) for row in rows]
-    # Text is about 0.075 in wide per character at this size; headings may run into the first axes' margin.
+    labels = [row if isinstance(row, str) else _row_label(row, colour) for row in rows]
+    # Text is about 0.075 in wide per character at this size; headings may extend into the first axes' margin.
     left = 0.3 + 0.075 * max(len(label) for label in labels)
     height = 0.25 + 0.21 * len(rows) + 0.5
-    width = min(WIDTH, left + 0.2 + 3.4 * len(metrics))
+    width = min(WIDTH, left + 0.2 + 3.4 * len(shown))
     figure = Figure(figsize=(width, height))
     margins = {"left": left / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.1 / height}
-    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False, gridspec_kw={**margins, "wspace": 0.1})[0]
-    looks = scene.looks(drawing)
-    for metric, panel in zip(metrics, axes, strict=True):
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False, gridspec_kw={**margins, "wspace": 0.1})[0]
+    styles = scene.styles(colour)
+    for metric, panel in zip(shown, axes, strict=True):
         for y, row in enumerate(rows):
             if isinstance(row, Group):
-                draw_dots(panel, y, list(row.values(metric.name).values()), *looks[row.fields.get(drawing.colour)], row)
+                draw_dots(panel, y, list(row.values(metric.name).values()), *styles[row.fields.get(colour)], row)
         panel.set_xlabel(metric_label(metric))
         clip(panel, [value for group in scene.groups for value in group.values(metric.name).values()])
         panel.set_ylim(len(rows) - 0.4, -0.6)
@@ -54,13 +53,13 @@ def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
     return figure
 
 
-def _row_label(drawing: Drawing, group: Group) -> str:
-    name = term(drawing.colour, group.fields.get(drawing.colour))
+def _row_label(group: Group, colour: str) -> str:
+    name = term(colour, group.fields.get(colour))
     return f"{name} ({group.unlearned} of {len(group.results)} not learned)" if group.unlearned else name
 
 
 def draw_dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, group: Group) -> None:
-    """Draw seeds as faint dots and their mean with its interval; grey and hollow where a network has not learned."""
+    """Draw seeds as faint dots, their mean and its interval; grey and hollow if a network has not learned."""
     if not values:
         return
     if group.unlearned:
@@ -75,7 +74,7 @@ def draw_dots(axes: Axes, y: float, values: list[float], colour: str, marker: st
 
 
 def clip(axes: Axes, values: Sequence[float]) -> None:
-    """Scale the x axis to the seeds and mark intervals that leave it, as those of few noisy seeds do."""
+    """Scale the x axis to ``values`` (the seeds) and mark intervals that extend beyond it with arrows."""
     margin = 0.06 * (max(values) - min(values)) or 0.05
     low, high = min(values) - margin, max(values) + margin
     for line in axes.get_lines():

@@ -1,4 +1,4 @@
-"""One metric against another, and what is left of it after a straight line."""
+"""One metric against another, and the residuals of a straight line."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from poolbench.analysis.groups import Group, metric_label, term
+from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import StraightLine, straight_line, t_interval
-from poolbench.core import Figure as Drawing
+from poolbench.analysis.text import metric_label, term
 from poolbench.core import Metric
 from poolbench.plots.intervals import clip, draw_dots
-from poolbench.plots.parts import (
-    GREY,
-    MARKERS,
-    WIDTH,
-    axes_at,
-    key,
-    legend,
-    legend_rows,
-)
+from poolbench.plots.legends import key, legend, legend_rows
+from poolbench.plots.panels import axes_at
 from poolbench.plots.scene import Scene
+from poolbench.plots.style import GREY, MARKERS, WIDTH
 
-SHAPES = (*MARKERS, "v", "p", "*", "d")  # none that looks like an arrow to the side
-FEWEST = 3  # groups: a line through two explains everything
+SHAPES = (*MARKERS, "v", "p", "*", "d")  # none that looks like the arrows of cut intervals
+FEWEST = 3  # groups: a line through two leaves no residuals
+LEFT, RIGHT, BOTTOM, TITLE, SIZE = 0.75, 0.2, 0.7, 0.35, 2.9  # inches
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """The cells of one group as points, and how they look."""
+    """The seeds of one group as points, with their name, colour and marker."""
 
     group: Group
     name: str
@@ -42,65 +37,76 @@ class Cloud:
     marker: str
 
 
-def draw_summary(drawing: Drawing, scene: Scene) -> Figure | None:
-    x, y = (scene.benchmark.metric(name) for name in drawing.sources)
+def metric_scatter(
+    scene: Scene, x_metric: str, y_metric: str, panels: Sequence[str] = (), colour: str = "pool"
+) -> Figure | None:
+    """Draw one metric against another and, beside it, the residuals of a straight line through the learned groups.
+
+    ``panels`` and ``colour`` name fields; markers tell apart what else varies.
+    """
+    x, y = scene.metric(x_metric), scene.metric(y_metric)
     groups = [group for group in scene.groups if group.values(x.name).keys() & group.values(y.name).keys()]
     if not groups:
         return None
-    panels = scene.split(drawing.panels, groups)
-    kinds = scene.split(scene.others(*drawing.panels, drawing.colour), groups)
-    clouds = _clouds(drawing, scene, kinds, x, y)
-    keys = [key(str(entry.get_label()), str(entry.get_color()), "", "o") for entry in scene.keys(drawing, groups)]
+    members_of = scene.split(groups, panels)
+    kinds = scene.split(groups, scene.others(*panels, colour))
+    clouds = _clouds(scene, kinds, colour, x, y)
+    keys = [key(str(entry.get_label()), str(entry.get_color()), "", "o") for entry in scene.keys(colour, groups)]
     shapes = []
     if len(kinds) > 1:
         shapes = [key(title, "#333333", "", SHAPES[index % len(SHAPES)]) for index, title in enumerate(kinds)]
     # Text is about 0.07 in wide per character at this size.
     names = 0.25 + 0.07 * max(len(_row_label(cloud)) for cloud in clouds.values())
-    left, right, bottom, title_height = 0.75, 0.2, 0.7, 0.35
-    size = 2.9
-    heights = [max(2.3, 0.19 * len(members)) for members in panels.values()]
+    heights = [max(2.3, 0.19 * len(members)) for members in members_of.values()]
     rows = legend_rows(keys)
     top = 0.1 + 0.22 * (rows + (legend_rows(shapes) if shapes else 0))
-    figure = Figure(figsize=(WIDTH, top + sum(heights) + (bottom + title_height) * len(heights)))
-    for (title, members), height in zip(panels.items(), heights, strict=True):
-        top += title_height
-        own = [clouds[group.id] for group in members]
-        learned = [cloud for cloud in own if not cloud.group.unlearned]
-        fit = None
-        if len(learned) >= FEWEST:
-            fit = straight_line([v for cloud in learned for v in cloud.xs], [v for cloud in learned for v in cloud.ys])
-        against = axes_at(figure, left, top, size, height)
+    figure = Figure(figsize=(WIDTH, top + sum(heights) + (BOTTOM + TITLE) * len(heights)))
+    for (title, members), height in zip(members_of.items(), heights, strict=True):
+        top += TITLE
+        against = axes_at(figure, LEFT, top, SIZE, height)
         against.set_title(title)
-        _draw_clouds(against, own, fit)
-        against.set(xlabel=metric_label(x), ylabel=metric_label(y))
-        beside = left + size + names
-        if fit is None:
-            text = f"fewer than {FEWEST} groups have learned:\nno line, no residual"
-            figure.text((left + size + 0.4) / WIDTH, 1 - (top + height / 2) / figure.get_figheight(), text, color=GREY)
-        else:
-            residuals = axes_at(figure, beside, top, WIDTH - right - beside, height)
-            _draw_residuals(residuals, own, fit)
-            residuals.set_title(f"what {x.title} does not explain")
-            arrow = {True: "\u00a0↑", False: "\u00a0↓", None: ""}[y.higher_is_better]
-            residuals.set_xlabel(f"{y.title} minus the line\nfitted on {x.title}{arrow}")
-        top += height + bottom
+        _draw_row(against, [clouds[group.id] for group in members], x, y, names)
+        top += height + BOTTOM
     legend(figure, keys)
     if shapes:
         legend(figure, shapes, rows)
     return figure
 
 
-def _clouds(drawing: Drawing, scene: Scene, kinds: Mapping[str, list[Group]], x: Metric, y: Metric) -> dict[str, Cloud]:
-    found, looks = {}, scene.looks(drawing)
+def _draw_row(against: Axes, clouds: Sequence[Cloud], x: Metric, y: Metric, names: float) -> None:
+    """Draw one panel and its residuals to the right, beyond ``names`` inches for the names of the rows."""
+    figure = against.get_figure(root=True)
+    assert figure is not None
+    learned = [cloud for cloud in clouds if not cloud.group.unlearned]
+    fit = None
+    if len(learned) >= FEWEST:
+        fit = straight_line([v for cloud in learned for v in cloud.xs], [v for cloud in learned for v in cloud.ys])
+    _draw_clouds(against, clouds, fit)
+    against.set(xlabel=metric_label(x), ylabel=metric_label(y))
+    place = against.get_position()
+    if fit is None:
+        text = f"fewer than {FEWEST} groups have learned:\nno line, no residual"
+        figure.text((LEFT + SIZE + 0.4) / WIDTH, (place.y0 + place.y1) / 2, text, color=GREY)
+        return
+    beside = LEFT + SIZE + names
+    residuals = figure.add_axes((beside / WIDTH, place.y0, (WIDTH - RIGHT - beside) / WIDTH, place.height))
+    _draw_residuals(residuals, clouds, fit)
+    residuals.set_title(f"what {x.title} does not explain")
+    arrow = {True: "\u00a0↑", False: "\u00a0↓", None: ""}[y.higher_is_better]
+    residuals.set_xlabel(f"{y.title} minus the line\nfitted on {x.title}{arrow}")
+
+
+def _clouds(scene: Scene, kinds: Mapping[str, list[Group]], colour: str, x: Metric, y: Metric) -> dict[str, Cloud]:
+    found, styles = {}, scene.styles(colour)
     for index, (kind, members) in enumerate(kinds.items()):
         for group in members:
-            value = group.fields.get(drawing.colour)
-            name = " · ".join(filter(None, [term(drawing.colour, value), kind if len(kinds) > 1 else ""]))
+            value = group.fields.get(colour)
+            name = " · ".join(filter(None, [term(colour, value), kind if len(kinds) > 1 else ""]))
             xs, ys = group.values(x.name), group.values(y.name)
             seeds = [seed for seed in xs if seed in ys]
-            colour = GREY if group.unlearned else looks[value][0]
+            shade = GREY if group.unlearned else styles[value][0]
             marker = SHAPES[index % len(SHAPES)]
-            found[group.id] = Cloud(group, name, [xs[s] for s in seeds], [ys[s] for s in seeds], colour, marker)
+            found[group.id] = Cloud(group, name, [xs[s] for s in seeds], [ys[s] for s in seeds], shade, marker)
     return found
 
 
@@ -109,7 +115,7 @@ def _row_label(cloud: Cloud) -> str:
 
 
 def _draw_clouds(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine | None) -> None:
-    """Draw seeds as faint dots, means with their intervals in both directions, and the line within its points."""
+    """Draw seeds as faint dots, means with intervals in both directions, and the line over the range of its points."""
     for cloud in clouds:
         axes.plot(cloud.xs, cloud.ys, "o", markersize=2.6, color=cloud.colour, alpha=0.4, markeredgewidth=0)
         x, y = t_interval(cloud.xs), t_interval(cloud.ys)

@@ -1,49 +1,75 @@
-"""The groups of a benchmark as figures see them: which panel, which colour."""
+"""What figures draw from: the groups of a benchmark, how they divide into panels and colours, and their stored data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 
-from poolbench.analysis.groups import Group, term
-from poolbench.core import Benchmark, Result, Scalar
-from poolbench.core import Figure as Drawing
-from poolbench.plots.parts import (
-    GREY,
-    MARKERS,
-    PALETTE,
-    key,
-)
-from poolbench.runner.ledger import Ledger
+from poolbench.analysis.groups import Group
+from poolbench.analysis.text import term
+from poolbench.core import Metric, Result, Scalar
+from poolbench.plots.legends import key
+from poolbench.plots.style import GREY, MARKERS, PALETTE
+
+Styles = dict[Scalar | None, tuple[str, str]]
+"""(colour, marker) by the value of a field."""
+
+
+class Record(Protocol):
+    """The stored tables and arrays of one cell."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table; raise FileNotFoundError if the cell has none of that name."""
+        ...
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return an array; raise FileNotFoundError or KeyError if the cell has none of that name."""
+        ...
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What the figures over all cells of a benchmark draw from."""
+    """The finished groups of one benchmark, as figures over all cells draw them.
 
-    benchmark: Benchmark
+    ``varying`` names the fields that take more than one value over the groups. ``record`` returns the stored
+    data of a result.
+    """
+
+    metrics: Sequence[Metric]
     groups: Sequence[Group]
     varying: Sequence[str]
-    ledger: Ledger
+    record: Callable[[Result], Record]
 
-    def panels(self, drawing: Drawing, groups: Sequence[Group]) -> dict[str, list[Group]]:
-        """Return {title: groups}; the fields that tell panels apart are in the title."""
-        inside = () if drawing.kind in ("map", "parts") else (drawing.colour, drawing.columns)
-        return self.split([*drawing.panels, *self.others(*drawing.panels, *inside)], groups)
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name; raise KeyError if the benchmark declares none."""
+        return {metric.name: metric for metric in self.metrics}[name]
 
-    def others(self, *names: str) -> list[str]:
-        """Return the fields that vary beside these."""
-        return [name for name in self.varying if name not in names]
+    def panels(
+        self, groups: Sequence[Group], fields: Sequence[str], within: Sequence[str] = ()
+    ) -> dict[str, list[Group]]:
+        """Return {title: groups}, one panel per value of ``fields`` and of every other varying field.
 
-    def split(self, names: Sequence[str], groups: Sequence[Group]) -> dict[str, list[Group]]:
+        Fields in ``within`` vary inside a panel (colours, rows, columns) and do not split it. Splitting by all
+        others keeps different configurations from sharing a line.
+        """
+        return self.split(groups, [*fields, *self.others(*fields, *within)])
+
+    def others(self, *fields: str) -> list[str]:
+        """Return the fields that vary besides these."""
+        return [name for name in self.varying if name not in fields]
+
+    def split(self, groups: Sequence[Group], fields: Sequence[str]) -> dict[str, list[Group]]:
         """Return {title: groups} by those of the fields that differ between the groups.
 
-        Where none differs, those in which the groups differ from the benchmark's others name them. What a
-        group does not have, and the variant "default", is not worth a word.
+        If none differs, the title holds the fields in which these groups differ from the benchmark's other ones.
+        Fields that a group does not have and the value "default" are left out of the title.
         """
-        told = _differing(names, groups) or _differing(names, self.groups)
+        told = _differing(fields, groups) or _differing(fields, self.groups)
         found: dict[str, list[Group]] = {}
         for group in groups:
             present = [term(name, group.fields[name]) for name in told if name in group.fields]
@@ -51,30 +77,50 @@ class Scene:
             found.setdefault(title, []).append(group)
         return found
 
-    def looks(self, drawing: Drawing) -> dict[Scalar | None, tuple[str, str]]:
-        """Return {value of the colour field: (colour, marker)}; an absent operator ("none") is grey."""
-        values = dict.fromkeys(group.fields.get(drawing.colour) for group in self.groups)
+    def styles(self, field: str) -> Styles:
+        """Return {value of the field: (colour, marker)}; an absent operator ("none") is grey."""
+        values = dict.fromkeys(group.fields.get(field) for group in self.groups)
         real = [value for value in values if value != "none"]
-        looks: dict[Scalar | None, tuple[str, str]] = {"none": (GREY, MARKERS[0])} if "none" in values else {}
+        styles: Styles = {"none": (GREY, MARKERS[0])} if "none" in values else {}
         for index, value in enumerate(real):
             turn, place = divmod(index, len(PALETTE))
-            looks[value] = (PALETTE[place], MARKERS[turn % len(MARKERS)])
-        return looks
+            styles[value] = (PALETTE[place], MARKERS[turn % len(MARKERS)])
+        return styles
 
-    def keys(self, drawing: Drawing, groups: Iterable[Group], dashed: Sequence[str] = ()) -> list[Line2D]:
-        """Return legend entries for the values of the colour field that occur."""
-        looks, present = self.looks(drawing), {group.fields.get(drawing.colour) for group in groups}
+    def keys(self, field: str, groups: Iterable[Group]) -> list[Line2D]:
+        """Return legend entries for the values of the field that occur in the groups."""
+        present = {group.fields.get(field) for group in groups}
         return [
-            key(term(drawing.colour, value), colour, "--" if value in dashed else "-", marker)
-            for value, (colour, marker) in looks.items()
+            key(term(field, value), colour, "-", marker)
+            for value, (colour, marker) in self.styles(field).items()
             if value in present
         ]
 
+    def table(self, result: Result, name: str, columns: Sequence[str]) -> pd.DataFrame | None:
+        """Return a stored table of a result; None if there is none with these columns (in an older version, say)."""
+        try:
+            table = self.record(result).table(name)
+        except FileNotFoundError:
+            return None
+        return table if set(columns) <= set(table) else None
 
-def _differing(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
-    return [name for name in names if len({group.fields.get(name) for group in groups}) > 1]
+    def tables(self, group: Group, name: str, columns: Sequence[str]) -> list[pd.DataFrame]:
+        """Return the stored tables of the group's results that have one with these columns."""
+        found = (self.table(result, name, columns) for result in group.results)
+        return [table for table in found if table is not None]
+
+    def arrays(self, result: Result, *names: str) -> list[np.ndarray[Any, Any]] | None:
+        """Return stored arrays of a result; None if one of them is missing."""
+        try:
+            return [self.record(result).array(name) for name in names]
+        except (FileNotFoundError, KeyError):
+            return None
+
+
+def _differing(fields: Sequence[str], groups: Sequence[Group]) -> list[str]:
+    return [name for name in fields if len({group.fields.get(name) for group in groups}) > 1]
 
 
 def example(group: Group) -> Result:
-    """Return one network of a group, the first that has learned: a pattern is a network's, and a mean hides it."""
+    """Return one result of a group, the first that has learned: averaging over networks would blur their patterns."""
     return next((result for result in group.results if result.facts["learned"]), group.results[0])

@@ -1,97 +1,40 @@
-"""Cells that differ only by seed: load, build, train, measure, each into its own record."""
+"""Execute cells that differ only by seed: load the data, train, measure, record."""
 
 from __future__ import annotations
 
-import os
 import time
-import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolbench.core import Benchmark, Cell, DataLocation, Measurement, MissingData, UsageError
-from poolbench.registry import benchmarks
-from poolbench.runner.environment import environment
-from poolbench.runner.ledger import CellRecord, StorageError
+from poolbench.core import Cell, Measurement, MissingData, UsageError
+from poolbench.files import StorageError
+from poolbench.registry import benchmarks, closest
+from poolbench.runner.attempt import Attempt, EpochLog, Settings, open_attempt
+from poolbench.runner.ledger import CellRecord
+from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
     from torch import nn
 
     from poolbench.data import Dataset
-    from poolbench.engine.checkpoint import Checkpoint
+    from poolbench.engine.loop import Training
 
 T = TypeVar("T")
 
-CHECKPOINT_SECONDS = 30.0
-MOST_REPLICAS = 64
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What surrounds the cells of one invocation and is no part of their configuration.
-
-    ``replicas``: up to so many cells that differ only by seed train as one (None: as many as fit on a GPU,
-    one on a CPU, where stacking costs more than it saves); results stay the same up to rounding.
-    ``deterministic``: a GPU takes kernels that give equal bits in every run, and a cell whose network has
-    an operation without one fails; a CPU does so anyway. A checkpoint is written at the first end of an
-    epoch ``checkpoint_seconds`` after the last one (later where writing is slow), and at the end of
-    training; with 0 seconds at the end of every epoch.
-    """
-
-    location: DataLocation
-    device: str
-    invocation: str = ""
-    replicas: int | None = None
-    deterministic: bool = False
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-    @property
-    def most_replicas(self) -> int:
-        """The number of cells beyond which a group of replicas is split in any case."""
-        if self.replicas is None:
-            return MOST_REPLICAS if self.device.startswith("cuda") else 1
-        return self.replicas
-
-
-@dataclass
-class Attempt:
-    """One cell on its way from its checkpoint, if it has one, to its result."""
-
-    cell: Cell
-    record: CellRecord
-    checkpoint: Checkpoint | None
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    failed: bool = False
-
-    @property
-    def epoch(self) -> int:
-        return self.checkpoint.epoch if self.checkpoint else 0
-
-    def fail(self, error: Exception) -> None:
-        """Write down that the cell failed, and how."""
-        self.failed = True
-        trace = "".join(traceback.format_exception(error))
-        self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
-
 
 def replica_groups(cells: Sequence[Cell], settings: Settings) -> list[Sequence[Cell]]:
-    """Gather the cells that :func:`run_cells` may take together, in the order of the first of each group."""
+    """Return the cells in groups that :func:`run_cells` takes together, in the order of each group's first cell."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.group, []).append(cell)
-    return [part for group in groups.values() for part in _parts(group, settings.most_replicas)]
+    return [part for group in groups.values() for part in _parts(group, settings.max_replicas)]
 
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def run_cell(cell: Cell, record: CellRecord, settings: Settings, on_epoch: Callable[[dict[str, float]], None]) -> None:
-    """Execute one cell and write its outcome into its record: finished, failed or skipped."""
-    run_cells([cell], [record], settings, lambda _, row: on_epoch(row))
 
 
 def run_cells(
@@ -100,218 +43,177 @@ def run_cells(
     settings: Settings,
     on_epoch: Callable[[Cell, dict[str, float]], None],
 ) -> None:
-    """Execute cells that differ only by seed; write each one's outcome into its own record.
+    """Execute cells that differ only by seed; record the outcome of each: finished, failed or skipped.
 
-    A cell with a checkpoint goes on from there. The failure of one cell does not stop the others. Whoever
-    calls holds the records' locks. Raises StorageError for a folder that cannot be written.
+    A cell with a checkpoint resumes from it. The failure of one cell does not stop the others. The caller holds the
+    locks of the records. Raises StorageError for a folder that cannot be written.
     """
-    _prepare_process(settings)
-    benchmark = benchmarks.get(cells[0].benchmark)()
-    attempts = [_open(cell, record, settings) for cell, record in zip(cells, records, strict=True)]
+    from poolbench.engine.process import prepare_process
+
+    prepare_process(settings.device, settings.deterministic)
+    benchmark: Benchmark = benchmarks.get(cells[0].benchmark)()
+    attempts = [open_attempt(cell, record, settings) for cell, record in zip(cells, records, strict=True)]
     began = time.perf_counter()
+    data = _load(benchmark, attempts, settings)
+    if data is None:
+        return
+    load_seconds = (time.perf_counter() - began) / len(cells)
+    waiting = deque(_batches(attempts, _stack_limit(cells[0], data, settings) if len(cells) > 1 else 1))
+    while waiting:
+        batch = waiting.popleft()
+        try:
+            training = _start(batch, data, settings)
+            log = EpochLog(batch, settings, on_epoch)
+            while training.epoch < training.config.epochs and not all(attempt.failed for attempt in batch):
+                log.add(training, training.run_epoch())
+            models = training.networks.close()
+        except StorageError:
+            raise
+        except Exception as error:
+            waiting.extendleft(reversed(_retries(batch, error, settings)))
+            continue
+        for attempt, model in zip(batch, models, strict=True):
+            if not attempt.failed:
+                _finish(benchmark, attempt, model, data, {"seconds_load": load_seconds, "replicas": len(batch)})
+
+
+def _load(benchmark: Benchmark, attempts: Sequence[Attempt], settings: Settings) -> Dataset | None:
+    """Return the data set of the cells; record the reason and return None where there is none."""
+    from poolbench.data import load_dataset
+
+    cell = attempts[0].cell
     try:
-        data = benchmark.load(cells[0], settings.location, settings.device)
-        data = data.for_tuning() if cells[0].split == "validation" else data
+        if benchmark.load is not None:
+            data = benchmark.load(cell, settings.location, settings.device)
+        else:
+            data = load_dataset(cell.dataset, settings.location, settings.device)
+        return data.for_tuning() if cell.split == "validation" else data
     except MissingData as missing:
-        for record in records:
-            record.append("skipped", reason=str(missing))
-        return
+        for attempt in attempts:
+            attempt.record.append("skipped", reason=str(missing))
     except UsageError as error:
-        for record in records:
-            # No traceback: the user's to mend, and tried again by the next run.
-            record.append("failed", reason=str(error), traceback="")
-        return
-    loading = (time.perf_counter() - began) / len(cells)
-    limit = _stack_limit(cells[0], data, settings) if min(len(cells), settings.most_replicas) > 1 else 1
-
-    def run(attempts: Sequence[Attempt], limit: int) -> None:
-        # A kill between two checkpoints leaves replicas at different epochs.
-        for _, same in groupby(sorted(attempts, key=lambda attempt: attempt.epoch), lambda attempt: attempt.epoch):
-            for together in _parts(list(same), limit):
-                smaller = _train_and_measure(benchmark, together, data, settings, on_epoch, loading)
-                if smaller:
-                    run([_open(a.cell, a.record, settings) for a in together if not a.failed], smaller)
-
-    run(attempts, limit)
+        for attempt in attempts:
+            # Without a traceback: an input error, which the next run tries again.
+            attempt.record.append("failed", reason=str(error), traceback="")
+    return None
 
 
-def _prepare_process(settings: Settings) -> None:
-    """Set what torch and the allocator keep per process, for the cells that follow."""
-    import torch
+def _batches(attempts: Sequence[Attempt], limit: int) -> list[Sequence[Attempt]]:
+    """Return the attempts in batches of at most ``limit`` that start at the same epoch.
 
-    from poolbench.engine.allocator import keep_freed_memory
-
-    if settings.device == "cpu":
-        keep_freed_memory()
-    if settings.deterministic:
-        # cuBLAS reads it when it is first used.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic = settings.deterministic
-    torch.use_deterministic_algorithms(settings.deterministic)
+    A kill between two checkpoints leaves replicas at different epochs.
+    """
+    ordered = sorted(attempts, key=lambda attempt: attempt.start_epoch)
+    return [
+        part for _, same in groupby(ordered, lambda attempt: attempt.start_epoch) for part in _parts(list(same), limit)
+    ]
 
 
 def _stack_limit(cell: Cell, data: Dataset, settings: Settings) -> int:
-    """Return how many replicas of the cell may train as one."""
+    """Return how many replicas of the cell may train as one stacked network."""
     import torch
 
+    from poolbench.data import to_pixels
     from poolbench.engine import build_model
-    from poolbench.engine.fit import to_pixels
     from poolbench.engine.replicas import stack_limit
 
     try:
         model = build_model(cell, data, settings.device)
         rows = data.train.draw(torch.Generator().manual_seed(0), shuffle=False)[: cell.train.batch_size]
         images, _ = data.train.render(rows.to(settings.device))
-        return stack_limit(model, to_pixels(images), settings.most_replicas)
+        return stack_limit(model, to_pixels(images), settings.max_replicas)
     except Exception:
-        # Whatever it is, it will be said where each cell runs on its own.
+        # The same error is reported when each cell runs alone.
         return 1
 
 
-def _train_and_measure(
-    benchmark: Benchmark,
-    attempts: Sequence[Attempt],
-    data: Dataset,
-    settings: Settings,
-    on_epoch: Callable[[Cell, dict[str, float]], None],
-    loading: float,
-) -> int:
-    """Train replicas as one and finish each; return 0, or in groups of how many to try again what failed together."""
+def _start(attempts: Sequence[Attempt], data: Dataset, settings: Settings) -> Training:
+    """Return the training of the cells' networks, restored where they have a checkpoint."""
+    from poolbench import engine
+    from poolbench.engine.loop import Training
+    from poolbench.engine.networks import OneNetwork
+    from poolbench.engine.replicas import Stack
+
+    models = [engine.build_model(attempt.cell, data, settings.device) for attempt in attempts]
+    networks = OneNetwork(models[0]) if len(models) == 1 else Stack(models)
+    training = Training(networks, data, attempts[0].cell.train, [attempt.cell.seed for attempt in attempts])
+    if attempts[0].checkpoint:
+        training.restore([attempt.checkpoint.state for attempt in attempts if attempt.checkpoint])
+    return training
+
+
+def _retries(attempts: Sequence[Attempt], error: Exception, settings: Settings) -> list[Sequence[Attempt]]:
+    """Return smaller batches to try again after an error of the whole batch; a single attempt fails with it."""
     import torch
 
+    if len(attempts) == 1:
+        attempts[0].fail(error)
+        return []
+    size = len(attempts) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
+    again = [open_attempt(a.cell, a.record, settings) for a in attempts if not a.failed]
+    return _batches(again, size)
+
+
+def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset, facts: dict[str, Any]) -> None:
+    """Measure a trained network and record the result, or the failure of the measure."""
     try:
-        models = _train(attempts, data, settings, on_epoch)
+        began = time.perf_counter()
+        measurement = _measure(benchmark, attempt, model, data)
+        facts |= {
+            "data": {"name": data.name, "digest": data.digest, "source": data.source},
+            "chance": 1 / len(data.classes),
+            "learned": _has_learned(measurement, data),
+            "seconds_fit": attempt.seconds,
+            "seconds_measure": time.perf_counter() - began,
+        }
+        attempt.record.finish(measurement, facts, _weights(model))
     except StorageError:
         raise
     except Exception as error:
-        if len(attempts) > 1:
-            return len(attempts) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
-        attempts[0].fail(error)
-        return 0
-    for attempt, model in zip(attempts, models, strict=True):
-        if attempt.failed:
-            continue
-        try:
-            measurement, facts, weights = _measure(benchmark, attempt, model, data)
-            facts |= {"seconds_load": loading, "replicas": len(attempts)}
-            attempt.record.finish(measurement, facts, weights)
-        except StorageError:
-            raise
-        except Exception as error:
-            attempt.fail(error)
-    return 0
+        attempt.fail(error)
 
 
-def _open(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
-    """Begin an attempt, or go on with the one whose checkpoint lies in the record."""
-    from poolbench.engine.checkpoint import UnfitCheckpoint, unpack
-
-    facts = {"invocation": settings.invocation, "environment": environment(settings.device)}
-    content = record.checkpoint()
-    if content is not None:
-        try:
-            checkpoint = unpack(content, cell.id, settings.device)
-            record.resume(checkpoint.epoch, facts)
-            return Attempt(cell, record, checkpoint, list(checkpoint.rows), checkpoint.seconds)
-        except UnfitCheckpoint as unfit:
-            facts["from_the_start"] = str(unfit)
-    record.begin(cell, facts)
-    return Attempt(cell, record, None)
-
-
-def _train(
-    attempts: Sequence[Attempt],
-    data: Dataset,
-    settings: Settings,
-    on_epoch: Callable[[Cell, dict[str, float]], None],
-) -> list[nn.Module]:
-    """Return the trained networks of attempts at the same epoch; epochs and checkpoints go to their records.
-
-    One that diverges fails, and the others go on.
-    """
-    from poolbench.engine import build_model
-    from poolbench.engine.checkpoint import SHARE, Checkpoint, pack
-    from poolbench.engine.fit import Networks, OneNetwork, Training, TrainingDiverged, check_finite
-    from poolbench.engine.replicas import Stack
-
-    first = attempts[0].cell
-    models = [build_model(attempt.cell, data, settings.device) for attempt in attempts]
-    networks: Networks = OneNetwork(models[0]) if len(models) == 1 else Stack(models)
-    seeds = [attempt.cell.seed for attempt in attempts]
-    training = Training(networks, data, first.train, seeds, masked=first.data.get("mask") == "disc")
-    if attempts[0].checkpoint:
-        training.restore([attempt.checkpoint.state for attempt in attempts if attempt.checkpoint])
-    earlier = [attempt.seconds for attempt in attempts]
-    began = written = time.perf_counter()
-    pause = settings.checkpoint_seconds
-    while training.epoch < first.train.epochs and not all(attempt.failed for attempt in attempts):
-        for attempt, row in zip(attempts, training.run_epoch(), strict=True):
-            if attempt.failed:
-                continue
-            try:
-                check_finite(row)
-            except TrainingDiverged as diverged:
-                attempt.fail(diverged)
-                continue
-            attempt.record.append("epoch", **row)
-            attempt.rows.append(row)
-            on_epoch(attempt.cell, row)
-        now = time.perf_counter()
-        for attempt, before in zip(attempts, earlier, strict=True):
-            attempt.seconds = before + (now - began) / len(attempts)
-        # At the end always: a failed measure must not cost the training.
-        if training.epoch == first.train.epochs or now - written >= pause:
-            for attempt, state in zip(attempts, training.states(), strict=True):
-                if not attempt.failed:
-                    content = pack(Checkpoint(state, attempt.rows, attempt.seconds), attempt.cell.id, settings.device)
-                    attempt.record.save_checkpoint(content)
-            written = time.perf_counter()
-            pause = settings.checkpoint_seconds and max(settings.checkpoint_seconds, SHARE * (written - now))
-    networks.close()
-    return models
+def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset) -> Measurement:
+    """Return the declared metrics, tables and arrays of a trained cell; raise UsageError for an undeclared metric."""
+    cell, row = attempt.cell, attempt.rows[-1]
+    if cell.split == "test":
+        measured = benchmark.measure(cell, benchmark.options(**cell.measure), model, data)
+    else:
+        # A tuning trial is judged by its validation accuracy alone.
+        measured = Measurement({"accuracy": row["val_accuracy"], "loss": row["val_loss"]})
+    declared = {metric.name for metric in benchmark.metrics}
+    for name in measured.metrics:
+        if name not in declared:
+            raise closest(f"metric of {benchmark.name} (declare it in its metrics)", name, declared)
+    best = max(row["val_accuracy"] for row in attempt.rows)
+    metrics = {name: value for name, value in {**row, "best_accuracy": best}.items() if name in declared}
+    metrics |= measured.metrics
+    metrics |= _cost(cell.group, model, data)
+    return Measurement(metrics, measured.tables, measured.arrays)
 
 
-def _measure(
-    benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset
-) -> tuple[Measurement, dict[str, Any], bytes]:
-    """Return (measurement, facts, state dict as bytes) of a trained cell."""
-    import torch
-
+def _has_learned(measurement: Measurement, data: Dataset) -> bool:
     from poolbench.measures.classification import has_learned
 
-    cell, row = attempt.cell, attempt.rows[-1]
-    began = time.perf_counter()
-    # A tuning trial is judged by its validation accuracy alone.
-    measured = (
-        benchmark.measure(cell, model, data)
-        if cell.split == "test"
-        else Measurement({"accuracy": row["val_accuracy"], "loss": row["val_loss"]})
-    )
-    known = {metric.name for metric in benchmark.metrics}
-    best = max(row["val_accuracy"] for row in attempt.rows)
-    final = {**row, "best_accuracy": best, **measured.metrics}
-    metrics = {name: value for name, value in final.items() if name in known}
-    metrics |= _cost(cell.group, model, data)
-    weights = BytesIO()
-    torch.save(model.state_dict(), weights)
-    classes = len(data.classes)
-    facts = {
-        "data": {"name": data.name, "digest": data.digest, "source": data.source},
-        "chance": 1 / classes,
-        "learned": has_learned(metrics["accuracy"], classes, len(data.test)),
-        "seconds_fit": attempt.seconds,
-        "seconds_measure": time.perf_counter() - began,
-    }
-    return Measurement(metrics, measured.tables, measured.arrays), facts, weights.getvalue()
+    return has_learned(measurement.metrics["accuracy"], len(data.classes), len(data.test))
+
+
+def _weights(model: nn.Module) -> bytes:
+    """Return the state dict as bytes."""
+    import torch
+
+    content = BytesIO()
+    torch.save(model.state_dict(), content)
+    return content.getvalue()
 
 
 _costs: dict[str, dict[str, float]] = {}
 
 
 def _cost(group: str, model: nn.Module, data: Dataset) -> dict[str, float]:
-    """The network's cost on 16 test images; seeds do not change it, so a group is measured once per process."""
+    """Return the network's cost on 16 test images; seeds do not change it, so a process measures a group once."""
     if group not in _costs:
-        from poolbench.engine.fit import to_pixels
+        from poolbench.data import to_pixels
         from poolbench.measures.cost import measure_cost
 
         _costs[group] = measure_cost(model, to_pixels(data.test.images[:16]), repeats=5).as_metrics()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 from poolbench import __version__
 from poolbench.core import UsageError
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "numba", "mlflow", "optuna")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna")
 
 
 def resolve_device(name: str) -> str:
@@ -30,17 +29,6 @@ def resolve_device(name: str) -> str:
         if int(index or 0) >= count:
             raise UsageError(f"device '{name}' is not there: torch sees {count} CUDA devices; use --device cpu")
     return name
-
-
-def prepare_process() -> None:
-    """Make results independent of what else runs here: one CPU thread, unless OMP_NUM_THREADS says otherwise.
-
-    Sums over two threads round otherwise than over one, so the number of jobs must not decide on it.
-    """
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)

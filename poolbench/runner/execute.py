@@ -9,9 +9,10 @@ from typing import Protocol
 from filelock import Timeout
 
 from poolbench.core import Cell, Result
-from poolbench.runner.cell import Settings, replica_groups, run_cells
-from poolbench.runner.environment import prepare_process
-from poolbench.runner.ledger import Ledger, storage
+from poolbench.files import storage
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import replica_groups, run_cells
+from poolbench.runner.ledger import Ledger
 
 
 class Listener(Protocol):
@@ -41,7 +42,6 @@ def execute(cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener:
     dies, it is executed here. A failed cell does not stop the others. Raises StorageError for a folder
     that cannot be written.
     """
-    prepare_process()
     passed_over: list[Cell] = []
     for group in replica_groups(cells, settings):
         passed_over += execute_group(group, ledger, settings, listener, wait=False)

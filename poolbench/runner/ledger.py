@@ -18,7 +18,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from poolbench.core import Cell, Measurement, Result, UsageError
+from poolbench.core import Cell, Measurement, Result
+from poolbench.files import storage, write_atomically, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,41 +34,6 @@ if TYPE_CHECKING:
 
 
 CHECKPOINT = "checkpoint.pt"
-
-
-class StorageError(UsageError):
-    """The work folder cannot be written."""
-
-
-@contextmanager
-def storage(folder: Path) -> Iterator[None]:
-    """Turn a failed write into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to '{folder}': {error.strerror or error}; free space or choose another folder with --out "
-            "(what is finished stays)"
-        ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole and on disk, or not there."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON, atomically."""
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def is_held(lock: FileLock) -> bool:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
-from poolbench.core import Benchmark, Cell, Grid, UsageError
-from poolbench.registry import architectures, benchmarks, check_architecture, closest, datasets, heads, pools
+from poolbench.core import NO_COMPONENT, Cell, TrainConfig, UsageError
+from poolbench.declared import Option
+from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
+from poolbench.task import Benchmark, Grid, NoOptions
 
 PRESETS = ("smoke", "quick", "paper")
-SIZES = {"width", "hidden"}  # model options that only say how large a network is
-SHARED = {"padding_mode"}  # model options that every architecture has
+SIZES = {"width", "hidden"}  # options that only say how large a network is
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a user asked for; None keeps the preset's own choice, ``("all",)`` takes every entry."""
+    """What a user asked for; None keeps the preset's own choice, ``("all",)`` takes every entry.
+
+    ``train`` holds changed fields of the TrainConfig, ``where`` fields that a cell must have (``Cell.fields``).
+    """
 
     names: Sequence[str] = ("all",)
     preset: str = "quick"
@@ -24,19 +30,42 @@ class Selection:
     architectures: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
-    epochs: int | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
     where: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_conditions(given: Sequence[str]) -> dict[str, str]:
     """Return {field: value} of texts like "num_pooling=1"; raise UsageError for anything else."""
-    conditions: dict[str, str] = {}
+    return dict(_pair(text, "a condition is FIELD=VALUE, like num_pooling=1 or variant=plain") for text in given)
+
+
+def parse_train(given: Sequence[str]) -> dict[str, Any]:
+    """Return the changed training options of texts like "optimizer=sgd" or "augment=shift+flip"; raise UsageError."""
+    declared = {f.name: Option(f.name, str(f.type), None) for f in fields(TrainConfig)}
+    changes: dict[str, Any] = {}
     for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"a condition is FIELD=VALUE, like num_pooling=1 or variant=plain, got '{text}'")
-        conditions[name] = value
-    return conditions
+        name, value = _pair(text, "a training option is NAME=VALUE, like optimizer=sgd or learning_rate=0.1")
+        if name not in declared:
+            raise closest("training option", name, declared)
+        try:
+            changes[name] = _augment(value) if name == "augment" else declared[name].parse(value)
+        except TypeError:
+            kind = declared[name].annotation
+            raise UsageError(f"training option '{name}' is of type {kind}, got '{value}'") from None
+    # Out of range values are refused here, before any cell is planned.
+    TrainConfig(**{"epochs": 1, **changes})
+    return changes
+
+
+def _augment(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split("+"))
+
+
+def _pair(text: str, usage: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"{usage}, got '{text}'")
+    return name, value
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -64,70 +93,90 @@ def chosen_benchmarks(names: Sequence[str]) -> list[Benchmark]:
 
 
 def plan(selection: Selection) -> list[Cell]:
-    """Return the selected cells, each once, benchmark by benchmark; imports no torch.
+    """Return the selected cells, each once, benchmark by benchmark. Imports no torch unless a timm model is named.
 
-    Raises UsageError for unknown names and where nothing is left.
+    Raises UsageError for unknown names and options, and where nothing is left.
     """
     if selection.preset not in PRESETS:
         raise closest("preset", selection.preset, PRESETS)
     axes = {
-        "pools": _expand(selection.pools, pools.names(), pools.check),
-        "heads": _expand(selection.heads, heads.names(), heads.check),
-        "datasets": _expand(selection.datasets, datasets.names(), datasets.check),
+        "pools": _expand(selection.pools, pools),
+        "heads": _expand(selection.heads, heads),
+        "datasets": _expand(selection.datasets, datasets),
     }
-    wanted = _expand(selection.architectures, architectures.names(), check_architecture)
+    wanted = _expand(selection.architectures, architectures)
     cells: dict[str, Cell] = {}
     for benchmark in chosen_benchmarks(selection.names):
         seeds = selection.seeds or range(benchmark.seeds[selection.preset])
         for grid in _with_architectures(benchmark.presets[selection.preset], wanted):
-            grid = grid.select(**axes)
-            if selection.epochs is not None:
-                grid = replace(grid, train=replace(grid.train, epochs=selection.epochs))
-            for cell in grid.cells(benchmark.name, benchmark.version, seeds):
+            grid = replace(grid.select(**axes), train=replace(grid.train, **selection.train))
+            for cell in grid_cells(benchmark, grid, seeds):
                 if _fulfils(cell, selection.where):
                     cells.setdefault(cell.id, cell)
     if not cells:
-        wanted_fields = [f"{name}={value}" for name, value in selection.where.items()]
+        conditions = [f"{name}={value}" for name, value in selection.where.items()]
         raise UsageError(
-            f"no cell is left: preset '{selection.preset}' of {', '.join(selection.names)} does not use "
-            f"{', '.join([*(selection.architectures or ()), *wanted_fields])}; 'poolbench plan' shows what it uses"
+            f"no cell is left: preset '{selection.preset}' of {', '.join(selection.names)} has none with "
+            f"{', '.join([*(selection.architectures or ()), *conditions])}; 'poolbench plan' shows what it has"
         )
     return list(cells.values())
 
 
+def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterator[Cell]:
+    """Yield the cells of a grid, seeds innermost, so that a group is complete as early as possible.
+
+    Raises UsageError for options that an architecture or data set does not have.
+    """
+    measure = asdict(grid.measure or NoOptions())
+    for dataset, architecture, pool, head in itertools.product(
+        [datasets.parse(name, grid.data) for name in grid.datasets],
+        [architectures.parse(name, grid.model) for name in grid.architectures],
+        [NO_COMPONENT if name == NO_COMPONENT.name else pools.parse(name) for name in grid.pools],
+        [NO_COMPONENT if name == NO_COMPONENT.name else heads.parse(name) for name in grid.heads],
+    ):
+        for seed in seeds:
+            yield Cell(
+                benchmark.name, dataset, architecture, pool, head, grid.variant, seed, grid.train,
+                grid.padding_mode, measure, version=benchmark.version,
+            )  # fmt: skip
+
+
 def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:
-    """Return whether the fields and model options of a cell have the given values."""
-    fields = {"variant": cell.variant, "dataset": cell.dataset, "pool": cell.pool, "head": cell.head, **cell.model}
-    return all(name in fields and str(fields[name]) == value for name, value in where.items())
+    """Return whether the fields of a cell have the given values."""
+    known = cell.fields
+    return all(name in known and str(known[name]) == value for name, value in where.items())
 
 
-def _expand(given: Sequence[str] | None, allowed: list[str], check: object) -> Sequence[str] | None:
+def _expand(given: Sequence[str] | None, registry: Registry[Any]) -> Sequence[str] | None:
+    """Return the given names, every name for "all"; raise UsageError for unknown names and options."""
     if given is None:
         return None
     if "all" in given:
-        return allowed
-    assert callable(check)
-    return [check(name) for name in given]
+        return registry.names()
+    for text in given:
+        registry.parse(text)
+    return given
 
 
 def _with_architectures(grids: Sequence[Grid], wanted: Sequence[str] | None) -> list[Grid]:
     """Keep the wanted architectures; one that no grid has takes the place of the first of its variant.
 
-    Model options belong to an architecture, so a new one starts without them; all take a padding mode.
-    A variant that is made by a model option (a sigmoid, a number of pooling layers) therefore has no
-    other architecture.
+    Options of a grid belong to its architecture, so a new one starts with its defaults. A variant that is made by
+    an option (a sigmoid, a number of pooling layers) therefore has no other architecture.
     """
     if wanted is None:
         return list(grids)
-    kept = [replace(grid, architectures=[name for name in grid.architectures if name in wanted]) for grid in grids]
+    kept = [
+        replace(grid, architectures=[text for text in wanted if split_component(text)[0] in grid.architectures])
+        for grid in grids
+    ]
     known = {name for grid in grids for name in grid.architectures}
-    new = [name for name in wanted if name not in known]
+    new = [text for text in wanted if split_component(text)[0] not in known]
     if not new:
         return kept
     first: dict[tuple[str, ...], Grid] = {}
     for grid in grids:
-        if set(grid.model) <= {*SIZES, *SHARED}:
-            options = {name: value for name, value in grid.model.items() if name in SHARED}
-            key = (grid.variant, *grid.datasets, *map(str, options.values()))
-            first.setdefault(key, replace(grid, architectures=new, model=options))
+        if set(grid.model) <= SIZES:
+            key = (grid.variant, *grid.datasets, grid.padding_mode)
+            first.setdefault(key, replace(grid, architectures=new, model={}))
     return kept + list(first.values())

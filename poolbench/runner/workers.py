@@ -23,8 +23,10 @@ from multiprocessing.connection import Connection
 from filelock import Timeout
 
 from poolbench.core import Cell, UsageError
-from poolbench.runner.cell import Settings, replica_groups
-from poolbench.runner.environment import environment, prepare_process
+from poolbench.plugins import load_plugins
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import replica_groups
+from poolbench.runner.environment import environment
 from poolbench.runner.execute import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
 
@@ -116,7 +118,7 @@ class Worker:
         self._executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line,))
+        return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line, self.settings.plugins))
 
     def submit(self, turn: Turn) -> Future[list[Cell]]:
         """Return the future of ``execute_group`` in the process: BrokenProcessPool where it dies over it."""
@@ -150,10 +152,10 @@ class Turn:
                 listener.epoch_ended(cell, row)
 
 
-def _prepare(line: Connection) -> None:
-    """What a new worker does first."""
+def _prepare(line: Connection, plugins: Sequence[str]) -> None:
+    """Prepare a new worker: end with the launcher, know the plugins."""
     threading.Thread(target=_end_with_the_launcher, args=(line,), daemon=True).start()
-    prepare_process()
+    load_plugins(plugins)
 
 
 def _end_with_the_launcher(line: Connection) -> None:

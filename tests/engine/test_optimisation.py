@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import OPTIMIZERS, TrainConfig
+from poolbench.core import CHOICES, TrainConfig
 from poolbench.engine.optimisation import build_optimizer, learning_rate
 
 STEPS = 40
@@ -87,7 +87,7 @@ def test_adamw_decays_apart_from_the_gradient_and_adam_within_it() -> None:
     assert moved("adamw") == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", CHOICES["optimizer"])
 def test_decay_spares_vectors_and_stacked_vectors(name: str) -> None:
     config = TrainConfig(epochs=1, optimizer=name, learning_rate=0.1, weight_decay=0.5)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import OPTIMIZERS, Cell, TrainConfig
-from poolbench.data import Dataset, Split, images_dataset
+from poolbench.core import CHOICES, Cell, Component, TrainConfig
+from poolbench.data import Dataset, Split, images_dataset, to_pixels
 from poolbench.engine import build_model
-from poolbench.engine.fit import OneNetwork, Training, to_pixels
+from poolbench.engine.loop import Training
+from poolbench.engine.networks import OneNetwork
 from poolbench.engine.replicas import Stack, can_stack, stack_limit
 from poolbench.registry import architectures, heads, pools
 
@@ -34,8 +35,9 @@ def dataset(size: int) -> Dataset:
 
 SMALL, LARGE = dataset(16), dataset(32)
 CELL = Cell(
-    "b", "squares", "fashion_convnet", "max", "avg", "plain", 0,
-    TrainConfig(EPOCHS, batch_size=16, learning_rate=3e-3, augment="flip+rotation+shift"), model={"width": 4},
+    "b", Component("squares"), Component("fashion_convnet", {"width": 4}), Component("max"), Component("avg"),
+    "plain", 0,
+    TrainConfig(EPOCHS, batch_size=16, learning_rate=3e-3, augment=("flip", "rotation", "shift")),
 )  # fmt: skip
 
 
@@ -87,7 +89,12 @@ def test_replicas_of_every_architecture_are_its_single_runs(name: str) -> None:
     if name == "resnet50":
         # So narrow and deep, it makes 1e-3 of 1e-15 within 20 steps, on its own too; four show what there is to show.
         train = replace(train, epochs=1, learning_rate=1e-3)
-    cell = replace(CELL, architecture=name, pool="decimate" if "res" in name else "max", model=model, train=train)
+    cell = replace(
+        CELL,
+        architecture=Component(name, model),
+        pool=Component("decimate" if "res" in name else "max"),
+        train=train,
+    )
     assert max(differences(cell, data, torch.float64)) < 1e-9
 
 
@@ -95,17 +102,17 @@ def test_replicas_of_every_architecture_are_its_single_runs(name: str) -> None:
     "name", [name for name in pools.names() if name not in ("aps", "aps_blur3", "lps", "stochastic")]
 )
 def test_replicas_of_every_pool_are_its_single_runs(name: str) -> None:
-    assert can_stack(build_model(replace(CELL, pool=name), SMALL, "cpu"), to_pixels(SMALL.test.images[:4]))
-    assert max(differences(replace(CELL, pool=name), SMALL, torch.float64)) < 1e-9
+    assert can_stack(build_model(replace(CELL, pool=Component(name)), SMALL, "cpu"), to_pixels(SMALL.test.images[:4]))
+    assert max(differences(replace(CELL, pool=Component(name)), SMALL, torch.float64)) < 1e-9
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("name", heads.names())
 def test_replicas_of_every_head_are_its_single_runs(name: str) -> None:
-    assert max(differences(replace(CELL, head=name), SMALL, torch.float64)) < 1e-9
+    assert max(differences(replace(CELL, head=Component(name)), SMALL, torch.float64)) < 1e-9
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", CHOICES["optimizer"])
 def test_replicas_with_every_optimiser_are_its_single_runs(name: str) -> None:
     train = replace(CELL.train, optimizer=name, weight_decay=0.1, schedule="one_cycle", label_smoothing=0.1)
     assert max(differences(replace(CELL, train=train), SMALL, torch.float64)) < 1e-9
@@ -124,7 +131,7 @@ def test_replicas_differ_from_each_other() -> None:
 
 @pytest.mark.parametrize("pool", ["max", "stochastic"])
 def test_dropout_and_random_pools_draw_for_each_replica(pool: str) -> None:
-    cell = replace(CELL, architecture="strided_net", pool=pool, model={"width": 4, "dropout": 0.5})
+    cell = replace(CELL, architecture=Component("strided_net", {"width": 4, "dropout": 0.5}), pool=Component(pool))
     models = [built(cell, LARGE, torch.float32) for _ in SEEDS]
     pixels = to_pixels(LARGE.test.images[:8])
     logits = Stack(models).logits(pixels.expand(len(SEEDS), *pixels.shape))
@@ -151,7 +158,7 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
 
 def test_a_replica_goes_on_alone_and_a_single_run_in_a_stack() -> None:
     """States are those of single networks, so whoever stopped together may go on apart."""
-    cell = replace(CELL, architecture="all_convolutional")
+    cell = replace(CELL, architecture=Component("all_convolutional", {"width": 4}))
     config = replace(CELL.train, optimizer="sgd")
     models = [built(replace(cell, seed=seed), SMALL, torch.float64) for seed in SEEDS]
     together = Training(Stack(models), SMALL, config, SEEDS)
@@ -182,7 +189,7 @@ def test_a_part_of_a_stack_is_stored_without_the_rest() -> None:
 
 @pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps"])
 def test_what_vmap_cannot_do_is_known_beforehand(pool: str) -> None:
-    model = build_model(replace(CELL, architecture="simple_conv", pool=pool), SMALL, "cpu")
+    model = build_model(replace(CELL, architecture=Component("simple_conv"), pool=Component(pool)), SMALL, "cpu")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     pixels = to_pixels(SMALL.test.images[:4])
@@ -194,7 +201,7 @@ def test_what_vmap_cannot_do_is_known_beforehand(pool: str) -> None:
 
 
 def test_trying_changes_neither_statistics_nor_the_random_stream() -> None:
-    cell = replace(CELL, architecture="strided_net")
+    cell = replace(CELL, architecture=Component("strided_net", {"width": 4}))
     model = build_model(cell, LARGE, "cpu")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()

@@ -18,19 +18,21 @@ import pytest
 import torch
 
 from poolbench import registry
-from poolbench.core import Cell, DataLocation, Result, TrainConfig
-from poolbench.engine.fit import Training
-from poolbench.runner.cell import Settings, replica_groups, run_cell, run_cells
-from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.core import Cell, Component, DataLocation, Result, TrainConfig
+from poolbench.engine.loop import Training
+from poolbench.files import StorageError
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import replica_groups, run_cells
+from poolbench.runner.ledger import Ledger
 
 Run = Callable[..., Any]
 
 EPOCHS = 5
 # Every stream is in use: fresh samples, augmentation, a pool that draws in training; a schedule and a momentum.
 NOISY = Cell(
-    "shift_robustness", "shapes", "shape_net", "stochastic", "avg", "default", 3,
-    TrainConfig(epochs=EPOCHS, batch_size=16, augment="rotation+shift", optimizer="sgd", schedule="one_cycle"),
-    model={"num_pooling": 1}, data={"canvas": 48, "samples": 64, "test_samples": 40},
+    "shift_robustness", Component("shapes", {"canvas": 48, "samples": 64, "test_samples": 40}),
+    Component("shape_net", {"num_pooling": 1}), Component("stochastic"), Component("avg"), "default", 3,
+    TrainConfig(EPOCHS, batch_size=16, augment=("rotation", "shift"), optimizer="sgd", schedule="one_cycle"),
     measure={"objects": 16, "samples": 20},
 )  # fmt: skip
 SETTINGS = Settings(DataLocation("data"), "cpu", checkpoint_seconds=0)
@@ -40,7 +42,7 @@ def execute(cell: Cell, ledger: Ledger, settings: Settings = SETTINGS) -> tuple[
     """Return what became of the cell and the epochs that were trained for it."""
     trained: list[float] = []
     record = ledger.record(cell.id)
-    run_cell(cell, record, settings, lambda row: trained.append(row["epoch"]))
+    run_cells([cell], [record], settings, lambda cell, row: trained.append(row["epoch"]))
     return ledger.result(cell), trained
 
 
@@ -73,7 +75,8 @@ from pathlib import Path
 import torch
 from poolbench.core import Cell, DataLocation
 from poolbench.data.shapes import ShapeStream
-from poolbench.runner.cell import Settings, replica_groups, run_cell, run_cells
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import run_cells
 from poolbench.runner.ledger import Ledger
 
 torch.set_num_threads(1)
@@ -91,7 +94,7 @@ def fatal(*arguments):
 cell = Cell.from_config(config)
 record = Ledger(out).create().record(cell.id)
 setattr(place, moment, fatal)
-run_cell(cell, record, Settings(DataLocation("data"), "cpu", checkpoint_seconds=0), lambda row: None)
+run_cells([cell], [record], Settings(DataLocation("data"), "cpu", checkpoint_seconds=0), lambda cell, row: None)
 """
 
 
@@ -268,7 +271,7 @@ def test_slow_checkpoints_become_rare(ledger: Ledger, monkeypatch: pytest.Monkey
         return pack(content, *arguments)
 
     monkeypatch.setattr(checkpoint, "pack", noting)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "MIN_TRAIN_TO_SAVE_RATIO", 1e9)
     execute(NOISY, ledger, replace(SETTINGS, checkpoint_seconds=1e-9))
     assert seen == [1, EPOCHS]
 
@@ -276,11 +279,11 @@ def test_slow_checkpoints_become_rare(ledger: Ledger, monkeypatch: pytest.Monkey
 def test_deterministic_kernels_are_asked_for_as_long_as_they_are_wanted(ledger: Ledger, undisturbed: Ledger) -> None:
     asked: list[bool] = []
     record = ledger.record(NOISY.id)
-    run_cell(
-        NOISY,
-        record,
+    run_cells(
+        [NOISY],
+        [record],
         replace(SETTINGS, deterministic=True),
-        lambda row: asked.append(torch.are_deterministic_algorithms_enabled()),
+        lambda cell, row: asked.append(torch.are_deterministic_algorithms_enabled()),
     )
     assert asked == [True] * EPOCHS
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
@@ -299,7 +302,7 @@ def test_a_diverged_training_says_when(ledger: Ledger) -> None:
     assert Path(ledger.record(hopeless.id).folder / "result.json").exists() is False
 
 
-CALM = replace(NOISY, pool="max")
+CALM = replace(NOISY, pool=Component("max"))
 TOGETHER = [replace(CALM, seed=seed) for seed in (3, 4, 5)]
 STACKED = replace(SETTINGS, replicas=3)
 
@@ -315,7 +318,7 @@ def execute_together(
 
 
 def test_groups_are_cells_that_differ_by_seed_alone() -> None:
-    others = [replace(cell, pool="avg") for cell in TOGETHER]
+    others = [replace(cell, pool=Component("avg")) for cell in TOGETHER]
     mixed = [cell for pair in zip(TOGETHER, others, strict=True) for cell in pair]
     assert replica_groups(mixed, STACKED) == [TOGETHER, others]
     assert replica_groups(mixed, replace(SETTINGS, replicas=2)) == [TOGETHER[:2], TOGETHER[2:], others[:2], others[2:]]
@@ -343,7 +346,7 @@ def test_replicas_are_cells_like_any_other(ledger: Ledger, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("pool", ["aps", "stochastic"])
 def test_networks_that_vmap_does_not_take_train_one_after_another(ledger: Ledger, pool: str) -> None:
-    cells = [replace(cell, pool=pool) for cell in TOGETHER[:2]]
+    cells = [replace(cell, pool=Component(pool)) for cell in TOGETHER[:2]]
     results, trained = execute_together(cells, ledger)
     assert [result.status for result in results] == ["finished"] * 2
     expected = 1 if pool == "aps" else 2

@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from poolbench.core import COST_METRICS, Cell, DataLocation, UsageError
-from poolbench.runner.cell import Settings
+from poolbench.files import StorageError
+from poolbench.runner.attempt import Settings
 from poolbench.runner.environment import resolve_device
 from poolbench.runner.execute import execute
-from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.runner.ledger import Ledger
 
 Run = Callable[..., Any]
 

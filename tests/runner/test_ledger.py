@@ -14,7 +14,8 @@ import pytest
 from filelock import FileLock
 
 from poolbench.core import Cell, Measurement
-from poolbench.runner.ledger import CellRecord, Ledger, StorageError, write_atomically
+from poolbench.files import StorageError, write_atomically
+from poolbench.runner.ledger import CellRecord, Ledger
 
 
 def finish(record: CellRecord, accuracy: float = 0.5) -> None:

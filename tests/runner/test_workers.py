@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from poolbench.core import Cell, DataLocation, UsageError
-from poolbench.runner.cell import Settings
-from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.files import StorageError
+from poolbench.runner.attempt import Settings
+from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
 from poolbench.runner.workers import execute_in_workers, slots, usable_cores
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from poolbench import registry
-from poolbench.core import Benchmark, Cell, Claim, Figure, Grid, Measurement, Metric, Result, TrainConfig
+from poolbench.core import Cell, Claim, Figure, Measurement, Metric, Result, TrainConfig
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark, Grid
 
 LAYERS = ("net.conv1", "net.relu1", "net.conv2")
 

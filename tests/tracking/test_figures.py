@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Benchmark, Cell, Result
+from poolbench.core import Cell, Result
 from poolbench.plots import cell_figures, summary_figures, to_png, to_svg
 from poolbench.plots.parts import GREY, PALETTE
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
 
 Store = Callable[..., Result]
 StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]

@@ -17,6 +17,7 @@ from poolbench.runner.ledger import Ledger
 
 mlflow = pytest.importorskip("mlflow")
 
+from poolbench_tracking import mlflow_sink  # noqa: E402
 from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable, default_uri  # noqa: E402
 
 Run = Callable[..., Any]
@@ -125,7 +126,7 @@ def test_a_projection_cut_short_is_made_again(filled: Ledger, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sink, "_log_artifacts", dies)
+        patch.setattr(mlflow_sink, "log_cell_artifacts", dies)
         with pytest.raises(KeyboardInterrupt):
             sink.sync([filled])
     assert kinds(filled)["cell", "RUNNING"] == 1
@@ -185,7 +186,7 @@ def test_links_lead_to_finished_runs(filled: Ledger, cells: list[Cell]) -> None:
 
 
 def test_figures_that_cannot_be_drawn_keep_no_run_back(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    from poolbench import plots as figures
+    from poolbench_tracking import figures
 
     def broken(*_: object) -> None:
         raise ValueError("no such colour")

@@ -11,10 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from poolbench.analysis.groups import decimals, groups_of, protocol_of, read_results
-from poolbench.core import Benchmark, Cell, Metric, Result, TrainConfig
+from poolbench.analysis.frames import read_results
+from poolbench.core import Cell, Result, TrainConfig
 from poolbench.runner.ledger import Ledger, StorageError
-from poolbench_tracking.report import best_group, comparison_tables, markdown_text, write_report
+from poolbench.task import Benchmark
+from poolbench_tracking.protocols import protocol_of
+from poolbench_tracking.report import markdown_text, write_report
 
 Store = Callable[..., Result]
 StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]
@@ -31,12 +33,6 @@ def rows(markdown: str, pool: str) -> list[list[str]]:
     """Return the cells of the table rows that begin with a pool."""
     found = [line for line in markdown.splitlines() if line.startswith(f"| {pool} |")]
     return [[cell.strip() for cell in line.strip("|").split(" |")] for line in found]
-
-
-def best(study: Benchmark, results: Sequence[Result], metric: str = "accuracy") -> str | None:
-    groups = groups_of(results)
-    name = best_group(groups, study.metric(metric))
-    return next((str(group.fields["pool"]) for group in groups if group.id == name), None)
 
 
 def test_an_empty_ledger_says_so(ledger: Ledger) -> None:
@@ -85,19 +81,11 @@ def test_no_bold_inside_the_noise(study: Benchmark, store_all: StoreAll, ledger:
     assert NOTHING_BOLD in markdown
 
 
-def test_bold_pays_for_the_number_of_comparisons(study: Benchmark, store_all: StoreAll) -> None:
-    # Differences 0.1 +- 0.0357: t = sqrt 3 / 0.357 = 4.85, p = 0.04 against one group, 0.08 against two.
-    base, ahead = [0.5, 0.5, 0.5], [0.5 + 0.1 * (1 + step) for step in (-0.357, 0, 0.357)]
-    results = store_all({"max": ahead, "avg": base})
-    assert best(study, results) == "max"
-    assert best(study, [*results, *store_all({"blur": base})]) is None
-
-
 def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, store: Store, ledger: Ledger) -> None:
-    results = [store("avg", seed, 0.6 + 0.01 * seed) for seed in range(3)]
-    results += [store("blur", seed, 0.5 + 0.011 * seed) for seed in range(3)]
-    results += [store("max", seed, 0.9 + 0.01 * seed, learned=seed != 1) for seed in range(3)]
-    assert best(study, results) == "avg"
+    for seed in range(3):
+        store("avg", seed, 0.6 + 0.01 * seed)
+        store("blur", seed, 0.5 + 0.011 * seed)
+        store("max", seed, 0.9 + 0.01 * seed, learned=seed != 1)
     page, markdown = reports(ledger)
     assert rows(markdown, "max")[0][1] == "3, not learned (1 of 3)"
     assert "not&nbsp;learned (1&nbsp;of&nbsp;3)" in page
@@ -105,46 +93,10 @@ def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, stor
     assert rows(markdown, "avg")[0][2].startswith("**")
 
 
-def test_lower_is_better_where_the_metric_says_so(study: Benchmark, store: Store) -> None:
-    results = [
-        store(pool, seed, 0.5, metrics={"spread": value + 0.1 * seed})
-        for pool, value in (("max", 3.0), ("avg", 1.0))
-        for seed in range(3)
-    ]
-    assert best(study, results, "spread") == "avg"
-    # Neither direction is good, and equal accuracies are no win.
-    assert best(study, results, "units") is None
-    assert best(study, results) is None
-
-
-def test_a_winner_needs_pairs(study: Benchmark, store: Store, store_all: StoreAll) -> None:
-    assert best(study, store_all({"max": [0.9], "avg": [0.1]})) is None
-    alone = store_all({"max": [0.9, 0.91]})
-    assert best(study, alone) is None
-    assert best(study, [*alone, store("avg", 7, 0.1), store("avg", 8, 0.1)]) is None
-
-
-def test_tables_do_not_mix_what_does_not_compare(study: Benchmark, store: Store) -> None:
-    results = [
-        store(pool, 0, 0.5, dataset=dataset, variant=variant)
-        for dataset, variant in (("a", "plain"), ("a", "rotated"), ("b", "plain"))
-        for pool in ("max", "avg")
-    ]
-    tables = comparison_tables(study, results)
-    assert [table.caption for table in tables] == [
-        f"dataset {dataset}, architecture net, variant {variant}, head avg"
-        for dataset, variant in (("a", "plain"), ("a", "rotated"), ("b", "plain"))
-    ]
-    assert all(table.fields == ["pool"] and len(table.rows) == 2 for table in tables)
-
-
 def test_integers_stay_integers(study: Benchmark, store: Store, ledger: Ledger) -> None:
     store("max", 0, 0.5)
     store("max", 0, 0.5, model={"width": 16})
     store("max", 0, 0.5, model={})
-    table = comparison_tables(study, ledger.results())[0]
-    assert table.fields == ["width"]
-    assert sorted(row.fields[0] for row in table.rows) == ["-", "16", "8"]
     reports(ledger)
     summary = pd.read_csv(ledger.folder / "report" / "summary.csv", dtype=str)
     assert set(summary["width"].dropna()) == {"8", "16"}
@@ -273,13 +225,6 @@ def test_a_folder_that_cannot_be_written(ledger: Ledger, tmp_path: Path) -> None
         write_report(ledger, tmp_path / "file" / "report")
 
 
-@pytest.mark.parametrize(
-    ("tolerance", "places"), [(0.01, 3), (0.02, 3), (0.1, 2), (0.5, 2), (1.0, 1), (1e6, 0), (0.0, 3)]
-)
-def test_decimals_follow_what_matters(tolerance: float, places: int) -> None:
-    assert decimals(Metric("m", "m", tolerance=tolerance)) == places
-
-
 def test_importing_the_report_draws_nothing() -> None:
     code = "import sys, poolbench_tracking.report; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -288,7 +233,7 @@ def test_importing_the_report_draws_nothing() -> None:
 def test_too_many_groups_are_tabled_and_not_drawn(
     study: Benchmark, store_all: StoreAll, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from poolbench import plots as figures
+    from poolbench_tracking import figures
 
     store_all({"max": [0.9, 0.91, 0.92], "avg": [0.8, 0.81, 0.82]})
     drawn = write_report(ledger, ledger.folder / "report").read_text()

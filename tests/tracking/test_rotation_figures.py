@@ -11,12 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.projections.polar import PolarAxes
 
-from poolbench.core import Benchmark, Figure, Result
+from poolbench.core import Figure, Result
 from poolbench.plots import cell_figures, summary_figures, to_png
 from poolbench.plots.angles import around
 from poolbench.plots.parts import GREY, PALETTE
 from poolbench.plots.units import sorted_units
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
 
 LAYERS = ("net.conv1", "net.relu1", "net.fc")
 FIGURES = (

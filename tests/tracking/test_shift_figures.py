@@ -14,12 +14,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from poolbench.analysis.statistics import straight_line, t_interval
-from poolbench.core import Benchmark, Result
 from poolbench.core import Figure as Drawing
+from poolbench.core import Result
 from poolbench.plots import cell_figures, map_overview, summary_figures
 from poolbench.plots.parts import GREY, PALETTE, WIDTH, panel_grid
 from poolbench.runner.ledger import Ledger
-from poolbench_tracking.report import KINDS, comparison_tables
+from poolbench_tracking.report import KINDS
 
 Store = Callable[..., Result]
 PHASES = np.array([[1.0, 1.2], [0.9, 1.3]])
@@ -355,17 +355,6 @@ def test_long_titles_are_broken_between_terms() -> None:
     assert axes[1].get_title() == "short"
     assert figure.get_figheight() > panel_grid(["short"], columns=3, panel_height=2, legend_rows=0)[0].get_figheight()
     assert figure.get_figwidth() <= WIDTH
-
-
-def test_tables_leave_out_fields_that_no_group_has(study: Benchmark, store: Store) -> None:
-    results = [
-        *(store("max", 0, 0.9, model={"layers": layers}, metrics={"spread": 1.0}) for layers in (1, 2)),
-        *(store("max", 0, 0.9, dataset="photos", model={"padding": padding}) for padding in ("zeros", "circular")),
-    ]
-    shapes, photos = comparison_tables(study, results)
-    assert (shapes.fields, photos.fields) == (["layers"], ["padding"])
-    assert any(name.startswith("spread") for name in shapes.metrics)
-    assert not any(name.startswith("spread") for name in photos.metrics)
 
 
 def test_the_report_explains_every_kind() -> None:

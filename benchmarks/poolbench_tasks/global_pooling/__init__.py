@@ -4,42 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from poolbench.core import (
-    Benchmark,
-    Cell,
-    Claim,
-    DataLocation,
-    Figure,
-    Grid,
-    Measurement,
-    Metric,
-    TrainConfig,
-)
+from poolbench.core import Claim, Metric, TrainConfig
+from poolbench.plots import captions
 from poolbench.registry import benchmarks
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from poolbench.data import Dataset
+from poolbench.task import Benchmark, Figure, Grid, deferred
 
 ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
 HEADS = ("avg", "max", "avgmax", "gem", "flatten")
 
-
-def load(cell: Cell, location: DataLocation, device: str) -> Dataset:
-    from poolbench.data import load_dataset
-
-    return load_dataset(cell.dataset, location, device)
-
-
-def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
-    """Accuracy and loss on the validation images after the last epoch; the history holds the rest."""
-    from poolbench.engine import evaluate
-
-    loss, accuracy = evaluate(model, data.test)
-    return Measurement({"accuracy": accuracy, "loss": loss})
+draw = deferred("poolbench_tasks.global_pooling.figures")
+FIGURES = (
+    Figure(
+        "learning_curves", "Accuracy per epoch", captions.LEARNING_CURVES, draw.accuracy_curves, draw.curves_of_cell
+    ),
+    Figure("loss_curves", "Loss per epoch", captions.LEARNING_CURVES, draw.loss_curves),
+    Figure("accuracy", "Final accuracy", captions.INTERVALS, draw.accuracy),
+)
 
 
 def _grids(dataset: str, train: TrainConfig) -> Sequence[Grid]:
@@ -91,8 +72,8 @@ def global_pooling() -> Benchmark:
             "paper": _grids("fashion_mnist", published),
         },
         seeds={"smoke": 2, "quick": 3, "paper": 5},
-        load=load,
-        measure=measure,
+        measure=deferred(f"{__name__}.measure").measure,
+        version=2,
         claims=(
             Claim(
                 "gap_beats_gmp_article",
@@ -113,25 +94,5 @@ def global_pooling() -> Benchmark:
                 where={"variant": "corrected"},
             ),
         ),
-        figures=(
-            Figure(
-                "learning_curves",
-                "curves",
-                "Accuracy per epoch",
-                ("train_accuracy", "val_accuracy"),
-                panels=("variant",),
-                colour="head",
-                label="accuracy",
-            ),
-            Figure(
-                "loss_curves",
-                "curves",
-                "Loss per epoch",
-                ("train_loss", "val_loss"),
-                panels=("variant",),
-                colour="head",
-                label="loss",
-            ),
-            Figure("accuracy", "intervals", "Final accuracy", ("accuracy",), panels=("variant",), colour="head"),
-        ),
+        figures=FIGURES,
     )

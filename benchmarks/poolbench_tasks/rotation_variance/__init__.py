@@ -4,34 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, nan
-from typing import TYPE_CHECKING
 
 from poolbench.core import (
-    Benchmark,
-    Cell,
     Claim,
-    DataLocation,
-    Figure,
-    Grid,
-    Measurement,
     Metric,
     Options,
-    Scalar,
     TrainConfig,
-    derive_seed,
 )
+from poolbench.plots import captions
 from poolbench.registry import benchmarks
+from poolbench.task import Benchmark, Figure, Grid, deferred
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor, nn
-
-    from poolbench.data import Dataset
-
-OPINIONS = 100  # images for second opinions and controls, unless the cell says otherwise
-LOOKALIKES = ("mnist", "mnist_sample")  # where a 6 turned by 180 degrees is a 9
 SOURCE = "Quiroga et al. 2019, 'Measuring (in)variances in convolutional networks'"
+
+draw = deferred("poolbench_tasks.rotation_variance.figures")
+BY_LAYER = f"Mean over seeds of each layer, {captions.DEPTH} Grey: the same networks before training."
+FIGURES = (
+    Figure("accuracy", "Accuracy, trained on x tested on", captions.BARS, draw.accuracy),
+    Figure(
+        "angles",
+        "Accuracy against the angle",
+        "Mean over seeds with 95 % t bands. Dashed: the same network averaged over four quarter turns.",
+        draw.angles,
+        draw.angles_of_cell,
+    ),
+    Figure(
+        "layers_of_means",
+        "TV, SV and V by layer (mean of each map)",
+        BY_LAYER,
+        draw.layers_of_means,
+        draw.layers_of_means_of_cell,
+    ),
+    Figure(
+        "layers_of_positions",
+        "TV, SV and V by layer (every position a unit)",
+        BY_LAYER,
+        draw.layers_of_positions,
+        draw.layers_of_positions_of_cell,
+    ),
+    Figure(
+        "layers_turned_back",
+        "TV, SV and V by layer (positions of maps turned back)",
+        BY_LAYER,
+        draw.layers_turned_back,
+        draw.layers_turned_back_of_cell,
+    ),
+    Figure(
+        "units",
+        "V of every unit (mean of each map)",
+        f"{captions.EXAMPLE_NETWORK} The units of each layer are sorted. Grey: dead units.",
+        draw.units,
+        draw.units_of_cell,
+    ),
+    Figure(
+        "classes",
+        "V by class and layer (mean of each map)",
+        "Computed from the images of each class; mean over the units of a layer and over seeds.",
+        draw.classes,
+        draw.classes_of_cell,
+    ),
+    Figure("lee", "Local equivariance error by layer", BY_LAYER, draw.lee, draw.lee_of_cell),
+    Figure(
+        "cka",
+        "Similarity of layers to themselves on turned images",
+        "Linear CKA of a layer's outputs for rotated and upright images, mean over seeds; colour: depth.",
+        draw.cka,
+        draw.cka_of_cell,
+    ),
+    Figure(
+        "learning_curves",
+        "Accuracy per epoch",
+        captions.LEARNING_CURVES,
+        draw.learning_curves,
+        draw.learning_curves_of_cell,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -69,150 +116,22 @@ QUICK_GREY = (
 QUICK_COLOUR = (Network("vgg_like", "max", "flatten", 1e-2, (3, 5), {"width": 8, "hidden": 32}, "one_cycle"),)
 
 
-def load(cell: Cell, location: DataLocation, device: str) -> Dataset:
-    from poolbench.data import load_dataset
+@dataclass(frozen=True)
+class RotationOptions:
+    """How rotation is measured.
 
-    return load_dataset(cell.dataset, location, device)
-
-
-def measure(cell: Cell, model: nn.Module, data: Dataset) -> Measurement:
-    """Accuracy against the angle, V of every unit, layer and class, as corrected and as in 2019, and the controls.
-
-    Controls: the same network with its first weights, and the network averaged over four quarter turns.
-    Measure options: ``angles`` (a multiple of 4) and ``images`` of the variances; ``opinions``, the
-    number of images for local equivariance error, CKA and maps turned back; ``protocol_2019``, False
-    leaves the old protocol out.
+    ``angles`` (a multiple of 4) and test ``images`` of the variances; ``opinions``, the number of images for local
+    equivariance error, CKA and maps rotated back; ``protocol_2019`` adds V by the study's original protocol.
     """
-    import pandas as pd
-    import torch
 
-    from poolbench.data.augment import rotate
-    from poolbench.engine import build_model, evaluate
-    from poolbench.engine.fit import to_pixels
-    from poolbench.measures import rotation
-
-    generator = torch.Generator().manual_seed(derive_seed(cell.seed, "test angles"))
-    device = data.test.images.device
-
-    def turned(pixels: torch.Tensor) -> torch.Tensor:
-        return rotate(pixels, (torch.rand(len(pixels), generator=generator) * 360 - 180).to(device))
-
-    loss, accuracy = evaluate(model, data.test, masked=True)
-    _, rotated = evaluate(model, data.test, masked=True, transform=turned)
-    metrics = {"accuracy": accuracy, "loss": loss, "accuracy_rotated": rotated}
-
-    count = int(cell.measure["angles"])
-    angles = [360 * step / count for step in range(count)]
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
-    subset = data.test.take(order[: int(cell.measure["images"])].to(device))
-    few = data.test.take(order[: int(cell.measure.get("opinions", OPINIONS))].to(device))
-    pixels, few_pixels = to_pixels(subset.images), to_pixels(few.images)
-
-    untrained = build_model(cell, data, str(device))
-    networks = {"trained": model, "random": untrained}
-    trained = rotation.sweep(model, pixels, angles, subset.labels, per_class=True)
-    random = rotation.activation_variance(untrained, pixels, angles, subset.labels)
-    back = {name: _turned_back(network, few_pixels, angles) for name, network in networks.items()}
-    metrics |= _global_v(trained.units, "")
-    metrics |= _global_v(random, "_random")
-    old = [_old_protocol(cell, model, pixels, angles, subset.labels)] if cell.measure.get("protocol_2019", True) else []
-    for units in old:
-        metrics |= _global_v(units, "_2019")
-    metrics["V_back"] = _finite_mean(back["trained"]["V"])
-    metrics["dead"] = float(trained.units[trained.units["aggregation"] != "none"]["dead"].mean())
-
-    # An image at an angle has its quarter turns among the angles, so their mean costs no further pass.
-    quarters = [trained.logits.roll(-turn * count // 4, dims=0) for turn in range(4)]
-    pooled = rotation.Sweep(trained.units, torch.stack(quarters).double().mean(dim=0))
-    metrics["V_c4"] = float((pooled.logits.std(dim=0).mean(dim=0) / pooled.logits.std(dim=1).mean(dim=0)).mean())
-    exact = rotation.activation_variance(
-        rotation.QuarterTurns(model), few_pixels[:20], [0.0, 90.0, 180.0, 270.0], None, ("mean",)
-    )
-    metrics["V_c4_quarters"] = _finite_mean(exact["V"])
-
-    pairs = [data.classes.index(name) for name in ("6", "9")] if cell.dataset in LOOKALIKES else []
-    by_angle = pd.concat(
-        rotation.decisions_by_angle(decisions, subset.labels, angles, data.classes, merged).assign(
-            network=network, merged=bool(merged)
-        )
-        for network, decisions in (("trained", trained.decisions), ("c4", pooled.decisions))
-        for merged in ([[], pairs] if pairs else [[]])
-    )
-    for network, suffix in (("trained", ""), ("c4", "_c4")):
-        whole = by_angle[(by_angle["network"] == network) & (by_angle["class"] == "all") & ~by_angle["merged"]]
-        metrics[f"accuracy_orbit{suffix}"] = float(whole["accuracy"].mean())
-        metrics[f"accuracy_worst{suffix}"] = float(whole["worst"].min())
-        metrics[f"consistency{suffix}"] = float(whole["consistency"].iloc[1:].mean())
-
-    layers = rotation.layer_means(trained.units)
-    named = {f"V of {index}": name for index, name in enumerate(data.classes)}
-    keys = ["depth", "layer", "kind", "aggregation"]
-    classes = layers[keys + [name for name in named if name in layers]].melt(keys, var_name="class", value_name="V")
-    tables = {
-        # Positions are too many to keep one by one.
-        "units": trained.units[trained.units["aggregation"] != "none"].drop(columns=list(named), errors="ignore"),
-        "layers": pd.concat(
-            [
-                layers.drop(columns=list(named), errors="ignore").assign(network="trained"),
-                *(own.assign(network=name) for name, own in back.items()),
-                rotation.layer_means(random).assign(network="random"),
-                *(rotation.layer_means(units).assign(network="trained, protocol of 2019") for units in old),
-            ]
-        ),
-        "classes": classes.assign(**{"class": classes["class"].map(named)}),
-        "angles": by_angle,
-        "lee": pd.concat(
-            rotation.local_equivariance_error(network, few_pixels).assign(network=name)
-            for name, network in networks.items()
-        ),
-        "cka": pd.concat(
-            rotation.rotated_cka(network, few_pixels, angles).assign(network=name) for name, network in networks.items()
-        ),
-    }
-    return Measurement(metrics, {name: table.reset_index(drop=True) for name, table in tables.items()})
-
-
-def _old_protocol(
-    cell: Cell, model: nn.Module, pixels: Tensor, angles: Sequence[float], labels: Tensor
-) -> pd.DataFrame:
-    import torch
-
-    from poolbench.measures.rotation import quiroga2019_variance
-
-    normalize = model.get_submodule("normalize")
-    mean, std = normalize.get_buffer("mean"), normalize.get_buffer("std")
-    jitter = torch.Generator().manual_seed(derive_seed(cell.seed, "jittered angles"))
-    return quiroga2019_variance(model, pixels, angles, labels, mean, std, jitter)
-
-
-def _turned_back(network: nn.Module, pixels: Tensor, angles: Sequence[float]) -> pd.DataFrame:
-    """V of layers whose maps are turned back first: the mean TV over the mean SV of their positions.
-
-    Not the mean of V: near a border padding moves positions that the images hardly reach, and a few of
-    those ratios would drown all others, as they do in stratified V, which is left out.
-    """
-    from poolbench.measures import rotation
-
-    units = rotation.activation_variance(network, pixels, angles, None, ("none",), same_equivariant=True)
-    layers = rotation.layer_means(units).assign(aggregation="none, turned back")
-    return layers.assign(V=layers["TV"] / layers["SV"]).drop(columns="V_stratified")
-
-
-def _global_v(units: pd.DataFrame, suffix: str) -> dict[str, float]:
-    """The study's global V: the mean over the network's units, dead and infinite ones left out."""
-    found = {}
-    for name, rows in units.groupby("aggregation"):
-        found[f"V_{name}{suffix}"] = _finite_mean(rows["V"])
-        found[f"V_{name}_stratified{suffix}"] = _finite_mean(rows["V_stratified"])
-    return found
-
-
-def _finite_mean(values: pd.Series[float]) -> float:
-    return float(values.replace([inf, -inf], nan).mean())
+    angles: int
+    images: int
+    opinions: int = 100
+    protocol_2019: bool = True
 
 
 def _grids(
-    dataset: str, networks: Sequence[Network], batch_size: int, measure: dict[str, Scalar], frozen: bool = False
+    dataset: str, networks: Sequence[Network], batch_size: int, measure: RotationOptions, frozen: bool = False
 ) -> list[Grid]:
     """Both ways of training; ``frozen`` adds the fault of 2019, batch statistics that stop after the first epoch."""
     return [
@@ -226,11 +145,12 @@ def _grids(
                 batch_size=batch_size,
                 learning_rate=network.learning_rate,
                 schedule=network.schedule,
-                augment="rotation" if variant == "rotated" else "none",
+                augment=("rotation",) if variant == "rotated" else (),
+                mask="disc",
+                batch_norm="frozen" if frozen else "moving",
             ),
             variant=f"{variant}_frozen" if frozen else variant,
             model=network.model,
-            data={"mask": "disc", "batch_norm": "frozen"} if frozen else {"mask": "disc"},
             measure=measure,
         )
         for network in networks
@@ -240,9 +160,9 @@ def _grids(
 
 @benchmarks.register("rotation_variance")
 def rotation_variance() -> Benchmark:
-    """Which layers stop caring about rotation, and what training on rotated images changes?"""
-    quick: dict[str, Scalar] = {"angles": 8, "images": 200, "opinions": 10, "protocol_2019": False}
-    paper: dict[str, Scalar] = {"angles": 16, "images": 10000}
+    """Which layers become rotation-invariant, and what does training on rotated images change?"""
+    quick = RotationOptions(angles=8, images=200, opinions=10, protocol_2019=False)
+    paper = RotationOptions(angles=16, images=10000)
     return Benchmark(
         name="rotation_variance",
         title="Rotation variance of activations",
@@ -267,11 +187,13 @@ def rotation_variance() -> Benchmark:
                 for name, title, better in (
                     ("V_max_stratified", "V of map maxima, stratified", False),
                     ("V_none_stratified", "V of positions, stratified", False),
-                    ("V_back", "V of layers, maps turned back", False),
+                    ("V_back", "V of layers, maps rotated back", False),
                     ("V_mean_random", "V of map means, random weights", None),
                     ("V_mean_stratified_random", "V of map means, stratified, random weights", None),
                     ("V_max_random", "V of map maxima, random weights", None),
+                    ("V_max_stratified_random", "V of map maxima, stratified, random weights", None),
                     ("V_none_random", "V of positions, random weights", None),
+                    ("V_none_stratified_random", "V of positions, stratified, random weights", None),
                     ("V_mean_2019", "V of map means, protocol of 2019", None),
                     ("V_mean_stratified_2019", "V of map means, stratified, protocol of 2019", None),
                     ("V_max_2019", "V of map maxima, protocol of 2019", None),
@@ -289,7 +211,9 @@ def rotation_variance() -> Benchmark:
             Metric("loss", "loss", higher_is_better=False, tolerance=0.1, headline=False),
         ),
         presets={
-            "smoke": _grids("mnist_sample", [_short(QUICK_GREY[0])], 128, {"angles": 4, "images": 50, "opinions": 20}),
+            "smoke": _grids(
+                "mnist_sample", [_short(QUICK_GREY[0])], 128, RotationOptions(angles=4, images=50, opinions=20)
+            ),
             "quick": [
                 *_grids("mnist_sample", QUICK_GREY, 64, quick),
                 # The comparison of pools, on the network whose published pool is max.
@@ -307,9 +231,9 @@ def rotation_variance() -> Benchmark:
             ],
         },
         seeds={"smoke": 2, "quick": 3, "paper": 3},
-        load=load,
-        measure=measure,
-        version=2,
+        options=RotationOptions,
+        measure=deferred(f"{__name__}.measure").measure,
+        version=3,
         claims=tuple(
             Claim(
                 f"rotated_training_lowers_v_{architecture}",
@@ -322,85 +246,7 @@ def rotation_variance() -> Benchmark:
             )
             for architecture in dict.fromkeys(network.architecture for network in (*MNIST, *CIFAR10))
         ),
-        figures=(
-            Figure(
-                "accuracy",
-                "bars",
-                "Accuracy, trained on x tested on",
-                ("accuracy", "accuracy_rotated"),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-            Figure(
-                "angles",
-                "angles",
-                "Accuracy against the angle",
-                ("angles",),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-            *(
-                Figure(
-                    name,
-                    "depth",
-                    f"TV, SV and V by layer ({what})",
-                    (f"layers:{aggregation}", *columns),
-                    panels=("dataset", "architecture"),
-                    colour="variant",
-                )
-                for name, aggregation, what, columns in (
-                    ("layers_of_means", "mean", "mean of each map", ("TV", "SV", "V", "V_stratified")),
-                    ("layers_of_positions", "none", "every position a unit", ("TV", "SV", "V", "V_stratified")),
-                    ("layers_turned_back", "none, turned back", "positions of maps turned back", ("TV", "SV", "V")),
-                )
-            ),
-            Figure(
-                "units",
-                "units",
-                "V of every unit (mean of each map)",
-                ("units:mean", "V"),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="V",
-            ),
-            Figure(
-                "classes",
-                "classes",
-                "V by class and layer (mean of each map)",
-                ("classes:mean", "V"),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="V",
-            ),
-            Figure(
-                "lee",
-                "depth",
-                "Local equivariance error by layer",
-                ("lee", "LEE_relative"),
-                panels=("dataset", "architecture"),
-                colour="variant",
-            ),
-            Figure(
-                "cka",
-                "similarity",
-                "Similarity of layers to themselves on turned images",
-                ("cka",),
-                panels=("dataset", "architecture", "variant"),
-                colour="",
-                label="linear CKA",
-            ),
-            Figure(
-                "learning_curves",
-                "curves",
-                "Accuracy per epoch",
-                ("val_accuracy",),
-                panels=("dataset", "architecture"),
-                colour="variant",
-                label="accuracy",
-            ),
-        ),
+        figures=FIGURES,
     )
 
 

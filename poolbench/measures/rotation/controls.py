@@ -1,4 +1,4 @@
-"""A network that must be invariant to quarter turns: what a measure of rotation variance has to call zero."""
+"""A network that is exactly invariant to quarter turns: a control for measures of rotation variance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class QuarterTurns(nn.Module):
-    """Square images (b, c, h, h) -> mean of the model's logits over the four quarter turns.
+    """Mean of a model's logits over the four quarter turns of square images: (b, c, h, h) -> (b, outputs).
 
-    Invariant to multiples of 90 degrees bit for bit: opposite turns are added first, so turning the
-    input only swaps the operands of additions (group averaging over C4; Cohen and Welling 2016 pool so
-    at the end of a network). Four forward passes per image.
+    Invariant to multiples of 90 degrees bit for bit: opposite turns are added first, so rotating the input
+    only swaps the operands of additions. Group averaging over C4; Cohen and Welling 2016 pool this way at
+    the end of a network. Costs four forward passes per image.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What a classifier decides about turned images, angle by angle."""
+"""Accuracy and consistency of a classifier on rotated images, by angle."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ def decisions_by_angle(
     classes: Sequence[str],
     merged: Collection[int] = (),
 ) -> pd.DataFrame:
-    """Return one row per angle and class ("all", then each): angle, class, n, accuracy, consistency, worst.
+    """Summarise predicted classes (angles, n) of images with labels (n,): one row per class and angle, in degrees.
 
-    ``decisions`` (angles, n) about images with ``labels`` (n,); the first angle is the one that others
-    are compared with. ``consistency`` is the share of images that are called the same as at that angle,
-    ``worst`` the share that is right at every angle up to this far away on either side: at 180 degrees
-    the accuracy in the worst case over the orbit. The classes ``merged`` count as one (6 and 9 in MNIST:
-    turned by 180 degrees they are each other), though their rows stay apart.
+    Columns: angle, class ("all", then each class with images), n, accuracy, consistency, worst.
+    ``consistency``: share of images with the same prediction as at the first angle. ``worst``: share of
+    images classified correctly at every angle up to this distance from the first, on both sides; at 180
+    degrees this is the worst-case accuracy over all angles. Predictions and labels among ``merged`` classes
+    count as equal (6 and 9 in MNIST are each other's half turn); their rows remain separate.
     """
     decisions, labels = decisions.cpu(), labels.cpu()
-    right, same = decisions == labels, decisions == decisions[:1]
+    correct, same = decisions == labels, decisions == decisions[:1]
     if merged:
-        pair = torch.tensor(sorted(merged))
-        right |= torch.isin(decisions, pair) & torch.isin(labels, pair)
-        same |= torch.isin(decisions, pair) & torch.isin(decisions[:1], pair)
-    turns = [abs((angle - angles[0] + 180) % 360 - 180) for angle in angles]
+        group = torch.tensor(sorted(merged))
+        correct |= torch.isin(decisions, group) & torch.isin(labels, group)
+        same |= torch.isin(decisions, group) & torch.isin(decisions[:1], group)
+    distances = [abs((angle - angles[0] + 180) % 360 - 180) for angle in angles]
     groups = [("all", torch.ones_like(labels, dtype=torch.bool))]
     groups += [(name, labels == index) for index, name in enumerate(classes)]
     rows = []
     for name, members in groups:
         if not members.any():
             continue
-        for place, angle in enumerate(angles):
-            within = torch.tensor([turn <= turns[place] + 1e-6 for turn in turns])
-            shares = (right[place], same[place], right[within].all(dim=0))
+        for index, angle in enumerate(angles):
+            within = torch.tensor([distance <= distances[index] + 1e-6 for distance in distances])
+            shares = (correct[index], same[index], correct[within].all(dim=0))
             accuracy, consistency, worst = (float(share[members].double().mean()) for share in shares)
             rows.append((float(angle), name, int(members.sum()), accuracy, consistency, worst))
     return pd.DataFrame(rows, columns=["angle", "class", "n", "accuracy", "consistency", "worst"])

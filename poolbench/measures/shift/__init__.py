@@ -1,9 +1,11 @@
-"""How a classifier answers when its input moves by pixels.
+"""Robustness of a classifier to shifts of its input.
 
-``maps``: the output with an object at every position; ``consistency``: decisions under shifts of whole images;
-``sensitivity``: features under shifts, stage by stage; ``moves``: the ways to move an image.
+``consistency``: predictions under shifts of whole images. ``maps``: the output with one object at every
+position of a canvas; ``map_summary`` reduces such a map to numbers. ``sensitivity``: features under shifts,
+stage by stage. ``probe``: total stride and receptive field of a network.
 """
 
+from poolbench.geometry import BOUNDARIES, move, shift_subpixel
 from poolbench.measures.shift.consistency import (
     BFloat16,
     Consistency,
@@ -20,26 +22,25 @@ from poolbench.measures.shift.consistency import (
     step_changes,
     subpixel_consistency,
 )
-from poolbench.measures.shift.maps import (
+from poolbench.measures.shift.map_summary import (
     MapParts,
     MapStatistics,
-    canvas_map,
     decompose,
     interior_margin,
     log_odds,
     map_statistics,
-    receptive_reach,
-    total_stride,
 )
-from poolbench.measures.shift.moves import BOUNDARIES, move, shift_subpixel
-from poolbench.measures.shift.passes import outputs
+from poolbench.measures.shift.maps import MapPlan, canvas_map, plan_map
+from poolbench.measures.shift.probe import receptive_reach, total_stride
 from poolbench.measures.shift.sensitivity import layer_sensitivity, stages
+from poolbench.recording import outputs
 
 __all__ = [
     "BOUNDARIES",
     "BFloat16",
     "Consistency",
     "MapParts",
+    "MapPlan",
     "MapStatistics",
     "NotPeriodic",
     "Steps",
@@ -56,6 +57,7 @@ __all__ = [
     "move",
     "outputs",
     "period_of_logits",
+    "plan_map",
     "receptive_reach",
     "sampled_consistency",
     "shift_grid",

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures.classification import predictions, probabilities
-from poolbench.measures.shift.moves import Boundary, move, shift_subpixel
-from poolbench.measures.shift.passes import batch_size, outputs
+from poolbench.recording import batch_size, outputs
 
 ROUNDING = 1e-4  # of the largest output, 0.01 at least: some ten times what float32 leaves in a deep network
 LEGACY_BATCH = 256

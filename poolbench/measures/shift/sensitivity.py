@@ -1,22 +1,22 @@
-"""How far the features of a shifted image lie from those of the image, stage by stage."""
+"""Distance between the features of an image and those of the shifted image, stage by stage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from poolbench.measures.shift.moves import Boundary, move, shift_subpixel
-from poolbench.measures.shift.passes import batch_size, outputs
+from poolbench.geometry import Boundary, move, shift_subpixel
+from poolbench.recording import batch_size, outputs, recorded
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
-    """Return {path: module} of a network's stages in order: the children of the first module that has several.
+    """Return the stages {path: module} of a network in order: the children of the first module with several.
 
-    Wrappers around a single module with parameters (a normalisation of the input, say) are entered.
+    A wrapper with a single child that has parameters (input normalisation + network, say) is entered.
     """
     path, module = "", model
     while True:
@@ -29,50 +29,49 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
 def layer_sensitivity(
     model: nn.Module, images: Tensor, shifts: Sequence[tuple[int, int]], boundary: Boundary = "circular"
 ) -> pd.DataFrame:
-    """Return how features answer to each shift (dy, dx) of images (n, c, h, w): one row per stage and shift.
+    """Return the change of each stage's features under each shift (dy, dx) of images (n, c, h, w), in pixels.
 
-    With f the features of a stage: ``l2`` is |f(moved x) - f(x)| / |f(x)| and ``cosine`` one minus their
-    cosine, both over the whole map and averaged over the images (translation sensitivity, Kauderer-Abrams
-    2017). Maps move with their input, so ``aligned`` compares with f(x) shifted by as much, in fractions
-    of a step where the stage is coarser than the shift: what is left is no motion but aliasing and the
-    border. Vectors, which have nothing to align, give ``l2``. ``depth`` counts the stages from 0.
-    Sums only are kept between batches of images.
+    One row per stage and shift: stage, depth (from 0), dy, dx, l2, cosine, aligned. With f(x) the features
+    of a stage, flattened: ``l2`` is |f(shifted x) - f(x)| / |f(x)|, and ``cosine`` is one minus their cosine
+    similarity, both averaged over the images (translation sensitivity, Kauderer-Abrams 2017). ``aligned``
+    is ``l2`` with f(x) itself shifted by the same distance, interpolated where the stage is coarser than the
+    shift: what remains is aliasing and the effect of the border. For vectors it equals ``l2``.
+
+    Memory: the features of one batch; only sums are kept between batches.
     """
-    recorded = stages(model)
+    paths = list(stages(model))
     sums: dict[tuple[str, int, int], Tensor] = {}
     for batch in images.split(batch_size(images)):
-        original = _features(model, recorded, batch)
+        original = _features(model, paths, batch)
         for dy, dx in shifts:
             moved = move(batch, torch.tensor([[dy, dx]]).expand(len(batch), 2).to(batch.device), boundary, 0)
-            for name, features in _features(model, recorded, moved).items():
-                row = _distances(original[name], features, dy, dx, batch.shape[-2:])
-                key = (name, dy, dx)
+            for path, features in _features(model, paths, moved).items():
+                row = _distances(original[path], features, dy, dx, batch.shape[-2:])
+                key = (path, dy, dx)
                 sums[key] = sums[key] + row if key in sums else row
-    order = {name: depth for depth, name in enumerate(recorded)}
     rows = [
-        (name, order[name], dy, dx, *(float(value) / len(images) for value in total))
-        for (name, dy, dx), total in sums.items()
+        (path, paths.index(path), dy, dx, *(float(value) / len(images) for value in total))
+        for (path, dy, dx), total in sums.items()
     ]
     frame = pd.DataFrame(rows, columns=["stage", "depth", "dy", "dx", "l2", "cosine", "aligned"])
     return frame.sort_values(["depth", "dy", "dx"], ignore_index=True)
 
 
-def _features(model: nn.Module, recorded: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for name, module in recorded.items():
+def _features(model: nn.Module, paths: Iterable[str], images: Tensor) -> dict[str, Tensor]:
+    """Return {path: output (b, ...)} for one batch of images (b, c, h, w)."""
+    features: dict[str, Tensor] = {}
 
-            def keep(module: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
-                # A later activation may work in place.
-                found[name] = output.detach().clone()
+    def keep(path: str, inputs: tuple[Any, ...], output: Tensor) -> None:
+        # A copy: a later in-place activation may overwrite the output.
+        features[path] = output.detach().clone()
 
-            stack.callback(module.register_forward_hook(keep).remove)
+    with recorded(model, paths, keep):
         outputs(model, images)
-    return found
+    return features
 
 
 def _distances(original: Tensor, moved: Tensor, dy: int, dx: int, size: Sequence[int]) -> Tensor:
-    """Return the sums (3,) over images of l2, cosine distance and aligned l2."""
+    """Return the sums (3,) over images of l2, cosine and aligned; ``size`` is that of the images (h, w)."""
     original, moved = original.double(), moved.double()
     aligned = original
     if original.dim() == 4:
@@ -81,7 +80,7 @@ def _distances(original: Tensor, moved: Tensor, dy: int, dx: int, size: Sequence
     before, after = original.flatten(1), moved.flatten(1)
     norm = before.norm(dim=1)
     both = norm * after.norm(dim=1)
-    # A stage that is dead in both has not moved; one that is dead in one has moved altogether.
+    # Zero features: distance 0 if both are zero, 1 if only one is.
     cosine = torch.where(both > 0, (before * after).sum(dim=1) / both, (before == after).all(dim=1).double())
     length = torch.where(norm > 0, norm, 1.0)
     l2 = (after - before).norm(dim=1) / length

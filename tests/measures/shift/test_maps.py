@@ -1,9 +1,8 @@
-"""Canvas maps: the periodic way against one pass per position, and their parts by hand."""
+"""Canvas maps: the periodic way against one pass per position, coarser grids, and the number of passes."""
 
 from __future__ import annotations
 
 import itertools
-from math import sqrt
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.measures import shift
-from poolbench.measures.shift import maps
+from poolbench.measures.shift.scene import Scene
 
 
 def shape_net(num_pooling: int, pool: str = "max", size: int = 96, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -82,7 +81,7 @@ def test_a_period_can_be_given_and_a_false_one_costs_time_but_no_accuracy() -> N
 
 
 class Somewhere(nn.Module):
-    """Answers with the brightness left of the middle: local features, but no periodic answer."""
+    """Returns the mean of the left half: local features, but no periodic output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +99,23 @@ class Everywhere(nn.Module):
         return (x - x.mean(dim=(-2, -1), keepdim=True)).relu().square().mean(dim=(-2, -1))
 
 
-@pytest.mark.parametrize("model", [Somewhere(), Everywhere()])
+class Transformer(nn.Module):
+    """Self-attention over 8x8 patches: local patches first, then every token depends on all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 8, stride=8)
+        self.norm, self.mix, self.out = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 2)
+        self.project = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        mixed = self.project(self.mix(tokens, tokens, tokens)[0])
+        logits: Tensor = self.out(mixed.mean(dim=1))
+        return logits
+
+
+@pytest.mark.parametrize("model", [Somewhere(), Everywhere(), Transformer()])
 def test_networks_without_a_period_get_the_exhaustive_map(model: nn.Module) -> None:
     model = model.double()
     canvas = torch.zeros(1, 40, 40, dtype=torch.float64)
@@ -115,104 +130,82 @@ def test_a_canvas_with_a_pattern_gets_the_exhaustive_map() -> None:
     assert model.images == 40 * 40
 
 
-def test_stamps_have_a_centre_and_the_channels_of_the_canvas() -> None:
-    with pytest.raises(ValueError, match="odd sizes"):
+def test_bad_stamps_and_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="odd sides"):
         shift.canvas_map(shape_net(0), torch.ones(1, 4, 5), torch.zeros(1, 9, 9))
-    with pytest.raises(ValueError, match="share their channels"):
+    with pytest.raises(ValueError, match="equal channels"):
         shift.canvas_map(shape_net(0), torch.ones(3, 5, 5), torch.zeros(1, 9, 9))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "shape", "expected"),
-    [("resnet20", (3, 32, 32), 4), ("vgg_like", (3, 32, 32), 16), ("all_convolutional", (1, 28, 28), 4)],
-)
-def test_the_total_stride_is_read_off_the_maps(architecture: str, shape: tuple[int, int, int], expected: int) -> None:
-    model = create_model(architecture, shape, 10, "max", "avg", width=4)
-    assert shift.total_stride(model, torch.zeros(shape)) == expected
-
-
-def test_the_receptive_reach_is_that_of_the_kernels() -> None:
-    canvas = torch.zeros(1, 64, 64)
-    convs = nn.Sequential(nn.Conv2d(1, 2, 5, padding=2), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1))
-    assert shift.receptive_reach(convs, canvas) == 3
-    dead = nn.Sequential(nn.Conv2d(1, 1, 7, padding=3))
-    nn.init.zeros_(dead[0].weight)  # type: ignore[arg-type]
-    assert shift.receptive_reach(dead, canvas) == 3
-    assert shift.receptive_reach(nn.Sequential(nn.Conv2d(1, 1, 63, padding=31)), canvas) is None
-
-
-@pytest.mark.parametrize(("num_pooling", "distinct"), [(0, 1), (1, 4), (2, 16)])
-def test_the_interior_of_a_map_has_one_value_per_phase(num_pooling: int, distinct: int) -> None:
-    found = shift.canvas_map(shape_net(num_pooling), square(2), torch.zeros(1, 96, 96, dtype=torch.float64))[..., 0]
-    parts = shift.decompose(found, 2**num_pooling)
-    assert parts is not None
-    assert len(torch.unique((parts.phases * 1e9).round())) == distinct
-    assert parts.noise_deviation < 1e-9
-    total = parts.level + parts.phase + parts.boundary + parts.noise
-    torch.testing.assert_close(total, found, rtol=0, atol=1e-12)
-    inside = parts.boundary[parts.margin : -parts.margin, parts.margin : -parts.margin]
-    assert float(inside.abs().max()) == 0
-    assert float(parts.boundary[parts.margin - 1].abs().max()) > 1e-6
-
-
-def test_map_parts_by_hand() -> None:
-    period = torch.tensor([[1.0, 3.0], [-2.0, 6.0]], dtype=torch.float64)
-    logits = period.repeat(5, 5)
-    logits[0, 4] += 7
-    logits[9, 2] -= 1
-    parts = shift.decompose(logits, 2)
-    assert parts is not None
-    assert parts.margin == 1
-    assert torch.equal(parts.phases, period)
-    assert parts.level == 2
-    assert parts.phase_range == 8
-    assert parts.phase_deviation == pytest.approx(sqrt((1 + 1 + 16 + 16) / 4))
-    assert parts.boundary_deviation == pytest.approx(sqrt((49 + 1) / 100))
-    assert parts.noise_deviation == 0
-    assert shift.decompose(torch.arange(100.0).view(10, 10) ** 2, 2) is None
-
-
-def test_margins_of_odd_depth_keep_the_phases_in_their_place() -> None:
-    period = torch.arange(9, dtype=torch.float64).view(3, 3)
-    logits = period.repeat(6, 6)
-    for margin in range(4):
-        noisy = logits.clone()
-        if margin:
-            noisy[margin - 1] += 5
-        parts = shift.decompose(noisy, 3)
-        assert parts is not None
-        assert parts.margin == margin == shift.interior_margin(noisy, 3)
-        assert torch.equal(parts.phases, period)
-
-
-def test_map_statistics_by_hand() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0, 9.0], [0.0, -1.0, -2.0, 0.0], [0.0, -1.5, -4.0, 0.0], [3.0, 0.0, 0.0, 0.0]])
-    found = shift.map_statistics(logits[..., None])
-    assert found.flips == pytest.approx(2 / 16)
-    probability = torch.sigmoid(logits.double())
-    mean = float(probability.sum()) / 16
-    assert found.deviation == pytest.approx(sqrt(sum((float(p) - mean) ** 2 for p in probability.flatten()) / 16))
-    assert found.range == pytest.approx(float(torch.sigmoid(torch.tensor(9.0)) - torch.sigmoid(torch.tensor(-4.0))))
-
-
-def test_log_odds_are_those_of_the_probabilities() -> None:
-    outputs = torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    probability = outputs.softmax(dim=-1)
-    for target in range(3):
-        expected = (probability[..., target] / (1 - probability[..., target])).log()
-        torch.testing.assert_close(shift.log_odds(outputs, target), expected)
-    assert torch.equal(shift.log_odds(outputs[..., :1], 0), -shift.log_odds(outputs[..., :1], 1))
-    decisions = outputs.argmax(dim=-1).flatten().tolist()
-    most = max(decisions.count(c) for c in range(3))
-    assert shift.map_statistics(outputs, 2).flips == pytest.approx(1 - most / 20)
+    with pytest.raises(ValueError, match="step is at least 1 pixel, got 0"):
+        shift.plan_map(shape_net(0), torch.ones(1, 5, 5), torch.zeros(1, 9, 9), step=0)
 
 
 def test_positions_are_evaluated_once() -> None:
     model = Counted(shape_net(0, size=32))
-    scene = maps._Scene(model, square(1), torch.zeros(1, 32, 32, dtype=torch.float64))
+    calls: list[tuple[int, int]] = []
+    scene = Scene(
+        model, square(1), torch.zeros(1, 32, 32, dtype=torch.float64), 9, lambda *passes: calls.append(passes)
+    )
     first = scene.at([(3, 4), (5, 6), (3, 4)])
     again = scene.block(torch.tensor([3, 5]), torch.tensor([4, 6]))
     assert model.images == 4
     assert torch.equal(first[0], first[2])
     assert torch.equal(again[0, 0], first[0])
     assert torch.equal(scene.lines(1, torch.tensor([4]), torch.tensor([3, 5]))[0], again[:, 0])
+    assert calls == [(2, 9), (4, 9)]
+
+
+@pytest.fixture(scope="module")
+def full_map() -> Tensor:
+    """The exhaustive map of one pooling layer on a canvas of 96x96."""
+    canvas = torch.zeros(1, 96, 96)
+    return shift.canvas_map(shape_net(1, dtype=torch.float32), square(2, torch.float32), canvas, exhaustive=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "exhaustive", "periodic"),
+    # From a step of 3 on, the grid has fewer positions than the period and the border of the whole map.
+    [(1, False, True), (2, False, True), (3, False, False), (8, False, False), (5, True, False)],
+)
+def test_a_coarse_map_is_every_step_th_position_of_the_full_map(
+    step: int, exhaustive: bool, periodic: bool, full_map: Tensor
+) -> None:
+    model = Counted(shape_net(1, dtype=torch.float32))
+    stamp, canvas = square(2, torch.float32), torch.zeros(1, 96, 96)
+    plan = shift.plan_map(model, stamp, canvas, exhaustive=exhaustive, step=step)
+    model.images = 0
+    found = shift.canvas_map(model, stamp, canvas, exhaustive=exhaustive, step=step)
+    expected = full_map[::step, ::step]
+    assert plan.periodic is periodic
+    assert (plan.rows, plan.columns) == found.shape[:2] == expected.shape[:2]
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+    assert model.images <= min(plan.passes, plan.positions) + 2  # two passes find stride and reach
+
+
+@pytest.mark.parametrize(("step", "positions"), [(5, 13 * 13), (16, 16)])
+def test_a_map_of_a_network_with_attention_is_planned_and_counted_exactly(step: int, positions: int) -> None:
+    torch.manual_seed(0)
+    model = Counted(Transformer()).eval()
+    stamp, canvas = square(1, torch.float32), torch.zeros(1, 64, 64)
+    plan = shift.plan_map(model, stamp, canvas, step=step)
+    assert not plan.periodic
+    assert plan.passes == plan.positions == positions
+    calls: list[tuple[int, int]] = []
+    model.images = 0
+    shift.canvas_map(model, stamp, canvas, step=step, progress=lambda *passes: calls.append(passes))
+    assert model.images == positions + 2
+    assert calls[-1] == (positions, positions)
+    assert calls == sorted(calls)
+
+
+def test_progress_counts_the_passes_of_a_period_that_fails_its_check() -> None:
+    model = Counted(Somewhere())
+    stamp, canvas = square(1, torch.float32), torch.zeros(1, 40, 40)
+    plan = shift.plan_map(model, stamp, canvas)
+    assert plan.periodic
+    assert plan.passes < plan.positions
+    calls: list[tuple[int, int]] = []
+    model.images = 0
+    shift.canvas_map(model, stamp, canvas, progress=lambda *passes: calls.append(passes))
+    assert calls[0][1] == plan.passes
+    assert calls[-1] == (1600, 1600)
+    assert model.images == 1600 + 2

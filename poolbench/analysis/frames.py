@@ -1,0 +1,114 @@
+"""Results as data frames: one row per finished cell and metric, or per group and metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from poolbench.analysis.groups import AXES, cell_fields, groups_of
+from poolbench.analysis.statistics import t_interval
+from poolbench.core import Metric, Result, UsageError
+
+COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")
+
+
+def results_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """Return one row per finished cell and finite metric: fields, seed, group, cell, learned, metric, value.
+
+    A metric that is undefined (NaN) for a cell has no row. Every cell has at least its accuracy, so an
+    undefined metric differs from an absent cell.
+    """
+    rows = [
+        {
+            "benchmark": result.cell.benchmark,
+            **cell_fields(result.cell),
+            "seed": result.cell.seed,
+            "group": result.cell.group,
+            "cell": result.cell.id,
+            "learned": bool(result.facts["learned"]),
+            "metric": metric,
+            "value": value,
+        }
+        for result in results
+        if result.status == "finished"
+        for metric, value in result.metrics.items()
+        if math.isfinite(value)
+    ]
+    if not rows:
+        return pd.DataFrame(columns=list(COLUMNS)).astype({"learned": bool, "value": float})
+    frame = pd.DataFrame(rows)
+    options = [name for name in frame.columns if name not in COLUMNS]
+    # Keeps integers and booleans as such in columns where some benchmarks have no value.
+    frame[options] = frame[options].convert_dtypes()
+    return frame
+
+
+def read_results(path: str) -> pd.DataFrame:
+    """Return the results frame stored in a CSV file, with values equal to the last bit.
+
+    Raises UsageError if the file cannot be read or lacks a column.
+    """
+    try:
+        # Values as text: the CSV parser of pandas 2 does not always return the nearest float.
+        frame = pd.read_csv(path, dtype={"group": str, "cell": str, "value": str})
+        if "value" in frame.columns:
+            frame["value"] = frame["value"].map(float)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot read results from '{path}': {error}; give a folder that 'poolbench report' wrote"
+        ) from error
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise UsageError(f"'{path}' is not a table of results: it lacks the columns {', '.join(missing)}")
+    return frame
+
+
+def fields_of(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a results frame that hold fields: the axes, then the options in column order."""
+    return [*AXES, *(name for name in frame.columns if name not in COLUMNS)]
+
+
+def varying_fields(frame: pd.DataFrame) -> list[str]:
+    """Return the fields with more than one value, without those that the fields before them determine.
+
+    Returns ["pool"] if nothing varies.
+    """
+    chosen: list[str] = []
+    for name in fields_of(frame):
+        if frame[name].nunique(dropna=False) < 2:
+            continue
+        before = frame.groupby(chosen, dropna=False).ngroups if chosen else 1
+        if frame.groupby([*chosen, name], dropna=False).ngroups > before:
+            chosen.append(name)
+    return chosen or ["pool"]
+
+
+def summary_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """Return one row per group and metric: fields, group, metric, mean, low, high, n, learned.
+
+    ``low`` and ``high`` bound the 95 % t interval of the mean over ``n`` seeds; ``learned`` is the share of
+    networks that have learned.
+    """
+    rows: list[dict[str, Any]] = []
+    for group in groups_of(results):
+        for metric in metrics:
+            values = list(group.values(metric.name).values())
+            if not values:
+                continue
+            interval = t_interval(values)
+            rows.append(
+                {
+                    **group.fields,
+                    "group": group.id,
+                    "metric": metric.name,
+                    "mean": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
+                    "learned": 1 - group.unlearned / len(group.results),
+                }
+            )
+    return rows

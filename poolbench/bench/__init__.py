@@ -1,1 +1,0 @@
-"""Timings side by side in one run."""

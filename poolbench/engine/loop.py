@@ -1,0 +1,169 @@
+"""The epoch loop, for one network or for several stacked ones. It never waits for the device within an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolbench.core import TrainConfig, UsageError, derive_seed
+from poolbench.data import Dataset, to_pixels
+from poolbench.data.augment import augment, draw_augmentations
+from poolbench.engine.networks import Networks, OneNetwork
+from poolbench.engine.optimisation import build_optimizer, learning_rate
+from poolbench.measures.classification import predictions
+
+Row = dict[str, float]
+
+
+class TrainingDiverged(RuntimeError):
+    """The training loss is NaN or infinite."""
+
+
+class Training:
+    """Networks in training: ``run_epoch`` until ``epoch`` has reached the configuration's epochs.
+
+    Each network has a seed, and from it streams of its own for the order of batches and the augmentation.
+    What draws inside of a network (dropout, random pools) shares one stream, that of the first seed, from
+    which every network gets numbers of its own. The global random stream is left as it was.
+    """
+
+    def __init__(self, networks: Networks, dataset: Dataset, config: TrainConfig, seeds: Sequence[int]) -> None:
+        self.networks, self.dataset, self.config = networks, dataset, config
+        self.epoch = 0
+        self.device = networks.parameters[0].device
+        self.optimizer = build_optimizer(config, networks.parameters, networks.spared_dim)
+        self.orders = [torch.Generator().manual_seed(derive_seed(seed, "order of batches")) for seed in seeds]
+        self.augmentations = [torch.Generator().manual_seed(derive_seed(seed, "augmentation")) for seed in seeds]
+        self._noise: list[Tensor] = []
+        with self._noise_stream():
+            torch.manual_seed(derive_seed(seeds[0], "noise in the network"))
+        if config.precision == "bfloat16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+            raise UsageError(f"{torch.cuda.get_device_name(self.device)} has no bfloat16; train with precision=float32")
+
+    def run_epoch(self) -> list[Row]:
+        """Train one epoch and return a row per network: epoch, train_ and val_ loss and accuracy.
+
+        ``epoch`` counts from 1; ``train_loss`` and ``train_accuracy`` are means over the epoch's batches,
+        while the weights move; ``val_loss`` and ``val_accuracy`` those of the test split after the epoch. A
+        network that diverged has a loss that is not finite, and the others are none the worse for it.
+        """
+        config, device, size = self.config, self.device, self.config.batch_size
+        source = self.dataset.train
+        count = len(source)
+        # All draws of an epoch travel to the device at once: a copy per batch would stall a GPU.
+        samples = torch.stack([source.draw(order, config.shuffle) for order in self.orders]).to(device)
+        drawn = [draw_augmentations(config.augment, count, stream) for stream in self.augmentations]
+        draws = {kind: torch.stack([draw[kind] for draw in drawn]).to(device) for kind in drawn[0]}
+        loss_sum = torch.zeros(len(samples), device=device)
+        correct = torch.zeros(len(samples), device=device)
+        batches = -(-count // size)
+        with self._noise_stream():
+            for batch in range(batches):
+                part = slice(batch * size, (batch + 1) * size)
+                images, labels = source.render(samples[:, part].flatten(0, 1))
+                pixels = augment(
+                    to_pixels(images, config.mask), {k: v[:, part].flatten(0, 1) for k, v in draws.items()}
+                )
+                labels = labels.unflatten(0, (len(samples), -1))
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    logits = self.networks.logits(pixels.unflatten(0, labels.shape))
+                if config.precision == "bfloat16":
+                    logits = logits.float()
+                losses = self.networks.losses(logits, labels, config.label_smoothing)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(config, self.epoch * batches + batch, config.epochs * batches)
+                self.optimizer.zero_grad()
+                losses.sum().backward()
+                self.optimizer.step()
+                loss_sum += losses.detach() * labels.shape[1]
+                correct += (predictions(logits.detach().flatten(0, 1)).view_as(labels) == labels).sum(1)
+        self.epoch += 1
+        rows: list[Row] = []
+        evaluated = self.networks.evaluate(self.dataset.test, config.mask)
+        for loss, right, (val_loss, val_accuracy) in zip(loss_sum.tolist(), correct.tolist(), evaluated, strict=True):
+            row = {"epoch": self.epoch, "train_loss": loss / count, "train_accuracy": right / count}
+            rows.append({**row, "val_loss": val_loss, "val_accuracy": val_accuracy})
+        return rows
+
+    @contextmanager
+    def _noise_stream(self) -> Iterator[None]:
+        """Put the networks' noise on the global stream, and the stream back where it was."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self._noise:
+                torch.set_rng_state(self._noise[0])
+                if self.device.type == "cuda":
+                    torch.cuda.set_rng_state(self._noise[1], self.device)
+            yield
+            self._noise = [torch.get_rng_state()]
+            if self.device.type == "cuda":
+                self._noise.append(torch.cuda.get_rng_state(self.device))
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return for each network all that its training goes on from: tensors, numbers, lists and dicts."""
+        models = self.networks.states()
+        found: list[dict[str, Any]] = [
+            {
+                "epoch": self.epoch,
+                "model": model,
+                "optimizer": {},
+                "order": order.get_state(),
+                "augmentation": augmentation.get_state(),
+                "noise": self._noise,
+            }
+            for model, order, augmentation in zip(models, self.orders, self.augmentations, strict=True)
+        ]
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                # The number of steps is one for all.
+                parts = [value] * len(found) if name == "step" else self.networks.split(value)
+                for own, part in zip(found, parts, strict=True):
+                    own["optimizer"].setdefault(index, {})[name] = part
+        return found
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on where :meth:`states` was taken; all networks at the same epoch."""
+        first = states[0]
+        self.epoch, self._noise = first["epoch"], list(first["noise"])
+        self.networks.load([state["model"] for state in states])
+        for state, order, augmentation in zip(states, self.orders, self.augmentations, strict=True):
+            order.set_state(state["order"])
+            augmentation.set_state(state["augmentation"])
+        joined = {
+            index: {
+                name: value if name == "step" else self.networks.join([s["optimizer"][index][name] for s in states])
+                for name, value in own.items()
+            }
+            for index, own in first["optimizer"].items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": joined})
+
+
+def check_finite(row: Row) -> None:
+    """Raise TrainingDiverged where the training loss of an epoch is NaN or infinite."""
+    if not isfinite(row["train_loss"]):
+        raise TrainingDiverged(f"the training loss is {row['train_loss']} in epoch {row['epoch']:.0f}")
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainConfig,
+    seed: int,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+) -> None:
+    """Train the model in place; report each epoch as a row (see :meth:`Training.run_epoch`).
+
+    Raises TrainingDiverged when the loss becomes NaN or infinite.
+    """
+    network = OneNetwork(model)
+    training = Training(network, dataset, config, [seed])
+    while training.epoch < config.epochs:
+        (row,) = training.run_epoch()
+        check_finite(row)
+        on_epoch(row)
+    network.close()

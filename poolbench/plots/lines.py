@@ -1,0 +1,42 @@
+"""Lines of means over seeds with their interval as a band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from poolbench.analysis.statistics import t_interval
+
+Curve = dict[float, list[float]]
+"""The values of the seeds by x."""
+
+
+def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, band: float) -> None:
+    """Draw the mean over seeds by x, with its 95 % t interval as a band of opacity ``band`` (0: no band)."""
+    xs = sorted(curve)
+    intervals = [t_interval(curve[x]) for x in xs]
+    means = [interval.mean for interval in intervals]
+    axes.plot(xs, means, color=colour, linestyle=dashes, linewidth=1.4, **marks(len(xs), marker))
+    if band and any(interval.n > 1 for interval in intervals):
+        lows, highs = [interval.low for interval in intervals], [interval.high for interval in intervals]
+        axes.fill_between(xs, lows, highs, color=colour, alpha=band, linewidth=0)
+
+
+def band_opacity(lines: int) -> float:
+    """Return the opacity of bands when this many lines share a panel."""
+    return 0.14 if lines <= 2 else 0.06
+
+
+def marks(points: int, marker: str = "o") -> dict[str, Any]:
+    """Return marker options: markers only for few points, so that a single epoch is visible."""
+    return {"marker": marker, "markersize": 3} if points <= 20 else {}
+
+
+def scale_to_values(axes: Sequence[Axes], curves: Iterable[Curve]) -> None:
+    """Scale the shared y axis to the values of the seeds: bands of few seeds reach far beyond them."""
+    values = [value for curve in curves for members in curve.values() for value in members]
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.05
+    axes[0].set_ylim(low - margin, high + margin)

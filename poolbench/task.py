@@ -1,0 +1,140 @@
+"""A task as frozen data: its grids, its metrics, the function that measures a network, and its figures.
+
+Importing this module imports neither torch nor matplotlib, so planning and listing stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from poolbench.core import NO_COMPONENT, Cell, Claim, DataLocation, Measurement, Metric, Options, Result, TrainConfig
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    from torch import nn
+
+    from poolbench.data import Dataset
+    from poolbench.plots.scene import Record, Scene
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A product of axes that share one variant and one way of training.
+
+    Names may carry options: "gem_local:p=4". ``model`` and ``data`` are options of all the grid's architectures
+    and data sets; an option that is left out has its default. ``measure`` is an instance of the task's option
+    class. ``pools`` or ``heads`` of ``("none",)`` mean that the axis does not exist here (no local pooling
+    layers, say); selectors leave such an axis alone.
+    """
+
+    datasets: Sequence[str]
+    architectures: Sequence[str]
+    pools: Sequence[str]
+    heads: Sequence[str]
+    train: TrainConfig
+    variant: str = "default"
+    padding_mode: str = "zeros"
+    model: Options = field(default_factory=dict)
+    data: Options = field(default_factory=dict)
+    measure: Any = None
+
+    def select(self, **axes: Sequence[str] | None) -> Grid:
+        """Return the grid with the named axes replaced; an axis given as None stays."""
+        changes = {
+            name: tuple(values)
+            for name, values in axes.items()
+            if values and tuple(getattr(self, name)) != (NO_COMPONENT.name,)
+        }
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a task: its name, title and caption, and the functions that draw it.
+
+    ``draw_summary(scene)`` draws all finished cells, ``draw_cell(result, record)`` a single one. Both return
+    None if their data is missing. A figure without one of them is left out of the report or of the cell's run.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw_summary: Callable[[Scene], matplotlib.figure.Figure | None] | None = None
+    draw_cell: Callable[[Result, Record], matplotlib.figure.Figure | None] | None = None
+
+
+@dataclass(frozen=True)
+class DeferredFunction:
+    """A function given by its module and name; calling it imports the module."""
+
+    module: str
+    name: str
+
+    def resolve(self) -> Callable[..., Any]:
+        """Import the module and return the function; raise AttributeError if the module has no such function."""
+        function = getattr(importlib.import_module(self.module), self.name, None)
+        if not callable(function):
+            raise AttributeError(f"module '{self.module}' has no function '{self.name}'")
+        return function  # type: ignore[no-any-return]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.resolve()(*arguments, **options)
+
+
+class DeferredModule:
+    """A module whose functions are reached as attributes without importing it."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> DeferredFunction:
+        # Python asks for special attributes (copying, pickling) that are no functions of the module.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return DeferredFunction(self._module, name)
+
+
+def deferred(module: str) -> DeferredModule:
+    """Return a stand-in for a module: ``deferred("a.b").draw`` is a callable that imports ``a.b`` when called.
+
+    A task names its drawing functions this way, so that planning and listing import no matplotlib. A name that
+    the module lacks raises AttributeError when it is called.
+    """
+    return DeferredModule(module)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a task that has none."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task, as data: its question, its grids, its metrics, and one function that measures a trained network.
+
+    ``measure(cell, options, model, data)`` returns the numbers of one network; ``options`` is an instance of
+    the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
+    that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None takes
+    the registered one as it is.
+    """
+
+    name: str
+    title: str
+    question: str
+    protocol: str
+    metrics: Sequence[Metric]
+    presets: Mapping[str, Sequence[Grid]]
+    seeds: Mapping[str, int]
+    measure: Callable[[Cell, Any, nn.Module, Dataset], Measurement]
+    options: type[Any] = NoOptions
+    load: Callable[[Cell, DataLocation, str], Dataset] | None = None
+    claims: Sequence[Claim] = ()
+    figures: Sequence[Figure] = ()
+    version: int = 1
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name; raise KeyError where there is none."""
+        return {metric.name: metric for metric in self.metrics}[name]

@@ -1,0 +1,66 @@
+"""Results as frames: what has a row, and what a CSV file gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, nan
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from poolbench.analysis.frames import COLUMNS, read_results, results_frame, summary_rows, varying_fields
+from poolbench.core import Metric, Result, UsageError
+
+Finished = Callable[..., Result]
+
+
+def test_undefined_metrics_have_no_row(finished: Finished) -> None:
+    frame = results_frame([finished("max", 0, 0.5, metrics={"kappa": nan, "range": inf})])
+    assert sorted(frame["metric"]) == ["accuracy", "loss"]
+
+
+def test_a_frame_of_nothing_has_its_columns() -> None:
+    frame = results_frame([])
+    assert list(frame.columns) == list(COLUMNS)
+    assert varying_fields(frame) == ["pool"]
+
+
+def test_csv_gives_back_equal_bits(finished: Finished, tmp_path: Path) -> None:
+    # Thirds and sevenths have no short decimal form.
+    values = [seed / 7 + 1 / 3e5 for seed in range(200)]
+    frame = results_frame([finished("max", seed, value) for seed, value in enumerate(values)])
+    frame.to_csv(tmp_path / "results.csv", index=False)
+    again = read_results(str(tmp_path / "results.csv"))
+    assert again["value"].tolist() == frame["value"].tolist()
+    assert again["group"].tolist() == frame["group"].tolist()
+
+
+def test_files_that_are_no_results(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    with pytest.raises(UsageError, match="cannot read results"):
+        read_results(str(path))
+    path.write_text("benchmark,metric\na,b\n")
+    with pytest.raises(UsageError, match="lacks the columns dataset"):
+        read_results(str(path))
+
+
+def test_fields_that_others_determine_are_left_out(finished: Finished) -> None:
+    results = [
+        finished(pool, 0, 0.5, dataset=dataset, model={"width": width})
+        for dataset, width in (("a", 8), ("b", 16))
+        for pool in ("max", "avg")
+    ]
+    assert varying_fields(results_frame(results)) == ["dataset", "pool"]
+    assert varying_fields(results_frame(results[:1])) == ["pool"]
+
+
+def test_summary_rows(finished: Finished) -> None:
+    results = [finished("max", seed, value, learned=seed > 0) for seed, value in enumerate((0.8, 0.9, 1.0))]
+    results.append(finished("avg", 0, 0.5, metrics={"odd": nan}))
+    rows = pd.DataFrame(summary_rows(results, [Metric("accuracy", "accuracy"), Metric("odd", "odd")]))
+    assert rows["pool"].tolist() == ["max", "avg"]
+    assert rows["metric"].tolist() == ["accuracy", "accuracy"]
+    assert rows["n"].tolist() == [3, 1]
+    assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.9, 0.65158, 1.14841], abs=1e-4)
+    assert rows["learned"].tolist() == pytest.approx([2 / 3, 1.0])

@@ -1,0 +1,44 @@
+"""Numbers and fields as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import nan
+
+import pytest
+
+from poolbench.analysis.groups import groups_of
+from poolbench.analysis.text import decimals, metric_label, number_text, rounded, term
+from poolbench.core import Metric, Result
+
+ACCURACY = Metric("accuracy", "accuracy", True, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "places"), [(0.01, 3), (0.02, 3), (0.1, 2), (0.5, 2), (1.0, 1), (1e6, 0), (0.0, 3)]
+)
+def test_decimals_follow_the_tolerance(tolerance: float, places: int) -> None:
+    assert decimals(Metric("m", "m", tolerance=tolerance)) == places
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "text"), [(0.12345, "", "0.123"), (0.12345, "+", "+0.123"), (-1e-9, "", "0.000")]
+)
+def test_rounded(value: float, sign: str, text: str) -> None:
+    assert rounded(value, ACCURACY, sign) == text
+
+
+def test_numbers_of_several_one_and_no_seed(finished: Callable[..., Result]) -> None:
+    accuracies = (0.8, 0.9, 1.0)
+    (three,) = groups_of([finished("max", seed, value) for seed, value in enumerate(accuracies)])
+    # t(0.975, 2) = 4.30265, s = 0.1: 4.30265 * 0.1 / sqrt 3 = 0.2484.
+    assert number_text(three, ACCURACY) == "0.900 ± 0.248"
+    (one,) = groups_of([finished("max", 0, 0.8), finished("max", 1, nan)])
+    assert number_text(one, ACCURACY) == "0.800"
+    assert number_text(one, Metric("absent", "absent")) == "-"
+
+
+def test_labels_and_terms() -> None:
+    assert metric_label(Metric("m", "range", False, unit="logit")) == "range / logit\u00a0↓"
+    assert metric_label(Metric("m", "range")) == "range"
+    assert [term("width", value) for value in ("wide", 8, True, None)] == ["wide", "width=8", "width=True", "-"]

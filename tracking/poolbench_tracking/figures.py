@@ -1,0 +1,50 @@
+"""The figures of a benchmark, drawn: those of one cell for its run, those over all cells for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from poolbench.analysis.frames import results_frame, varying_fields
+from poolbench.analysis.groups import groups_of
+from poolbench.core import Result
+from poolbench.plots.scene import Record, Scene
+from poolbench.plots.style import STYLE
+from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
+
+MOST_GROUPS = 150  # more panels and lines are unreadable and take minutes to draw
+
+
+def cell_figures(benchmark: Benchmark, result: Result, record: Record) -> dict[str, Figure]:
+    """Return {name: figure} of one cell; figures that need several cells or lack their data are left out."""
+    drawn = {}
+    for figure in benchmark.figures:
+        if figure.draw_cell is None:
+            continue
+        with matplotlib.rc_context(STYLE):
+            try:
+                picture = figure.draw_cell(result, record)
+            except (FileNotFoundError, KeyError):
+                continue  # a table or array that the cell does not have
+        if picture is not None:
+            drawn[figure.name] = picture
+    return drawn
+
+
+def summary_figures(benchmark: Benchmark, results: Sequence[Result], ledger: Ledger) -> dict[str, Figure]:
+    """Return {name: figure} over the finished cells of a benchmark; {} if there are none or too many groups."""
+    groups = groups_of(results)
+    if not groups or len(groups) > MOST_GROUPS:
+        return {}
+    varying = varying_fields(results_frame(results))
+    scene = Scene(benchmark.metrics, groups, varying, lambda result: ledger.record(result.cell.id))
+    drawn = {}
+    with matplotlib.rc_context(STYLE):
+        for figure in benchmark.figures:
+            picture = figure.draw_summary(scene) if figure.draw_summary is not None else None
+            if picture is not None:
+                drawn[figure.name] = picture
+    return drawn

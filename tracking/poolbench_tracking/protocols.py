@@ -1,0 +1,34 @@
+"""Which preset a cell belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from poolbench.core import Cell
+from poolbench.task import Benchmark, Grid, NoOptions
+
+OTHER_SETTINGS = "other settings"
+
+
+def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
+    """Return the name of the preset whose settings a cell has, such as "quick"; only cells of one protocol compare.
+
+    "other settings" if no preset matches, "version 1" if the benchmark has a newer version than the cell,
+    "judged on validation images" for tuning. Data set, architecture, pool, head and seed are free: they
+    can be selected within a preset.
+    """
+    if cell.split != "test":
+        return f"judged on {cell.split} images"
+    if cell.version != benchmark.version:
+        return f"version {cell.version}"
+    matching = (name for name, grids in benchmark.presets.items() if any(_matches(cell, grid) for grid in grids))
+    return next(matching, OTHER_SETTINGS)
+
+
+def _matches(cell: Cell, grid: Grid) -> bool:
+    settings = (cell.variant, cell.train, cell.padding_mode, dict(cell.measure))
+    if settings != (grid.variant, grid.train, grid.padding_mode, asdict(grid.measure or NoOptions())):
+        return False
+    # Options that another data set or architecture does not have are no difference.
+    given = ((cell.dataset.options, grid.data), (cell.architecture.options, grid.model))
+    return all(options[name] == value for options, part in given for name, value in part.items() if name in options)

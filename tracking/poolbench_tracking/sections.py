@@ -1,0 +1,128 @@
+"""Sections of the report: the results of one benchmark under one protocol, as text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pandas as pd
+from markupsafe import Markup
+
+from poolbench.analysis.claims import Verdict, judge
+from poolbench.analysis.frames import results_frame, summary_rows
+from poolbench.analysis.groups import groups_of
+from poolbench.analysis.tables import Table, comparison_tables
+from poolbench.analysis.text import metric_label, rounded
+from poolbench.core import COST_METRICS, Claim, Result
+from poolbench.registry import benchmarks
+from poolbench.task import Benchmark
+from poolbench_tracking.protocols import protocol_of
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict with its metric and its effect as text."""
+
+    verdict: Verdict
+    metric: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    title: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cell in the list of runs: either ``url`` is set, or ``name`` (a link that is no address), or none."""
+
+    label: str
+    value: str
+    learned: bool
+    url: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The results of one benchmark under one protocol."""
+
+    benchmark: Benchmark
+    protocol: str
+    results: Sequence[Result]
+    rulings: Sequence[Ruling]
+    tables: Sequence[Table]
+    runs: Sequence[Run]
+    drawings: Sequence[Drawing] = ()
+
+    @property
+    def anchor(self) -> str:
+        return f"{self.benchmark.name}-{self.protocol}".replace(" ", "-")
+
+    @property
+    def heading(self) -> str:
+        return f"{self.benchmark.title} ({self.protocol})"
+
+    @property
+    def rulings_count(self) -> Mapping[str, int]:
+        return Counter(ruling.verdict.ruling for ruling in self.rulings)
+
+
+def sections_of(results: Sequence[Result], run_links: Mapping[str, str]) -> Iterator[Section]:
+    """Yield a section per registered benchmark and protocol, without drawings, in order of first appearance.
+
+    ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Results of
+    benchmarks that are not registered are left out.
+    """
+    known = {name: benchmarks.get(name)() for name in benchmarks.names()}
+    members: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        name = result.cell.benchmark
+        if name in known:
+            members.setdefault((name, protocol_of(result.cell, known[name])), []).append(result)
+    for (name, protocol), found in members.items():
+        benchmark, frame = known[name], results_frame(found)
+        tables = comparison_tables(benchmark.metrics, found)
+        rulings = [_ruling(claim, benchmark, frame) for claim in benchmark.claims] if tables else []
+        runs = [_run(result, run_links) for group in groups_of(found) for result in group.results]
+        yield Section(benchmark, protocol, found, rulings, tables, runs)
+
+
+def summary_frame(sections: Sequence[Section]) -> pd.DataFrame:
+    """Return one row per section, group and metric: benchmark, protocol, then the columns of ``summary_rows``."""
+    rows = [
+        {"benchmark": section.benchmark.name, "protocol": section.protocol, **row}
+        for section in sections
+        for row in summary_rows(section.results, (*section.benchmark.metrics, *COST_METRICS))
+    ]
+    # As objects, because integers in a column with gaps would become floats.
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _ruling(claim: Claim, benchmark: Benchmark, frame: pd.DataFrame) -> Ruling:
+    metric = benchmark.metric(claim.metric)
+    verdict = judge(claim, benchmark.name, metric, frame)
+    if verdict.effect is None:
+        return Ruling(verdict, metric_label(metric), "-")
+    mean, low, high = (rounded(x, metric, "+") for x in (verdict.effect.mean, verdict.effect.low, verdict.effect.high))
+    return Ruling(verdict, metric_label(metric), f"{mean} [{low}, {high}], n = {verdict.effect.n}")
+
+
+def _run(result: Result, links: Mapping[str, str]) -> Run:
+    link = links.get(result.cell.id, "")
+    # Only addresses become links: a name is no address, and a script must not run.
+    is_address = urlsplit(link).scheme in ("http", "https", "file")
+    accuracy = result.metrics.get("accuracy", math.nan)
+    return Run(
+        result.cell.label,
+        f"{accuracy:.3f}",
+        bool(result.facts["learned"]),
+        link if is_address else "",
+        "" if is_address else link,
+    )
