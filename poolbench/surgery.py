@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from poolbench.core import Component, UsageError
 from poolbench.pooling import create_head, create_pool, pool_class
 from poolbench.pooling.padding import Crop, PaddingMode
+from poolbench.recording import recorded
 
 Shapes = tuple[torch.Size, torch.Size]
 
@@ -79,24 +79,19 @@ def _shapes(model: nn.Module, in_shape: tuple[int, int, int]) -> dict[str, Shape
     """Return the shapes (input, output) of every module that maps (b, c, h, w) to a tensor, by path."""
     found: dict[str, Shapes] = {}
 
-    def hook_of(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() == 4 and isinstance(output, Tensor):
-                found[path] = (inputs[0].shape, output.shape)
+    def note(path: str, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() == 4 and isinstance(output, Tensor):
+            found[path] = (inputs[0].shape, output.shape)
 
-        return hook
-
-    hooks = [module.register_forward_hook(hook_of(path)) for path, module in model.named_modules() if path]
+    paths = [path for path, _ in model.named_modules() if path]
     training = model.training
     try:
-        with torch.no_grad():
+        with recorded(model, paths, note), torch.no_grad():
             model.eval()(torch.zeros(1, *in_shape))
     except RuntimeError as error:
         raise UsageError(f"the model does not take images of {tuple(in_shape)}: {error}") from error
     finally:
         model.train(training)
-        for handle in hooks:
-            handle.remove()
     return found
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.architectures import create_model
-from poolbench.core import Component, UsageError
+from poolbench.core import Cell, Component, TrainConfig, UsageError
+from poolbench.data import Split, images_dataset
 from poolbench.declared import Entry
-from poolbench.engine import initialise
+from poolbench.engine import build_model, initialise
 from poolbench.measures.shift import exact_consistency
 from poolbench.pooling import Pool, list_heads, list_pools, pooling_paths
 from poolbench.pooling.padding import PaddingMode
-from poolbench.registry import architectures, pools
+from poolbench.registry import architectures, heads, pools
 
 SMALL = {"shape_net": 3, "resnet18": 4}
 
@@ -225,6 +226,24 @@ def test_pools_and_heads_take_options() -> None:
     model = create_model("simple_conv", (1, 28, 28), 10, pool=pool, head=head)
     assert [float(model.get_parameter(f"pool{i}.p").detach()) for i in (2, 4)] == [4, 4]
     assert float(model.get_parameter("head.log_r").detach()) == pytest.approx(log(2))
+
+
+def test_options_of_a_cell_reach_its_network() -> None:
+    split = Split(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4) % 2)
+    cell = Cell(
+        "b",
+        Component("noise"),
+        architectures.resolve("simple_conv", {"width": 4, "hidden": 5}),
+        pools.resolve("gem_local", {"p": 4.0}),
+        heads.resolve("top_k", {"k": 3}),
+        "plain",
+        0,
+        TrainConfig(epochs=1),
+    )
+    network = build_model(cell, images_dataset("noise", ("0", "1"), split, split, "made here"), "cpu")
+    assert network.get_parameter("network.fc1.weight").shape == (5, 16)
+    assert float(network.get_parameter("network.pool2.p").detach()) == 4
+    assert network.get_submodule("network.head").k == 3
 
 
 def test_a_pool_that_keeps_its_size_dilates_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
