@@ -1,9 +1,9 @@
-"""Make the embedded samples of MNIST and FashionMNIST: equal sources give equal bytes.
+"""Write the embedded samples of MNIST and FashionMNIST; equal sources give equal bytes.
 
     python benchmarks/make_samples.py DIR [OUT]
 
-DIR holds MNIST/raw and FashionMNIST/raw as torchvision stores them. The files go to OUT, by default the
-package's own folder; their sha256 is printed and belongs into ``poolbench/data/samples.py``.
+DIR holds MNIST/raw and FashionMNIST/raw as torchvision stores them. The files are written to OUT, by default the
+folder in the package. Copy the printed sha256 to ``poolbench/data/samples.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMBEDDED = Path(__file__).parents[1] / "poolbench" / "data" / "embedded"
 
 
 def choose(split: Split, per_class: int, seed: int) -> Split:
-    """Return ``per_class`` random images of every class, in the order in which the split holds them."""
+    """Return ``per_class`` random images of every class, in the order of the split; raise UsageError for too few."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for label in range(int(split.labels.max()) + 1):
@@ -41,14 +41,14 @@ def choose(split: Split, per_class: int, seed: int) -> Split:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """Write an .npz whose bytes depend on the arrays only, and return its sha256."""
+    """Write an .npz whose bytes depend only on the arrays and return its sha256."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
-            # np.savez_compressed would stamp each member with the time of day.
+            # np.savez_compressed would store the current time with each member.
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            member.create_system = 3  # else the platform's
+            member.create_system = 3  # the default depends on the platform
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -67,7 +67,7 @@ def make_sample(source: str, folder: str, out: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make both samples and print their sha256."""
+    """Write both samples and print their sha256."""
     parser = argparse.ArgumentParser(description="Make the embedded samples of MNIST and FashionMNIST.")
     parser.add_argument("folder", metavar="DIR", help="folder with MNIST/raw and FashionMNIST/raw")
     parser.add_argument("out", metavar="OUT", nargs="?", type=Path, default=EMBEDDED, help="where the files go")

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from poolbench import registry
-from poolbench.core import Cell, DataLocation, Measurement, Metric, MissingData, Result, TrainConfig
+from poolbench.core import Cell, Component, DataLocation, Measurement, Metric, MissingData, Result, TrainConfig
 from poolbench.data import Dataset, Split, images_dataset
 from poolbench.runner.attempt import Settings
 from poolbench.runner.execute import execute
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import grid_cells
 from poolbench.task import Benchmark, Grid, NoOptions
+
+if TYPE_CHECKING:
+    from poolbench.plots.scene import Scene
 
 # Tests run beside each other and beside other work; a second thread only waits for the first.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -142,3 +148,75 @@ def run_cells() -> Callable[..., Log]:
         return log
 
     return run
+
+
+class InMemory:
+    """Results with tables and arrays that were never measured: what figures draw from, without a ledger."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, InMemory.Record] = {}
+
+    @dataclass(frozen=True)
+    class Record:
+        tables: Mapping[str, pd.DataFrame]
+        arrays: Mapping[str, np.ndarray[Any, Any]]
+
+        def table(self, name: str) -> pd.DataFrame:
+            if name not in self.tables:
+                raise FileNotFoundError(name)
+            return self.tables[name]
+
+        def array(self, name: str) -> np.ndarray[Any, Any]:
+            return self.arrays[name]
+
+    def __call__(
+        self,
+        pool: str,
+        seed: int,
+        accuracy: float,
+        learned: bool = True,
+        metrics: Mapping[str, float] | None = None,
+        tables: Mapping[str, pd.DataFrame] | None = None,
+        arrays: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        **fields: Any,
+    ) -> Result:
+        """Return a finished result; epoch e of 3 has the validation accuracy ``accuracy * e / 3``."""
+        settings: dict[str, Any] = {
+            "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
+            "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
+        }  # fmt: skip
+        settings |= fields
+        components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
+        components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
+        cell = Cell(**components, **settings)
+        history = [
+            {"epoch": epoch, "train_accuracy": accuracy, "train_loss": 1.0, "val_accuracy": accuracy * epoch / 3,
+             "val_loss": 1 - accuracy}
+            for epoch in (1, 2, 3)
+        ]  # fmt: skip
+        self.records[cell.id] = self.Record(tables or {}, arrays or {})
+        values = {"accuracy": accuracy, "loss": 1 - accuracy, **(metrics or {})}
+        return Result(cell, "finished", history=history, metrics=values, facts={"learned": learned})
+
+    def record(self, result: Result) -> Record:
+        """Return the tables and arrays of a result."""
+        return self.records[result.cell.id]
+
+    def scene(self, results: Sequence[Result]) -> Scene:
+        """Return the scene of a benchmark with these results and the metrics accuracy, loss and spread."""
+        from poolbench.analysis.frames import results_frame, varying_fields
+        from poolbench.analysis.groups import groups_of
+        from poolbench.plots.scene import Scene
+
+        metrics = (
+            Metric("accuracy", "accuracy", True, 0.01),
+            Metric("loss", "loss", False, 0.01),
+            Metric("spread", "spread", False, 0.1, unit="logit"),
+        )
+        return Scene(metrics, groups_of(results), varying_fields(results_frame(results)), self.record)
+
+
+@pytest.fixture
+def made() -> InMemory:
+    """Make results for figures by ``made(pool, seed, accuracy, ...)``, and their scene by ``made.scene(results)``."""
+    return InMemory()

@@ -94,6 +94,7 @@ def test_the_examples_of_extending_run(tmp_path: Path) -> None:
     names = ("midrange", "midrange", "stripes", "two_stage_net")
     for kind, name in zip(("pools", "heads", "datasets", "architectures"), names, strict=True):
         assert name in said[f"poolbench list {kind}"]
+    assert "brighter_half" in said["poolbench list --plugin my_plugin.py"]
     runs = {line: output for line, output in said.items() if line.startswith("poolbench run")}
     assert len(runs) == 5
     for line, output in runs.items():

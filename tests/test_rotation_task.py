@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from poolbench.core import Cell, DataLocation, Measurement
+from poolbench.analysis.groups import groups_of
+from poolbench.core import Cell, DataLocation, Measurement, Result
 from poolbench.engine import build_model
+from poolbench.plots.scene import Scene
 from poolbench.registry import benchmarks
 from poolbench.runner.plan import Selection, plan
 
@@ -35,16 +40,33 @@ def test_every_metric_of_the_benchmark_is_measured(measured: Measurement) -> Non
     assert all(math.isfinite(measured.metrics[metric.name]) for metric in benchmark.metrics)
 
 
-def test_every_figure_finds_its_table(measured: Measurement) -> None:
+@dataclass(frozen=True)
+class Record:
+    """The tables of a measurement as if they had been stored."""
+
+    measurement: Measurement
+
+    def table(self, name: str) -> pd.DataFrame:
+        return self.measurement.tables[name]
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        return self.measurement.arrays[name]
+
+
+def test_every_figure_finds_what_it_draws(cell: Cell, measured: Measurement) -> None:
+    """Line and image counts: every figure of a cell and of all has something in every panel."""
     benchmark = benchmarks.get("rotation_variance")()
+    history = [{"epoch": 1, "val_accuracy": 0.5}]
+    result = Result(cell, "finished", history=history, metrics=measured.metrics, facts={"learned": True})
+    record = Record(measured)
+    scene = Scene(benchmark.metrics, groups_of([result]), ["pool"], lambda _: record)
     for figure in benchmark.figures:
-        if figure.kind in ("depth", "units", "classes"):
-            name, _, aggregation = figure.sources[0].partition(":")
-            table = measured.tables[name]
-            assert set(figure.sources[1:]) <= set(table)
-            assert not aggregation or aggregation in set(table["aggregation"])
-        elif figure.kind in ("angles", "similarity"):
-            assert len(measured.tables[figure.sources[0]])
+        pictures = [figure.draw_summary(scene)]
+        if figure.draw_cell is not None:
+            pictures.append(figure.draw_cell(result, record))
+        for picture in pictures:
+            assert picture is not None, figure.name
+            assert all(axes.has_data() for axes in picture.axes), figure.name
 
 
 def test_the_controls(measured: Measurement) -> None:

@@ -88,13 +88,13 @@ def test_no_accuracy_at_all_is_said(tmp_path: Path, cells: list[Cell], trial: Ru
 
 def test_groups_are_tuned_once_for_all_seeds(tmp_path: Path, cells: list[Cell], trial: Run) -> None:
     groups = groups_of(cells)
-    assert [(cell.pool, cell.seed) for cell in groups] == [("max", 0), ("avg", 0)]
+    assert [(cell.pool.name, cell.seed) for cell in groups] == [("max", 0), ("avg", 0)]
     with pytest.raises(UsageError, match=r"no tuning result for tiny .*; run 'poolbench tune tiny --trials N'"):
         tuned(tmp_path, cells)
     for cell in groups:
         tune(cell, 2, tmp_path, trial)
     chosen = tuned(tmp_path, cells)
-    assert [(cell.pool, cell.seed) for cell in chosen] == [(cell.pool, cell.seed) for cell in cells]
+    assert [(cell.pool.name, cell.seed) for cell in chosen] == [(cell.pool.name, cell.seed) for cell in cells]
     winner = read_winner(tmp_path, cells[0])
     assert chosen[0].train.learning_rate == chosen[1].train.learning_rate == winner.parameters["learning_rate"]
     assert {cell.split for cell in chosen} == {"test"}

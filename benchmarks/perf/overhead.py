@@ -26,10 +26,11 @@ from timing import environment_line, parser, positive, seconds, store
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 from poolbench.core import Cell, DataLocation
+from poolbench.data import load_dataset
 from poolbench.engine import build_model, fit
-from poolbench.registry import benchmarks
-from poolbench.runner.cell import Settings
-from poolbench.runner.environment import environment, prepare_process
+from poolbench.engine.process import prepare_process
+from poolbench.runner.attempt import Settings
+from poolbench.runner.environment import environment
 from poolbench.runner.execute import Silent, execute
 from poolbench.runner.ledger import CellRecord, Ledger
 from poolbench.runner.plan import Selection, plan
@@ -41,7 +42,7 @@ LOCATION = DataLocation("data")
 
 def train_alone(cell: Cell) -> float:
     """Return the seconds of training, without loading the data."""
-    data = benchmarks.get(cell.benchmark)().load(cell, LOCATION, "cpu")
+    data = load_dataset(cell.dataset, LOCATION, "cpu")
     return seconds(lambda: fit(build_model(cell, data, "cpu"), data, cell.train, cell.seed))
 
 
@@ -130,7 +131,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=60, help="duration of the training (default: 60)")
     options.add_argument("--repeats", type=positive, default=2, help="runs of each; the fastest counts (default: 2)")
     arguments = options.parse_args()
-    prepare_process()
+    prepare_process("cpu")
     cell = planned_cell(arguments.seconds)
     alone, runs = [], []
     for _ in range(arguments.repeats):

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from poolbench.architectures import create_model
 from poolbench.core import DataLocation
-from poolbench.data import load_dataset
-from poolbench.engine.allocator import keep_freed_memory
-from poolbench.engine.fit import to_pixels
+from poolbench.data import load_dataset, to_pixels
+from poolbench.engine.process import keep_freed_memory
 from poolbench.measures.rotation import activation_variance, recorded_layers
-from poolbench.measures.rotation.layers import listening
-from poolbench.measures.rotation.variance import chunk_of, turned
+from poolbench.measures.rotation.inputs import images_per_pass, rotated_images
+from poolbench.measures.rotation.layers import recorded_outputs
 from poolbench.runner.environment import environment
 
 BARE = "bare forward passes of the rotated images"
@@ -72,14 +71,14 @@ def _ways(model: nn.Module, pixels: Tensor, labels: Tensor, turns: Sequence[floa
     Bare passes rotate, mask and forward the same chunks of images as the measure, without hooks. tmeasures gets
     images that are rotated already, and records the same layers.
     """
-    chunk = chunk_of(model, pixels, turns)
+    chunk = images_per_pass(model, pixels, turns)
     members = [(labels == label).nonzero().flatten() for label in labels.unique()]
 
     def bare() -> None:
         with torch.no_grad():
             for indices in members:
                 for part in indices.split(chunk):
-                    model(turned(pixels[part], turns, "disc", "zeros"))
+                    model(rotated_images(pixels[part], turns, "disc", "zeros"))
 
     ways: Ways = {BARE: bare, FULL: lambda: activation_variance(model, pixels, turns, labels)}
     if other := _tmeasures(model, pixels, turns):
@@ -95,7 +94,7 @@ def _tmeasures(model: nn.Module, pixels: Tensor, turns: Sequence[float]) -> Call
             import tmeasures.pytorch as library
         except ImportError:
             return None
-    images = torch.stack([turned(pixels, [turn], "disc", "zeros") for turn in turns]).cpu()
+    images = torch.stack([rotated_images(pixels, [turn], "disc", "zeros") for turn in turns]).cpu()
 
     class Indices(torch.utils.data.Dataset[Any]):
         """Indices of images; the transformations below look the images up."""
@@ -115,7 +114,7 @@ def _tmeasures(model: nn.Module, pixels: Tensor, turns: Sequence[float]) -> Call
 
         def forward_activations(self, batch: Any) -> list[Any]:
             found: list[Any] = []
-            with torch.no_grad(), listening(model, lambda layer, output: found.append(output)):
+            with torch.no_grad(), recorded_outputs(model, lambda layer, output: found.append(output)):
                 model(batch.to(pixels.device).contiguous(memory_format=torch.channels_last))
             return found
 

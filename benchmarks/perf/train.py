@@ -23,10 +23,11 @@ from torchvision.transforms.functional import to_tensor
 
 from poolbench.architectures import create_model
 from poolbench.core import TrainConfig
-from poolbench.data import Dataset, Split, images_dataset
+from poolbench.data import Dataset, Split, images_dataset, to_pixels
 from poolbench.engine import evaluate, initialise
-from poolbench.engine.allocator import keep_freed_memory
-from poolbench.engine.fit import Networks, OneNetwork, Training, to_pixels
+from poolbench.engine.loop import Training
+from poolbench.engine.networks import Networks, OneNetwork
+from poolbench.engine.process import keep_freed_memory
 from poolbench.engine.replicas import Stack
 from poolbench.runner.environment import environment
 

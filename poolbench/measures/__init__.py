@@ -1,1 +1,1 @@
-"""Measures: pure functions of tensors and modules."""
+"""Measures of a network: pure functions of tensors and modules that return numbers, tensors or tables."""

@@ -1,4 +1,4 @@
-"""Decisions, probabilities, and what counts as having learned."""
+"""Predicted classes and probabilities from logits, and whether an accuracy is above chance."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 def predictions(logits: Tensor) -> Tensor:
-    """Return classes (...) of logits (..., c); a single logit decides for class 1 where it is positive."""
+    """Return the predicted classes (...) for logits (..., c); a single logit predicts class 1 if it is positive."""
     return (logits[..., 0] > 0).long() if logits.shape[-1] == 1 else logits.argmax(dim=-1)
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Return the probability of each class (..., classes) from logits (..., c); one logit stands for two classes."""
+    """Return class probabilities (..., classes) for logits (..., c); a single logit is that of class 1 of two."""
     if logits.shape[-1] == 1:
         return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=-1)
     return logits.softmax(dim=-1)
 
 
 def has_learned(accuracy: float, classes: int, samples: int) -> bool:
-    """Return whether an accuracy over ``samples`` is above chance by 3 standard errors and by 10 % of the way.
+    """Return whether ``accuracy`` over ``samples`` images is clearly above chance, 1 / classes.
 
-    The second condition keeps a large test set from calling a useless network learned: 1/classes is
-    chance, and a tenth of what lies between chance and 1 is asked for.
+    Clearly: by more than 3 standard errors and by more than a tenth of the distance from chance to 1. The
+    second condition matters for large test sets, where a useless network can be significantly above chance.
     """
     chance = 1 / classes
     error = sqrt(chance * (1 - chance) / samples)

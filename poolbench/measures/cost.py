@@ -1,4 +1,4 @@
-"""What a network or an operator costs: parameters, operations, time, memory."""
+"""Cost of a network or an operator: parameters, operations, time and memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one batch on one device.
+    """Cost of one batch on one device.
 
-    ``parameters`` counts numbers; ``flops`` the floating-point operations of a forward pass in
-    convolutions and matrix products (torch's counter: a multiply-add is two, comparisons and sums of a
-    window are not counted); ``forward_ms`` and ``train_ms`` (forward and backward) are medians in
-    milliseconds; ``peak_mb`` is the most memory that forward and backward held beyond parameters and
-    input, in 10^6 bytes (on a CPU of tensors; a kernel's own scratch memory is not seen there).
+    ``parameters``: number of values in all parameters. ``flops``: floating-point operations of a forward pass in
+    convolutions and matrix products, by torch's counter (a multiply-add counts as two; window maxima and
+    sums count as zero). ``forward_ms`` and ``train_ms`` (forward and backward): medians in milliseconds.
+    ``peak_mb``: peak memory of forward and backward beyond parameters and input, in 10^6 bytes; on a CPU
+    only tensors count, not the scratch memory of kernels.
     """
 
     parameters: int
@@ -34,15 +34,16 @@ class Cost:
     peak_mb: float
 
     def as_metrics(self) -> dict[str, float]:
-        """Return the cost by metric name, as :data:`poolbench.core.COST_METRICS` lists them."""
+        """Return {metric name: value}, for the metrics of :data:`poolbench.core.COST_METRICS`."""
         return {f"cost_{name}": float(value) for name, value in asdict(self).items()}
 
 
 def measure_cost(module: nn.Module, x: Tensor, repeats: int = 10) -> Cost:
-    """Return the cost of a module on a batch x (b, c, h, w); its mode and gradients stay as they were.
+    """Return the cost of a module for a batch x (b, c, h, w), on the device of both.
 
-    The forward pass is timed in eval mode without gradients, forward and backward in training mode.
-    Times are medians over ``repeats`` passes after two that warm up; on a GPU they are device events.
+    The forward pass is timed in eval mode without gradients, forward and backward in training mode. Times
+    are medians over ``repeats`` passes after two warm-up passes; on a GPU they are measured with CUDA
+    events. Mode, buffers and gradients of the module are restored.
     """
     training, state = module.training, {name: value.clone() for name, value in module.named_buffers()}
     gradients = [p.grad for p in module.parameters()]
@@ -57,7 +58,7 @@ def measure_cost(module: nn.Module, x: Tensor, repeats: int = 10) -> Cost:
         out: Tensor = module(source)
         out.sum().backward()
 
-    # The input asks for a gradient, as it does anywhere but in the first layer.
+    # The input needs a gradient, as that of every layer but a network's first does.
     source = x.detach().clone().requires_grad_()
     try:
         module.eval()
@@ -108,7 +109,7 @@ def _median_event_ms(work: Callable[[], None], device: torch.device, repeats: in
 
 
 def _peak_bytes(work: Callable[[], None], module: nn.Module, source: Tensor) -> int:
-    """Most bytes held at once during the work, beyond what was held before it."""
+    """Return the peak memory of a second run of ``work``, in bytes beyond what was allocated before it."""
     device = source.device
     work()
     if device.type == "cuda":
@@ -118,7 +119,7 @@ def _peak_bytes(work: Callable[[], None], module: nn.Module, source: Tensor) -> 
         work()
         peak: int = torch.cuda.max_memory_allocated(device) - before
         return peak
-    # The CPU allocator keeps no peak of its own: follow the tensors instead.
+    # The CPU allocator records no peak, so count tensors.
     live = _LiveTensors(module, source)
     with live:
         work()
@@ -126,7 +127,7 @@ def _peak_bytes(work: Callable[[], None], module: nn.Module, source: Tensor) -> 
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, beyond those that were there before."""
+    """Counts the bytes of live tensors that are created while it is active: now (``held``) and at most (``peak``)."""
 
     def __init__(self, module: nn.Module, source: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -60,20 +60,22 @@ def metric_tables(
     for title, members in members_of.items():
         top += between
         heading(figure, top - 0.1, title)
+        places = {
+            (down[title].index(group.fields.get(rows)), across.index(group.fields[columns])): group for group in members
+        }
         for index, metric in enumerate(shown):
             axes = axes_at(figure, left + index * (width + GAP), top, width, CELL * len(down[title]))
-            places = {
-                (down[title].index(group.fields.get(rows)), across.index(group.fields[columns])): group
-                for group in members
-            }
             shape = (len(down[title]), len(across))
             _draw_table(axes, metric, places, shape, limits[members[0].fields.get(scale), metric.name])
-            labels = [term(rows, value) for value in down[title]] if index == 0 else []
-            axes.set_yticks(range(len(labels)), labels)
-            axes.set_xticks(range(len(across)), [term(columns, value) for value in across])
-            axes.tick_params(length=0)
+            _label(axes, [term(rows, value) for value in down[title]] if index == 0 else [], columns, across)
         top += CELL * len(down[title])
     return figure
+
+
+def _label(axes: Axes, rows: Sequence[str], field: str, columns: Sequence[Scalar | None]) -> None:
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), [term(field, value) for value in columns])
+    axes.tick_params(length=0)
 
 
 def _values(groups: Sequence[Group], field: str) -> list[Scalar | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poolbench.core import Cell, Result, TrainConfig
+from poolbench.core import Cell, Component, Result, TrainConfig
 
 
 def make_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
@@ -15,7 +15,10 @@ def make_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
         "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
         "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
     }  # fmt: skip
-    return Cell(**{**settings, **changes})
+    settings |= changes
+    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
+    components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
+    return Cell(**components, **settings)
 
 
 @pytest.fixture

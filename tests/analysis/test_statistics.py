@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from poolbench.analysis.statistics import holm, paired_difference, prediction_interval, t_interval
+from poolbench.analysis.statistics import holm, paired_difference, prediction_interval, straight_line, t_interval
 
 
 def test_t_interval_by_hand() -> None:
@@ -96,3 +96,25 @@ def test_holm_by_hand() -> None:
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([0.05]) == [0.05]
     assert holm([]) == []
+
+
+def test_the_residuals_of_a_line_are_those_of_numpy() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.uniform(0.5, 0.9, 12)
+    y = 2 - x + generator.normal(0, 0.1, 12)
+    line = straight_line(x.tolist(), y.tolist())
+    assert (line.slope, line.intercept) == pytest.approx(tuple(np.polyfit(x, y, 1)))
+    residuals = y - line.at(x)
+    assert residuals.sum() == pytest.approx(0, abs=1e-12)
+    assert residuals @ x == pytest.approx(0, abs=1e-12)
+
+
+def test_a_line_over_one_place_is_level() -> None:
+    line = straight_line([0.5, 0.5, 0.5], [1.0, 2.0, 6.0])
+    assert (line.intercept, line.slope) == (3.0, 0.0)
+
+
+@pytest.mark.parametrize(("x", "y"), [([1.0], [1.0]), ([1.0, 2.0], [1.0])])
+def test_a_line_needs_two_points(x: list[float], y: list[float]) -> None:
+    with pytest.raises(ValueError, match="2 points"):
+        straight_line(x, y)

@@ -8,17 +8,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import figure as drawing
 
 from poolbench import registry
-from poolbench.core import Cell, Claim, Figure, Measurement, Metric, Result, TrainConfig
+from poolbench.core import Cell, Claim, Component, Measurement, Metric, Result, TrainConfig
+from poolbench.plots import curves, intervals, maps
 from poolbench.runner.ledger import Ledger
-from poolbench.task import Benchmark, Grid
+from poolbench.task import Benchmark, Figure, Grid
 
 LAYERS = ("net.conv1", "net.relu1", "net.conv2")
 
 
 def _unused(*arguments: Any) -> Any:
     raise AssertionError("results come from the ledger, nothing is loaded or measured")
+
+
+def draw_layers(tables: Sequence[pd.DataFrame]) -> drawing.Figure:
+    """A figure that uses no primitive: V of the trained networks by layer."""
+    figure = drawing.Figure()
+    axes = figure.add_subplot()
+    for table in tables:
+        rows = table[(table["network"] == "trained") & (table["aggregation"] == "mean")]
+        axes.plot(rows["depth"], rows["V"])
+    return figure
 
 
 def make_study() -> Benchmark:
@@ -51,11 +63,34 @@ def make_study() -> Benchmark:
             ),
         ),
         figures=(
-            Figure("curves", "curves", "Accuracy", ("train_accuracy", "val_accuracy"), label="accuracy"),
-            Figure("loss", "curves", "Loss", ("val_loss",), label="loss"),
-            Figure("map", "map", "Map", ("map",), panels=("pool",), label="P"),
-            Figure("layers", "depth", "Layers", ("layers:mean", "V"), panels=("pool",), colour="variant"),
-            Figure("intervals", "intervals", "Intervals", ("accuracy", "loss"), panels=("variant",)),
+            Figure(
+                "curves",
+                "Accuracy",
+                "Mean over <b>seeds</b>.",
+                lambda scene: curves.learning_curves(scene, ("train_accuracy", "val_accuracy"), label="accuracy"),
+                lambda result, record: curves.history_curves(result),
+            ),
+            Figure("loss", "Loss", "", lambda scene: curves.learning_curves(scene, ("val_loss",), label="loss")),
+            Figure(
+                "map",
+                "Map",
+                "One network per group.",
+                lambda scene: maps.map_panels(scene, "map", ("pool",), "P", lambda result: []),
+                lambda result, record: maps.single_map(record.array("map"), "P"),
+            ),
+            Figure(
+                "layers",
+                "Layers",
+                "V.",
+                lambda scene: draw_layers([scene.record(group.results[0]).table("layers") for group in scene.groups]),
+                lambda result, record: draw_layers([record.table("layers")]),
+            ),
+            Figure(
+                "intervals",
+                "Intervals",
+                "Large: means.",
+                lambda scene: intervals.metric_intervals(scene, ("accuracy", "loss"), ("variant",)),
+            ),
         ),
     )
 
@@ -72,7 +107,10 @@ def study_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
         "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
         "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
     }  # fmt: skip
-    return Cell(**{**settings, **changes})
+    settings |= changes
+    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
+    components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
+    return Cell(**components, **settings)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,10 +78,11 @@ def test_a_run_holds_what_the_ledger_holds(filled: Ledger, cells: list[Cell]) ->
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.data.tags["env.torch"] == result.facts["environment"]["torch"]
     assert run.data.tags["env.device"] == "cpu"
+    assert f"tiny {run.info.run_name}" == cells[1].label
     assert run.data.params["pool"] == "max"
     assert run.data.params["seed"] == "1"
-    assert run.data.params["train.epochs"] == "2"
-    assert run.data.params["model.width"] == "2"
+    assert run.data.params["epochs"] == "2"
+    assert run.data.params["width"] == "2"
     assert run.data.metrics["accuracy"] == 0.99
     assert "odd" not in run.data.metrics  # not a number
     assert [d.dataset.name for d in run.inputs.dataset_inputs] == ["tiny"]
@@ -142,7 +144,7 @@ def test_a_retried_cell_is_a_new_run_and_the_failure_stays(
 
     entry = registry.benchmarks._entries["tiny"]
     benchmark = entry.target()
-    mended = replace(benchmark, measure=lambda cell, model, data: benchmark.measure(cells[0], model, data))
+    mended = replace(benchmark, measure=lambda cell, *rest: benchmark.measure(cells[0], *rest))
     monkeypatch.setitem(registry.benchmarks._entries, "tiny", replace(entry, target=lambda: mended))
     run_cells([replace(cells[0], variant="broken")], filled)
     assert MlflowSink(filled.folder).sync([filled]) == 1
@@ -168,6 +170,12 @@ def test_a_store_out_of_reach_is_one_line(ledger: Ledger) -> None:
     with pytest.raises(TrackingUnavailable) as error:
         MlflowSink(ledger.folder, "http://127.0.0.1:9")
     assert "\n" not in str(error.value)
+
+
+def test_mlflow_that_is_not_installed_is_one_line(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(TrackingUnavailable, match=r"^mlflow is not installed"):
+        MlflowSink(ledger.folder)
 
 
 def test_a_store_that_is_no_database_is_one_line(ledger: Ledger) -> None:

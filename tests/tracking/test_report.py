@@ -13,7 +13,8 @@ import pytest
 
 from poolbench.analysis.frames import read_results
 from poolbench.core import Cell, Result, TrainConfig
-from poolbench.runner.ledger import Ledger, StorageError
+from poolbench.files import StorageError
+from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 from poolbench_tracking.protocols import protocol_of
 from poolbench_tracking.report import markdown_text, write_report

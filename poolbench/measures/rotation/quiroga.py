@@ -52,15 +52,12 @@ def quiroga2019_variance(
     check_inputs(images, angles, labels, aggregation, None, "zeros")
 
     def group_table(members: Tensor) -> pd.DataFrame:
-        own = images[members.to(images.device)]
-        own_std, own_mean = torch.std_mean(own.double(), dim=(0, 2, 3), correction=0)
-        scale = std.double().flatten() / own_std.clamp(min=1e-12)
-        offset = mean.double().flatten() - own_mean * scale
-        passes = _Passes(model, scale.view(-1, 1, 1).to(own), offset.view(-1, 1, 1).to(own), aggregation, chunk)
+        group = images[members.to(images.device)]
+        passes = _Passes(model, *_normalisation(group, mean, std), aggregation, chunk)
         jitters = ((torch.rand(2, len(angles), generator=generator) * 2 - 1) * JITTER).tolist()
         first, second = ([angle + step for angle, step in zip(angles, jitter, strict=True)] for jitter in jitters)
-        table = passes.variance_over_images(own, second)
-        table["TV"] = passes.variance_over_angles(own, first)
+        table = passes.variance_over_images(group, second)
+        table["TV"] = passes.variance_over_angles(group, first)
         with np.errstate(divide="ignore", invalid="ignore"):
             table["V"] = (table["TV"] / table["SV"]).where((table["TV"] > 0) | (table["SV"] > 0), 1.0)
         return table
@@ -71,6 +68,14 @@ def quiroga2019_variance(
     whole["V_stratified"] = np.mean(classes, axis=0) if classes else np.nan
     whole["dead"] = (whole["TV"] == 0) & (whole["SV"] == 0)
     return whole
+
+
+def _normalisation(images: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and offset (c, 1, 1) that give images (n, c, h, w) the mean and std (c,) of the model's training."""
+    own_std, own_mean = torch.std_mean(images.double(), dim=(0, 2, 3), correction=0)
+    scale = std.double().flatten() / own_std.clamp(min=1e-12)
+    offset = mean.double().flatten() - own_mean * scale
+    return scale.view(-1, 1, 1).to(images), offset.view(-1, 1, 1).to(images)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Whether a classifier keeps its decision when whole images move.
+"""Consistency of a classifier's predictions under shifts of whole images, always with its accuracy.
 
-Notation: p_i(c) is the share of shifts at which image i is taken for class c. A robustness figure alone
-misleads (a constant predictor never changes its mind), so accuracy under the same shifts comes with each.
+Notation: p_i(c) is the share of shifts at which image i is predicted as class c. Consistency alone misleads,
+since a constant predictor is perfectly consistent; so accuracy under the same shifts is reported with it.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures.classification import predictions, probabilities
 from poolbench.recording import batch_size, outputs
 
-ROUNDING = 1e-4  # of the largest output, 0.01 at least: some ten times what float32 leaves in a deep network
+ROUNDING = 1e-4  # tolerance relative to the largest output (at least 0.01): about ten times float32 error in deep nets
 LEGACY_BATCH = 256
-LEGACY_SHIFTS = (-3, 3)  # torch.randint's bounds: -3..2
+LEGACY_SHIFTS = (-3, 3)  # bounds of torch.randint: -3..2
 
 
 class NotPeriodic(ValueError):
-    """The network's output changes when its input moves by the full period."""
+    """The network's output changes when its input is shifted by a full period."""
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Agreement of a classifier with itself under a set of shifts, beside its accuracy under them.
+    """Agreement of a classifier's predictions over a set of shifts, and its accuracy under them.
 
-    ``consistency``: C = mean_i sum_c p_i(c)^2, the chance that two shifts drawn at random agree.
-    ``corrected``: C' = (C - t) / (1 - t), t = 1 / shifts the chance of drawing the same shift twice: the
-    chance that two different shifts agree (1 where there is one shift only).
-    ``kappa``: (C' - e) / (1 - e), e = sum_c p(c)^2 with p(c) the share of class c among all decisions: what is
-    left beyond the agreement of guesses with the same class shares (Fleiss 1971); 0 for a random guesser,
-    NaN for a constant predictor, of which nothing can be said.
-    ``mean_accuracy`` is the accuracy averaged over the shifts, ``worst_accuracy`` the share of images that
-    are right under all of them.
+    ``consistency``: C = mean_i sum_c p_i(c)^2, the probability that two random shifts agree.
+    ``corrected``: C' = (C - t) / (1 - t), with t = 1 / shifts the probability of drawing the same shift
+    twice: the probability that two different shifts agree (1 if there is only one shift).
+    ``kappa``: (C' - e) / (1 - e), with e = sum_c p(c)^2 and p(c) the share of class c among all predictions:
+    agreement beyond that of guesses with the same class shares (Fleiss 1971). 0 for a random guesser (it can
+    be negative), NaN for a constant predictor.
+    ``mean_accuracy``: accuracy averaged over the shifts. ``worst_accuracy``: share of images classified
+    correctly under all shifts.
     """
 
     consistency: float
@@ -49,7 +49,7 @@ class Consistency:
 
 
 def consistency_of(decisions: Tensor, labels: Tensor) -> Consistency:
-    """Summarise decisions (shifts, n) about images with labels (n,), one row per different shift."""
+    """Summarise predicted classes (shifts, n) of images with labels (n,), one row per distinct shift."""
     shifts = len(decisions)
     classes = int(max(decisions.max(), labels.max())) + 1
     share = F.one_hot(decisions, classes).double().mean(dim=0)
@@ -67,19 +67,20 @@ def consistency_of(decisions: Tensor, labels: Tensor) -> Consistency:
 
 
 def exact_consistency(model: nn.Module, images: Tensor, labels: Tensor, total_stride: int) -> Consistency:
-    """Return the consistency over ALL circular shifts from total_stride^2 passes over images (n, c, h, w).
+    """Return the consistency over ALL circular shifts, from total_stride^2 + 2 passes over images (n, c, h, w).
 
-    Raises NotPeriodic as :func:`period_of_logits` does.
+    ``labels`` (n,). Raises NotPeriodic as :func:`period_of_logits` does.
     """
     return consistency_of(predictions(period_of_logits(model, images, total_stride)).flatten(0, 1), labels)
 
 
 def period_of_logits(model: nn.Module, images: Tensor, total_stride: int) -> Tensor:
-    """Return logits (total_stride, total_stride, n, outputs) under the shifts of one period: all that occur.
+    """Return the logits (total_stride, total_stride, n, outputs) for all circular shifts within one period.
 
-    Exact where the network is periodic: circular padding with sizes that the total stride divides at every
-    halving, or zero padding with a uniform border wider than receptive field and period. Raises NotPeriodic
-    where a shift by the total stride changes an output; ``shift_grid`` is the measure for such networks.
+    ``total_stride`` is in pixels. No other logits occur if the network is periodic: circular padding with
+    sizes divisible by the stride at every downsampling, or zero padding with a uniform border wider than
+    receptive field and period. Raises NotPeriodic if a shift by the total stride changes an output; use
+    :func:`shift_grid` for such networks.
     """
     phases = range(total_stride)
     logits = shifted_logits(model, images, phases, phases)
@@ -89,7 +90,7 @@ def period_of_logits(model: nn.Module, images: Tensor, total_stride: int) -> Ten
 
 
 def shift_grid(model: nn.Module, images: Tensor, labels: Tensor, reach: int) -> Consistency:
-    """Return the consistency over the (2 reach + 1)^2 circular shifts of images (n, c, h, w) by up to ``reach``."""
+    """Return the consistency over all (2 reach + 1)^2 circular shifts of images (n, c, h, w) by up to ``reach`` px."""
     span = range(-reach, reach + 1)
     return consistency_of(predictions(shifted_logits(model, images, span, span)).flatten(0, 1), labels)
 
@@ -97,7 +98,7 @@ def shift_grid(model: nn.Module, images: Tensor, labels: Tensor, reach: int) -> 
 def subpixel_consistency(
     model: nn.Module, images: Tensor, labels: Tensor, shifts: Sequence[tuple[float, float]]
 ) -> Consistency:
-    """Return the consistency over circular shifts (dy, dx) of images (n, c, h, w) by fractions of a pixel."""
+    """Return the consistency over circular subpixel shifts (dy, dx), in pixels, of images (n, c, h, w)."""
     decisions = [predictions(outputs(model, shift_subpixel(images, dy, dx))) for dy, dx in shifts]
     return consistency_of(torch.stack(decisions), labels)
 
@@ -105,10 +106,11 @@ def subpixel_consistency(
 def sampled_consistency(
     model: nn.Module, images: Tensor, reach: int, generator: torch.Generator, boundary: Boundary = "circular"
 ) -> tuple[float, float]:
-    """Return (agreement, its standard error) for one pair of random shifts per image (n, c, h, w).
+    """Return (agreement, its standard error) from one pair of random shifts per image (n, c, h, w).
 
-    Both shifts of a pair are uniform in {-reach..reach-1}^2 (Zhang 2019), but drawn per image and not per
-    batch, so the images are independent samples. ``boundary`` as in ``moves.move``.
+    Both shifts of a pair are uniform in {-reach..reach-1}^2 as in Zhang 2019, but drawn per image, not per
+    batch, so that images are independent samples. ``generator`` is a CPU generator; ``boundary`` as in
+    :func:`poolbench.geometry.move`.
     """
     decisions = []
     for _ in range(2):
@@ -119,11 +121,11 @@ def sampled_consistency(
 
 
 def legacy_consistency(model: nn.Module, images: Tensor, generator: torch.Generator) -> float:
-    """Return the agreement as it is published (Zhang 2019): ONE pair of circular shifts per batch of 256.
+    """Return the agreement as published (Zhang 2019): ONE pair of circular shifts per batch of 256 images.
 
-    Shifts are uniform in {-3..2}^2. With a few dozen different pairs in a whole test set the value
-    scatters between repetitions far more than its number of images suggests; it serves to compare with
-    published tables only.
+    Shifts are uniform in {-3..2}^2. A test set has only a few dozen distinct pairs, so the value varies
+    between repetitions far more than its number of images suggests. Use it only to compare with published
+    tables.
     """
     agreeing = 0
     for batch in images.split(LEGACY_BATCH):
@@ -134,18 +136,18 @@ def legacy_consistency(model: nn.Module, images: Tensor, generator: torch.Genera
 
 
 def shifted_logits(model: nn.Module, images: Tensor, rows: Iterable[int], columns: Iterable[int]) -> Tensor:
-    """Return logits (rows, columns, n, outputs) of images (n, c, h, w) rolled by every (row, column)."""
+    """Return the logits (rows, columns, n, outputs) of images (n, c, h, w) rolled by every (row, column), in pixels."""
     rows, columns = list(rows), list(columns)
     parts = []
     for batch in images.split(batch_size(images)):
-        # All columns in one go: few images in many shifts fill a batch, too.
+        # All columns at once, so that a few images fill a batch, too.
         moved = (torch.cat([torch.roll(batch, (dy, dx), dims=(-2, -1)) for dx in columns]) for dy in rows)
         parts.append(torch.stack([outputs(model, row).unflatten(0, (len(columns), len(batch))) for row in moved]))
     return torch.cat(parts, dim=2)
 
 
 def check_periodic(here: Tensor, moved: Tensor, total_stride: int) -> None:
-    """Raise NotPeriodic where logits differ from those one full period away by more than rounding."""
+    """Raise NotPeriodic if logits differ from those one full period away by more than rounding."""
     change = float((moved - here).abs().max())
     if not change <= ROUNDING * max(0.01, float(here.abs().max())):
         raise NotPeriodic(
@@ -157,11 +159,11 @@ def check_periodic(here: Tensor, moved: Tensor, total_stride: int) -> None:
 
 @dataclass(frozen=True)
 class Steps:
-    """What single steps of one pixel change.
+    """Effect of shifts by one pixel to the four neighbours.
 
-    ``flip_rate``: the share of steps that change the decision (the four neighbours; Azulay and Weiss 2019
-    take one diagonal step). ``mean_absolute_change``: the mean change of the probability of the class that
-    was decided for before the step.
+    ``flip_rate``: share of steps that change the predicted class (Azulay and Weiss 2019 take one diagonal
+    step). ``mean_absolute_change``: mean absolute change of the probability of the class that was predicted
+    before the step.
     """
 
     flip_rate: float
@@ -171,8 +173,8 @@ class Steps:
 def step_changes(logits: Tensor, wrap: bool = False) -> Steps:
     """Summarise all steps between vertical and horizontal neighbours of logits (rows, columns, n, outputs).
 
-    Each pair is stepped both ways. ``wrap``: the rectangle is one full period, so its last row is
-    followed by its first.
+    Each pair counts in both directions. With ``wrap`` the grid is one full period: the first row follows the
+    last, and likewise for columns.
     """
     probability, decision = probabilities(logits.double()), predictions(logits)
     flips, changes = [], []
@@ -189,11 +191,10 @@ def step_changes(logits: Tensor, wrap: bool = False) -> Steps:
 
 
 def average_phases(logits: Tensor, total_stride: int) -> Tensor:
-    """Average logits (rows, columns, n, outputs) of a shift and the total_stride^2 - 1 shifts after it.
+    """Average logits (rows, columns, n, outputs) over windows of total_stride x total_stride shifts.
 
-    The test-time remedy of Scheidl 2022: the network answers with its mean over all phases. As circular
-    shifts compose, averages under further shifts come from the same passes. The result has
-    total_stride - 1 rows and columns less.
+    Test-time averaging over all phases, as proposed by Scheidl 2022. Circular shifts compose, so the averages
+    under several shifts come from the same passes. The result has total_stride - 1 fewer rows and columns.
     """
     rows, columns, count, outputs = logits.shape
     flat = logits.permute(2, 3, 0, 1).reshape(count * outputs, 1, rows, columns)
@@ -202,7 +203,7 @@ def average_phases(logits: Tensor, total_stride: int) -> Tensor:
 
 
 class BFloat16(nn.Module):
-    """A network evaluated under bfloat16 autocast: images (n, c, h, w) -> float32 logits (n, outputs)."""
+    """A network under bfloat16 autocast: images (n, c, h, w) -> float32 logits (n, outputs)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

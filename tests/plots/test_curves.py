@@ -1,0 +1,96 @@
+"""Learning curves: the numbers in the lines and bands, and which groups share a panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+
+from poolbench.analysis.statistics import t_interval
+from poolbench.core import Cell, Result
+from poolbench.plots.curves import history_curves, learning_curves
+from poolbench.plots.style import GREY, PALETTE
+
+BOTH = ("train_accuracy", "val_accuracy")
+
+
+def lines(axes: Axes) -> dict[tuple[str, str], list[float]]:
+    """Return {(colour, dashes): y values} of the lines that were drawn."""
+    return {
+        (str(line.get_color()), str(line.get_linestyle())): np.asarray(line.get_ydata(), float).tolist()
+        for line in axes.get_lines()
+    }
+
+
+def test_one_network_has_accuracy_and_loss(made: Any) -> None:
+    figure = history_curves(made("max", 0, 0.6))
+    assert figure is not None
+    accuracy, loss = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["accuracy", "loss"]
+    assert lines(accuracy) == {(GREY, "--"): [0.6] * 3, (PALETTE[0], "-"): pytest.approx([0.2, 0.4, 0.6])}
+    assert lines(loss) == {(GREY, "--"): [1.0] * 3, (PALETTE[0], "-"): pytest.approx([0.4] * 3)}
+
+
+def test_a_network_without_a_history_has_no_curves(made: Any) -> None:
+    cell: Cell = made("max", 0, 0.6).cell
+    assert history_curves(Result(cell, "finished")) is None
+
+
+def test_curves_are_means_with_t_bands(made: Any) -> None:
+    accuracies = {"max": [0.6, 0.7, 0.9], "avg": [0.3, 0.3, 0.3]}
+    results = [made(pool, seed, value) for pool, values in accuracies.items() for seed, value in enumerate(values)]
+    figure = learning_curves(made.scene(results), BOTH, label="accuracy")
+    assert figure is not None
+    (axes,) = figure.axes
+    found = lines(axes)
+    mean = 2.2 / 3
+    assert found[PALETTE[0], "-"] == pytest.approx([mean / 3, 2 * mean / 3, mean])
+    assert found[PALETTE[0], "--"] == pytest.approx([mean] * 3)
+    assert found[PALETTE[1], "-"] == pytest.approx([0.1, 0.2, 0.3])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["max", "avg", "training", "validation"]
+    # Bands of the validation lines only: one per pool.
+    bands = [
+        np.asarray(band.get_paths()[0].vertices, float) for band in axes.collections if isinstance(band, PolyCollection)
+    ]
+    assert len(bands) == 2
+    last = bands[0][bands[0][:, 0] == 3][:, 1]
+    interval = t_interval([0.6, 0.7, 0.9])
+    assert (min(last), max(last)) == pytest.approx((interval.low, interval.high))
+    # The axis spans the seeds, whatever the bands reach.
+    assert axes.get_ylim()[1] < 1 < interval.high
+    assert axes.get_ylabel() == "accuracy"
+
+
+def test_configurations_never_share_a_line(made: Any) -> None:
+    results = [
+        made(pool, 0, value, dataset=dataset, model={"width": width})
+        for pool, dataset, width, value in (
+            ("max", "a", 8, 0.1), ("max", "a", 16, 0.2), ("max", "b", 8, 0.3), ("avg", "b", 8, 0.4),
+        )
+    ]  # fmt: skip
+    figure = learning_curves(made.scene(results), ("val_loss",))
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["a · width=8", "a · width=16", "b · width=8"]
+    found = [sorted(values[0] for values in lines(axes).values()) for axes in figure.axes]
+    assert found == [pytest.approx([0.9]), pytest.approx([0.8]), pytest.approx([0.6, 0.7])]
+
+
+def test_one_seed_has_a_line_without_a_band(made: Any) -> None:
+    figure = learning_curves(made.scene([made("max", 0, 0.6)]), BOTH)
+    assert figure is not None
+    assert not figure.axes[0].collections
+    assert lines(figure.axes[0])[PALETTE[0], "-"] == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_many_values_stay_apart(made: Any) -> None:
+    scene = made.scene([made(f"p{index:02}", 0, 0.5 + index / 100) for index in range(12)])
+    figure = learning_curves(scene, ("val_loss",))
+    assert figure is not None
+    assert len({(line.get_color(), line.get_marker()) for line in figure.axes[0].get_lines()}) == 12
+
+
+def test_a_column_that_no_history_has_is_not_drawn(made: Any) -> None:
+    assert learning_curves(made.scene([made("max", 0, 0.6)]), ("val_absent",)) is None

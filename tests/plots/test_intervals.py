@@ -1,0 +1,50 @@
+"""Intervals and bars: means, seeds, and the marks of networks that have not learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from poolbench.analysis.statistics import t_interval
+from poolbench.plots.bars import metric_bars
+from poolbench.plots.intervals import metric_intervals
+from poolbench.plots.style import GREY, PALETTE
+
+
+def test_intervals_say_what_has_not_learned(made: Any) -> None:
+    results = [made("max", seed, value) for seed, value in enumerate((0.7, 0.8, 0.9))]
+    results += [made("avg", 0, 0.5), made("avg", 1, 0.1, learned=False)]
+    figure = metric_intervals(made.scene(results), ("accuracy", "loss"), ("variant",))
+    assert figure is not None
+    accuracy, loss = figure.axes
+    assert [text.get_text() for text in accuracy.get_yticklabels()] == ["max", "avg (1 of 2 not learned)"]
+    assert accuracy.get_xlabel() == "accuracy\u00a0↑"
+    assert loss.get_xlabel() == "loss\u00a0↓"
+    by_length = {
+        len(np.asarray(line.get_xdata())): line for line in accuracy.get_lines() if line.get_color() == PALETTE[0]
+    }
+    assert np.asarray(by_length[3].get_xdata()).tolist() == [0.7, 0.8, 0.9]
+    interval = t_interval([0.7, 0.8, 0.9])
+    assert np.asarray(by_length[2].get_xdata()).tolist() == [interval.low, interval.high]
+    hollow = [line for line in accuracy.get_lines() if to_hex(line.get_markerfacecolor()) == "#ffffff"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in hollow] == [[pytest.approx(0.3)]]
+    assert {line.get_color() for line in hollow} == {GREY}
+
+
+def test_bars_are_means(made: Any) -> None:
+    results = [
+        made("max", seed, accuracy + seed / 100, variant=variant, metrics={"spread": 0.5})
+        for variant, accuracy in (("plain", 0.4), ("rotated", 0.8))
+        for seed in range(3)
+    ]
+    metrics, ticks = ("accuracy", "spread"), ("first", "second")
+    figure = metric_bars(made.scene(results), metrics, ticks, (), "variant", "share", legend_text="trained on {}")
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.41, 0.5, 0.81, 0.5])  # type: ignore[attr-defined]
+    assert [text.get_text() for text in axes.texts] == [".410", ".500", ".810", ".500"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["first", "second"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["trained on plain", "trained on rotated"]
