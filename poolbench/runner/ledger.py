@@ -21,12 +21,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from poolbench.core import Cell, Measurement, Result
 from poolbench.files import storage, write_atomically, write_json
+from poolbench.runner.left_out import KnownNames, explanations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,13 +214,20 @@ class Ledger:
         return self.record(cell.id).result(cell)
 
     def results(self) -> list[Result]:
-        """Return the states of all cells that were ever started, oldest first."""
-        found = [self.result(cell) for cell in self._cells() if cell is not None]
+        """Return what is known of every cell that was ever started, oldest first.
+
+        Cells whose benchmark or components are not registered here are left out (see :meth:`left_out`).
+        """
+        known = KnownNames()
+        found = [self.result(cell) for cell in self._cells() if cell is not None and not known.missing(cell)]
         return sorted(found, key=lambda result: (result.started or 0.0, result.cell.id))
 
-    def foreign(self) -> int:
-        """Return the number of cells written by another version, whose ids this version does not reproduce."""
-        return sum(cell is None for cell in self._cells())
+    def left_out(self) -> list[str]:
+        """Return a line per kind of cells that :meth:`results` leaves out: how many, and how to get them back."""
+        known = KnownNames()
+        cells = list(self._cells())
+        results = [self.result(cell) for cell in cells if cell is not None and known.missing(cell)]
+        return explanations(results, unreadable=cells.count(None))
 
     def _cells(self) -> Iterator[Cell | None]:
         for path in sorted(self.folder.glob("cells/*/config.json")):
@@ -235,7 +244,7 @@ class Ledger:
         return sorted(found, key=lambda invocation: (invocation.content["started"], invocation.id))
 
     def open_invocation(self, command: str, preset: str) -> Invocation:
-        """Record that a command starts to execute cells."""
+        """Record that a command begins to execute cells."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         path = self.folder / "invocations" / f"{stamp}-{uuid.uuid4().hex[:6]}.json"
         with storage(self.folder):
@@ -246,13 +255,27 @@ class Ledger:
 
 
 class Invocation:
-    """One command that executed cells: its text, preset, start, end and outcome."""
+    """One command that executed cells: its text, preset, times, and whether it is still running.
+
+    As a context manager it is closed at the end with ``outcome``; after an exception, as "interrupted" or "failed".
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.stem
-        # A reference, because a lock is released with its last one.
+        self.outcome = "finished"
+        # Kept, because a lock is released with its last reference.
         self.lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
+
+    def __enter__(self) -> Invocation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.outcome = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        self.close(self.outcome)
 
     @property
     def content(self) -> dict[str, Any]:
