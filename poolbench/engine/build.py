@@ -58,8 +58,8 @@ def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
             cell.architecture.name,
             dataset.in_shape,
             len(dataset.classes),
-            pool=cell.pool.name,
-            head=cell.head.name,
+            pool=cell.pool,
+            head=cell.head,
             padding_mode=cell.padding_mode,  # type: ignore[arg-type]
             **cell.architecture.options,  # type: ignore[arg-type]
         )
