@@ -214,7 +214,7 @@ class Ledger:
         return self.record(cell.id).result(cell)
 
     def results(self) -> list[Result]:
-        """Return what is known of every cell that was ever started, oldest first.
+        """Return the states of all cells that were ever started, oldest first.
 
         Cells whose benchmark or components are not registered here are left out (see :meth:`left_out`).
         """
