@@ -1,20 +1,20 @@
-"""Hyperparameters by Optuna: one study per comparison group, judged on validation images only.
+"""Tune hyperparameters with Optuna: one study per comparison group, judged on validation images only.
 
     tuning/<group>/journal.log          Optuna's journal
     tuning/<group>/cells, invocations   a ledger of the trials, each a cell with split "validation"
     tuning/<group>/best.json            the winner so far
 
-Every group gets the same budget and starts from its own default, so a comparison of tuned poolings
-stays fair; the test images are touched once, by the run that uses the winner.
+Every group gets the same budget and starts from its default, so that comparisons of tuned poolings are fair. The test
+images are used once, by the run with the winner.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -26,14 +26,27 @@ if TYPE_CHECKING:
     import optuna
 
 BATCH_SIZES = (32, 64, 128, 256)
-RETRY = "again for trial"
+RETRY = "again for trial"  # attribute of a queued trial: the number of the trial that it repeats
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The hyperparameters that are tuned; fields of the TrainConfig."""
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+
+    def applied(self, train: TrainConfig) -> TrainConfig:
+        """Return the training with these hyperparameters."""
+        return replace(train, **asdict(self))
 
 
 @dataclass(frozen=True)
 class Winner:
     """The best trial of a study: its hyperparameters, validation accuracy, and the number of trials."""
 
-    parameters: dict[str, float | int]
+    parameters: Parameters
     accuracy: float
     trials: int
 
@@ -66,30 +79,21 @@ def read_winner(out: Path, cell: Cell) -> Winner:
             f"{cell.benchmark} --trials N' with the same preset and selectors first"
         )
     content = json.loads(path.read_text())
-    return Winner(content["parameters"], content["accuracy"], content["trials"])
+    return Winner(Parameters(**content["parameters"]), content["accuracy"], content["trials"])
 
 
 def tuned(out: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells with the hyperparameters that won in their groups."""
+    """Return the cells with the winning hyperparameters of their groups; raise UsageError for a group without any."""
     winners = {cell.group: read_winner(out, cell) for cell in groups_of(cells)}
-    return [replace(cell, train=_with(cell.train, winners[cell.group].parameters)) for cell in cells]
+    return [replace(cell, train=winners[cell.group].parameters.applied(cell.train)) for cell in cells]
 
 
-def _with(train: TrainConfig, parameters: Mapping[str, Any]) -> TrainConfig:
-    return replace(train, **parameters)
+def tune(cell: Cell, trials: int, out: Path, run_trial: Callable[[Cell, Ledger], Result]) -> Winner:
+    """Bring the study of the cell's group to ``trials`` completed trials and return its winner.
 
-
-def tune(
-    cell: Cell,
-    trials: int,
-    out: Path,
-    run_trial: Callable[[Cell, Ledger], Result],
-) -> Winner:
-    """Bring the study of the cell's group to ``trials`` finished trials and return its winner.
-
-    ``run_trial`` executes a cell into the study's ledger. A study continues where it stopped: what a
-    killed process left running is failed and queued again. Raises UsageError where another process
-    works on the study or no trial gave an accuracy.
+    ``run_trial`` executes a cell into the study's ledger. A study continues where it stopped: a trial that was
+    running when its process was killed is marked as failed and repeated. Raises UsageError if another process tunes
+    the group or no trial gave an accuracy, MissingData if the data set is missing.
     """
     import optuna
 
@@ -114,7 +118,7 @@ def tune(
                     raise UsageError(f"trial {count} is {result.status}; try again")
             return _write_winner(study, folder)
     except Timeout as error:
-        raise UsageError(f"another process tunes {cell.label}; wait for it or choose another --out") from error
+        raise UsageError(f"another process is tuning {cell.label}; wait for it or choose another --out") from error
 
 
 def _open_study(folder: Path, cell: Cell) -> optuna.Study:
@@ -126,19 +130,19 @@ def _open_study(folder: Path, cell: Cell) -> optuna.Study:
     _drop_torn_line(journal)
     storage_ = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(study_name=cell.group, storage=storage_, direction="maximize", load_if_exists=True)
-    # The sampler's stream depends on how far the study is; a fresh one would propose its first trials again.
+    # Seeded by the number of trials: a sampler with a constant seed would repeat its first proposals.
     study.sampler = optuna.samplers.TPESampler(seed=derive_seed(len(study.trials), cell.group) % 2**32)
     if not study.trials:
-        study.enqueue_trial(_parameters(cell))
+        study.enqueue_trial(asdict(_default(cell)))
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        # First queued, then failed: a kill in between costs a trial and loses none.
-        study.enqueue_trial(trial.params or _parameters(cell), user_attrs={RETRY: trial.number})
+        # Queued before it is marked as failed: a kill in between repeats a trial but loses none.
+        study.enqueue_trial(trial.params or asdict(_default(cell)), user_attrs={RETRY: trial.number})
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 
 def _drop_torn_line(journal: Path) -> None:
-    """Cut what a killed process left unfinished at the end of the journal; Optuna cannot read past it."""
+    """Remove an incomplete last line, left by a killed process, from the journal; Optuna cannot read past it."""
     if not journal.exists():
         return
     content = journal.read_bytes()
@@ -148,29 +152,26 @@ def _drop_torn_line(journal: Path) -> None:
             file.truncate(len(whole))
 
 
-def _parameters(cell: Cell) -> dict[str, float | int]:
+def _default(cell: Cell) -> Parameters:
+    """Return the hyperparameters of the cell, within the range of the search."""
     train = cell.train
-    return {
-        "learning_rate": train.learning_rate,
-        "weight_decay": train.weight_decay or 1e-7,
-        "batch_size": train.batch_size,
-    }
+    return Parameters(train.learning_rate, train.weight_decay or 1e-7, train.batch_size)
 
 
 def _candidate(trial: optuna.Trial, cell: Cell) -> Cell:
-    """Return the cell of a trial: rate within a factor 30 of the default, decay, and batch size."""
+    """Return the cell of a trial: learning rate within a factor 30 of the default, weight decay, and batch size."""
     rate = cell.train.learning_rate
     sizes = sorted({*BATCH_SIZES, cell.train.batch_size})
-    chosen: dict[str, Any] = {
-        "learning_rate": trial.suggest_float("learning_rate", rate / 30, rate * 30, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-2, log=True),
-        "batch_size": trial.suggest_categorical("batch_size", sizes),
-    }
-    return replace(cell, split="validation", train=_with(cell.train, chosen))
+    chosen = Parameters(
+        trial.suggest_float("learning_rate", rate / 30, rate * 30, log=True),
+        trial.suggest_float("weight_decay", 1e-7, 1e-2, log=True),
+        trial.suggest_categorical("batch_size", sizes),
+    )
+    return replace(cell, split="validation", train=chosen.applied(cell.train))
 
 
 def _settled(study: optuna.Study) -> int:
-    """Number of trials that count: finished or failed by themselves, not cut short."""
+    """Return the number of completed trials: finished or failed, without those that were interrupted and repeated."""
     retried = {trial.user_attrs[RETRY] for trial in study.trials if RETRY in trial.user_attrs}
     return sum(trial.state.is_finished() and trial.number not in retried for trial in study.trials)
 
@@ -180,6 +181,6 @@ def _write_winner(study: optuna.Study, folder: Path) -> Winner:
         best = study.best_trial
     except ValueError as error:
         raise UsageError("no trial gave an accuracy; 'poolbench status' shows why they failed") from error
-    winner = Winner(dict(best.params), float(best.value or 0.0), len(study.trials))
+    winner = Winner(Parameters(**best.params), float(best.value or 0.0), len(study.trials))
     write_json(folder / "best.json", asdict(winner))
     return winner

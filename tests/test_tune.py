@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def trial(run_cells: Run) -> Callable[[Cell, Ledger], Result]:
 def test_a_study_keeps_its_budget_and_its_winner(tmp_path: Path, cells: list[Cell], trial: Run) -> None:
     winner = tune(cells[0], 3, tmp_path, trial)
     assert winner.trials == 3
-    assert set(winner.parameters) == {"learning_rate", "weight_decay", "batch_size"}
+    assert set(asdict(winner.parameters)) == {"learning_rate", "weight_decay", "batch_size"}
     results = Ledger(study_folder(tmp_path, cells[0])).results()
     assert len(results) == 3
     assert winner.accuracy == max(result.metrics["accuracy"] for result in results)
@@ -48,8 +48,8 @@ def test_a_study_keeps_its_budget_and_its_winner(tmp_path: Path, cells: list[Cel
 
 def test_the_first_trial_is_the_default(tmp_path: Path, cells: list[Cell], trial: Run) -> None:
     winner = tune(cells[0], 1, tmp_path, trial)
-    assert winner.parameters["learning_rate"] == cells[0].train.learning_rate
-    assert winner.parameters["batch_size"] == cells[0].train.batch_size
+    assert winner.parameters.learning_rate == cells[0].train.learning_rate
+    assert winner.parameters.batch_size == cells[0].train.batch_size
 
 
 def test_trials_are_judged_on_validation_images(tmp_path: Path, cells: list[Cell], trial: Run) -> None:
@@ -96,7 +96,7 @@ def test_groups_are_tuned_once_for_all_seeds(tmp_path: Path, cells: list[Cell], 
     chosen = tuned(tmp_path, cells)
     assert [(cell.pool.name, cell.seed) for cell in chosen] == [(cell.pool.name, cell.seed) for cell in cells]
     winner = read_winner(tmp_path, cells[0])
-    assert chosen[0].train.learning_rate == chosen[1].train.learning_rate == winner.parameters["learning_rate"]
+    assert chosen[0].train.learning_rate == chosen[1].train.learning_rate == winner.parameters.learning_rate
     assert {cell.split for cell in chosen} == {"test"}
     assert len(tuning_ledgers(tmp_path)) == 2
 

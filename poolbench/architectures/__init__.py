@@ -7,14 +7,12 @@ from typing import Any
 from torch import nn
 
 from poolbench.architectures.timm import timm_model
-from poolbench.core import Component, Scalar
+from poolbench.core import NO_COMPONENT, Component, Scalar
 from poolbench.pooling import resolve
 from poolbench.pooling.padding import PaddingMode, check_padding_mode
 from poolbench.registry import TIMM, architectures, heads, pools
 
 __all__ = ["create_model"]
-
-NO_POOL = "none"  # stands for the pool of a network without local pooling layers
 
 
 def create_model(
@@ -38,7 +36,7 @@ def create_model(
     given = options if width is None else {**options, "width": width}
     arguments: dict[str, Any] = {
         **architectures.resolve(name, given).options,
-        "pool": Component(NO_POOL) if pool in (NO_POOL, Component(NO_POOL)) else resolve(pools, pool),
+        "pool": NO_COMPONENT if pool in (NO_COMPONENT.name, NO_COMPONENT) else resolve(pools, pool),
         "head": resolve(heads, head),
         "padding_mode": padding_mode,
     }

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolbench.core import Cell, DataLocation
 from poolbench.registry import origins
@@ -71,15 +71,20 @@ class Attempt:
         self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
 
 
-def open_attempt(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
-    """Begin an attempt, or resume the one whose checkpoint is in the record."""
-    from poolbench.engine.checkpoint import UnfitCheckpoint, unpack
-
-    facts = {
+def attempt_facts(cell: Cell, settings: Settings) -> dict[str, Any]:
+    """Return what is recorded when an attempt begins: invocation, environment, and the plugins the cell needs."""
+    return {
         "invocation": settings.invocation,
         "environment": environment(settings.device),
         "plugins": origins(cell),
     }
+
+
+def open_attempt(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
+    """Begin an attempt, or resume the one whose checkpoint is in the record."""
+    from poolbench.engine.checkpoint import UnfitCheckpoint, unpack
+
+    facts = attempt_facts(cell, settings)
     content = record.checkpoint()
     if content is not None:
         try:

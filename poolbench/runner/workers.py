@@ -1,9 +1,8 @@
-"""Execute cells in worker processes: one per slot, each with torch imported once.
+"""Execute cells in worker processes, one per device slot; each imports torch once.
 
-Every worker has an executor of its own. Workers of one shared pool also share its locks and its fate:
-one that is killed while it starts or holds a lock takes the others along. Here it breaks its own
-executor, at whatever moment it dies, and that one is replaced. Progress needs no channel either: the
-launcher reads it from the event logs of the running cells, so nothing can be left half-sent.
+Every worker has an executor with a single process. In a shared pool, a process that is killed while it starts or holds
+a lock breaks the whole pool; here it breaks only its own executor, which is replaced. Progress is read from the event
+logs of the running cells, so a killed worker leaves no half-sent message.
 """
 
 from __future__ import annotations
@@ -24,14 +23,13 @@ from filelock import Timeout
 
 from poolbench.core import Cell, UsageError
 from poolbench.plugins import load_plugins
-from poolbench.runner.attempt import Settings
+from poolbench.runner.attempt import Settings, attempt_facts
 from poolbench.runner.cell import replica_groups
-from poolbench.runner.environment import environment
-from poolbench.runner.execute import Listener, Silent, execute_group
+from poolbench.runner.group import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
 
 POLL_SECONDS = 0.2  # how often the event logs of running cells are read
-DEATHS = 2  # of its worker before a cell counts as failed: the first may be an accident
+MAX_DEATHS = 2  # a cell fails when its worker died this often
 
 
 def slots(device: str, jobs: int | None, slots_per_gpu: int) -> list[str]:
@@ -60,58 +58,83 @@ def usable_cores() -> int:
 def execute_in_workers(
     cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener, devices: Sequence[str]
 ) -> None:
-    """Execute the cells in as many processes as there are devices; else as ``execute`` does.
+    """Execute the cells in one worker process per device, otherwise as :func:`poolbench.runner.execute.execute` does.
 
-    A cell whose worker dies is begun again once; a second death fails it. Replicas are halved first. The
-    workers end with this call and with this process, however it ends; the next call goes on from there.
+    A cell whose worker dies is tried once more; a second death fails it. Replicas are halved first. The workers end
+    with this call or with this process, even if it is killed.
     """
     receiver, sender = get_context("spawn").Pipe(duplex=False)
     workers = [Worker(ledger, replace(settings, device=device), receiver) for device in devices]
-    idle = list(workers)
-    waiting = deque((group, False) for group in replica_groups(cells, workers[0].settings))
-    running: dict[Future[list[Cell]], Turn] = {}
-    ended: list[Turn] = []
-    deaths: Counter[Cell] = Counter()
     try:
-        while waiting or running or ended:
-            # First new work for the workers, then word of what they did: a listener may take its time.
-            while waiting and idle:
-                turn = Turn(*waiting.popleft(), idle.pop(), ledger)
-                running[turn.worker.submit(turn)] = turn
-                for cell in turn.cells:
-                    listener.cell_started(cell)
-            for turn in [*running.values(), *ended]:
-                turn.report(listener)
-            for turn in ended:
-                for cell in turn.cells:
-                    listener.cell_ended(ledger.result(cell))
-            ended = []
-            for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
-                turn = running.pop(future)
-                idle.append(turn.worker)
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    passed_over = future.result()
-                    waiting.extend(([cell], True) for cell in passed_over)
-                    turn.cells = [cell for cell in turn.cells if cell not in passed_over]
-                    ended.append(turn)
-                elif len(turn.cells) > 1:
-                    half = len(turn.cells) // 2
-                    waiting.extendleft((part, False) for part in (turn.cells[half:], turn.cells[:half]))
-                else:
-                    (cell,) = turn.cells
-                    deaths[cell] += 1
-                    if deaths[cell] == DEATHS and _fail(cell, ledger, turn.worker.settings):
-                        ended.append(turn)
-                    else:
-                        waiting.appendleft((turn.cells, turn.wait))
+        Dispatch(replica_groups(cells, workers[0].settings), workers, ledger, listener).run()
     finally:
         sender.close()
         for worker in workers:
             worker.stop()
 
 
+class Dispatch:
+    """Hands groups of cells to idle workers until every cell has a result."""
+
+    def __init__(
+        self, groups: Sequence[Sequence[Cell]], workers: Sequence[Worker], ledger: Ledger, listener: Listener
+    ) -> None:
+        self.ledger, self.listener = ledger, listener
+        self.idle = list(workers)
+        self.waiting = deque((group, False) for group in groups)
+        self.running: dict[Future[list[Cell]], Assignment] = {}
+        self.ended: list[Assignment] = []
+        self.deaths: Counter[Cell] = Counter()
+
+    def run(self) -> None:
+        """Return when nothing is waiting or running; raise what a worker raised, StorageError for one."""
+        while self.waiting or self.running or self.ended:
+            # New work first, because a listener may be slow and workers must not wait for it.
+            self._assign()
+            self._report()
+            for future in wait(self.running, POLL_SECONDS, FIRST_COMPLETED).done:
+                assignment = self.running.pop(future)
+                self.idle.append(assignment.worker)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    self._try_again(assignment)
+                else:
+                    passed_over = future.result()
+                    self.waiting.extend(([cell], True) for cell in passed_over)
+                    assignment.cells = [cell for cell in assignment.cells if cell not in passed_over]
+                    self.ended.append(assignment)
+
+    def _assign(self) -> None:
+        while self.waiting and self.idle:
+            assignment = Assignment(*self.waiting.popleft(), self.idle.pop(), self.ledger)
+            self.running[assignment.worker.submit(assignment)] = assignment
+            for cell in assignment.cells:
+                self.listener.cell_started(cell)
+
+    def _report(self) -> None:
+        """Tell the listener about new epochs and results."""
+        for assignment in [*self.running.values(), *self.ended]:
+            assignment.report(self.listener)
+        ended, self.ended = self.ended, []
+        for assignment in ended:
+            for cell in assignment.cells:
+                self.listener.cell_ended(self.ledger.result(cell))
+
+    def _try_again(self, assignment: Assignment) -> None:
+        """Queue the cells of a worker that died, replicas in halves; a single cell fails after its last death."""
+        if len(assignment.cells) > 1:
+            half = len(assignment.cells) // 2
+            self.waiting.extendleft((part, False) for part in (assignment.cells[half:], assignment.cells[:half]))
+            return
+        (cell,) = assignment.cells
+        self.deaths[cell] += 1
+        if self.deaths[cell] == MAX_DEATHS and _fail(cell, self.ledger, assignment.worker.settings):
+            self.ended.append(assignment)
+        else:
+            self.waiting.appendleft((assignment.cells, assignment.wait))
+
+
 class Worker:
-    """A process that executes one group of cells at a time on one device, replaced when it died."""
+    """A process that executes one group of cells at a time on one device; a dead one is replaced."""
 
     def __init__(self, ledger: Ledger, settings: Settings, line: Connection) -> None:
         self.ledger, self.settings, self.line = ledger, settings, line
@@ -120,32 +143,34 @@ class Worker:
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line, self.settings.plugins))
 
-    def submit(self, turn: Turn) -> Future[list[Cell]]:
-        """Return the future of ``execute_group`` in the process: BrokenProcessPool where it dies over it."""
-        with _unheard_interrupts():
+    def submit(self, assignment: Assignment) -> Future[list[Cell]]:
+        """Return the future of ``execute_group`` in the process; it raises BrokenProcessPool if the process dies."""
+        with _interrupts_blocked():
             try:
-                return self._submit(turn)
+                return self._submit(assignment)
             except BrokenProcessPool:
                 self._executor = self._start()
-                return self._submit(turn)
+                return self._submit(assignment)
 
-    def _submit(self, turn: Turn) -> Future[list[Cell]]:
-        return self._executor.submit(execute_group, turn.cells, self.ledger, self.settings, Silent(), turn.wait)
+    def _submit(self, assignment: Assignment) -> Future[list[Cell]]:
+        return self._executor.submit(
+            execute_group, assignment.cells, self.ledger, self.settings, Silent(), assignment.wait
+        )
 
     def stop(self) -> None:
-        """Wait for the end of the process, which its line's end has ended."""
+        """Wait for the end of the process, which ends when its line is closed."""
         self._executor.shutdown()
 
 
-class Turn:
-    """A group of cells in one worker's hands, and how far their event logs were read."""
+class Assignment:
+    """A group of cells given to one worker, and how far their event logs were read."""
 
     def __init__(self, cells: Sequence[Cell], wait: bool, worker: Worker, ledger: Ledger) -> None:
         self.cells, self.wait, self.worker, self.ledger = cells, wait, worker, ledger
         self.positions = {cell: ledger.record(cell.id).epochs(0)[1] for cell in cells}
 
     def report(self, listener: Listener) -> None:
-        """Hand on the epochs that ended since the last time."""
+        """Tell the listener about the epochs that ended since the last call."""
         for cell in self.cells:
             rows, self.positions[cell] = self.ledger.record(cell.id).epochs(self.positions[cell])
             for row in rows:
@@ -153,20 +178,20 @@ class Turn:
 
 
 def _prepare(line: Connection, plugins: Sequence[str]) -> None:
-    """Prepare a new worker: end with the launcher, know the plugins."""
+    """Prepare a new worker: end it with the launcher, load the plugins."""
     threading.Thread(target=_end_with_the_launcher, args=(line,), daemon=True).start()
     load_plugins(plugins)
 
 
 def _end_with_the_launcher(line: Connection) -> None:
-    """End this process at once when the launcher closes the line or dies: only it holds the other end."""
+    """End this process at once when the launcher closes the line or dies: nobody else has the other end."""
     line.poll(None)
     os._exit(1)
 
 
 @contextmanager
-def _unheard_interrupts() -> Iterator[None]:
-    """A process that is started here never gets Ctrl-C, which a terminal sends to all of them."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -175,14 +200,14 @@ def _unheard_interrupts() -> Iterator[None]:
 
 
 def _fail(cell: Cell, ledger: Ledger, settings: Settings) -> bool:
-    """Record that the cell killed its workers; return False where another launcher took it up meanwhile."""
+    """Record that the workers of the cell died; return False if another launcher is executing it by now."""
     record = ledger.record(cell.id)
     try:
         with record.lock.acquire(blocking=False):
-            record.begin(cell, {"invocation": settings.invocation, "environment": environment(settings.device)})
+            record.begin(cell, attempt_facts(cell, settings))
             record.append(
                 "failed",
-                reason=f"its worker process died {DEATHS} times (killed from outside, or out of memory)",
+                reason=f"its worker process died {MAX_DEATHS} times (killed from outside, or out of memory)",
                 traceback="none: the process was gone before Python could write one",
             )
     except Timeout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,10 @@ class DataFacts:
     is_ambiguous: bool
 
 
-def provenance(results: Sequence[Result], invocations: Sequence[Invocation], known: Collection[str]) -> dict[str, Any]:
+def provenance(results: Sequence[Result], invocations: Sequence[Invocation], left_out: Sequence[str]) -> dict[str, Any]:
     """Return the variables of both report templates other than the sections.
 
-    ``known`` names the registered benchmarks; cells of others are counted in "unknown".
+    ``left_out`` says which cells of the work folder are not among the results.
     """
     seconds = sum(r.ended - r.started for r in results if r.ended is not None and r.started is not None)
     return {
@@ -45,7 +45,7 @@ def provenance(results: Sequence[Result], invocations: Sequence[Invocation], kno
         "statuses": Counter(result.status for result in results),
         "unlearned": sum(not r.facts["learned"] for r in results if r.status == "finished"),
         "duration": _duration(seconds),
-        "unknown": Counter(r.cell.benchmark for r in results if r.cell.benchmark not in known),
+        "left_out": left_out,
         "failed": [result for result in results if result.status == "failed"],
         "skipped": [result for result in results if result.status == "skipped"],
         "unfinished": [result for result in results if result.status in ("pending", "running")],

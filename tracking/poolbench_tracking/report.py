@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
 from poolbench.files import storage, write_atomically
-from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import Drawing, Section, sections_of, summary_frame
@@ -28,7 +27,7 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     results = ledger.results()
     sections = list(sections_of(results, run_links or {}))
     drawn = [_with_drawings(section, ledger) for section in sections]
-    facts = provenance(results, ledger.invocations(), benchmarks.names())
+    facts = provenance(results, ledger.invocations(), ledger.left_out())
     markdown, page = _templates(finalize=markdown_text), _templates(autoescape=True)
     files = {
         "results.csv": results_frame(results).to_csv(index=False),

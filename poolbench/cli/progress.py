@@ -1,11 +1,11 @@
-"""What a user sees while cells run: a bar with the time left on a terminal, a line per cell elsewhere."""
+"""Progress on stderr: a bar with the remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
 
 from rich.console import Console
@@ -15,19 +15,50 @@ from rich.progress import Progress as Bar
 
 from poolbench.core import Cell, Result
 
+PARTS = 10  # elsewhere than on a terminal, one line per tenth of the work
+LINE_SECONDS = 10.0  # and at least one line in this time
+
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Yield a function that adds to a count on stderr; nothing is shown where stderr is no terminal."""
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield the function ``show(done, total)`` that shows a count of ``what``; ``total`` may change."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.completed:,.0f}"), TextColumn(what), TimeElapsedColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield partial(bar.advance, task)
+    if not console.is_terminal:
+        yield _Lines(what).show
+        return
+    columns = (BarColumn(20), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn(what))
+    with Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=0)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    """Prints a line per tenth of the work, one every ``LINE_SECONDS``, and one when the total changes."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.part, self.total = 0, 0
+        self.began = self.last = time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        part = PARTS * done // max(total, 1)
+        if self.total and total != self.total:
+            print(f"{total:,} {self.what} are needed instead of {self.total:,}", file=sys.stderr, flush=True)
+        elif part == self.part and now - self.last < LINE_SECONDS:
+            return
+        else:
+            print(f"{done:,} of {total:,} {self.what} ({now - self.began:.0f} s)", file=sys.stderr, flush=True)
+            self.last = now
+        self.part, self.total = part, total
 
 
 class Progress:
-    """A listener that shows progress on stderr and hands every result on."""
+    """A listener that shows the progress of an execution and passes every result to ``on_result``."""
 
     def __init__(self, total: int, on_result: Callable[[Result], None]) -> None:
         self.total, self.done, self.failed = total, 0, 0
@@ -62,17 +93,17 @@ class Progress:
         self._show()
 
     def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None:
-        # Taken out and put in again: the latest comes last.
+        # Removed and added, so that the latest is last.
         self.running.pop(cell, None)
         state = f"epoch {row['epoch']:.0f}/{cell.train.epochs}, accuracy {row['val_accuracy']:.3f}"
         self.running[cell] = f"{cell.label}: {state}"
         self._show()
 
     def _show(self) -> None:
-        """Describe the cell that moved last, and count those beside it."""
+        """Describe the cell with the latest epoch, and count the other running cells."""
         if self.bar and self.running:
-            beside = f" (+{len(self.running) - 1})" if len(self.running) > 1 else ""
-            self.bar.update(self.task, description=escape([*self.running.values()][-1] + beside))
+            others = f" (+{len(self.running) - 1})" if len(self.running) > 1 else ""
+            self.bar.update(self.task, description=escape([*self.running.values()][-1] + others))
 
     def cell_ended(self, result: Result) -> None:
         self.running.pop(result.cell, None)

@@ -1,0 +1,79 @@
+"""The command line, a module per group of commands.
+
+Heavy libraries are imported inside the commands that need them, so that --help, list and plan stay fast.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+
+from poolbench import __version__
+from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
+from poolbench.cli.planning import list_command, plan_command
+from poolbench.cli.results import regress_command, report_command, status_command, sync_command, ui_command
+from poolbench.cli.running import run_command
+from poolbench.cli.shift_map import shift_map_command
+from poolbench.cli.tuning import tune_command
+from poolbench.core import MissingData, UsageError
+
+
+class Suite(click.Group):
+    """The group of all commands. Turns wrong usage, missing data and Ctrl-C into one line and an exit code."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        given = list(args)
+        try:
+            ctx = super().make_context(info_name, args, *more, **extra)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _refuse(error)
+        ctx.meta[COMMAND_LINE] = given
+        return ctx
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted; finished cells are kept, the same command continues")
+            ctx.exit(INTERRUPTED)
+        except MissingData as error:
+            say(f"poolbench: {error}")
+            ctx.exit(NO_DATA)
+        except UsageError as error:
+            say(f"poolbench: {error}")
+            ctx.exit(USAGE)
+        except click.UsageError as error:
+            _refuse(error)
+
+
+def _refuse(error: click.UsageError) -> NoReturn:
+    command = error.ctx.command_path if error.ctx else "poolbench"
+    say(f"poolbench: {error.format_message()} (see '{command} --help')")
+    raise click.exceptions.Exit(USAGE)
+
+
+@click.group(cls=Suite, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="poolbench")
+def main() -> None:
+    """What pooling does to image classifiers, measured.
+
+    Exit codes: 0 fine, 1 a cell failed or a metric regressed, 2 wrong usage, 3 data missing, 130 interrupted.
+    """
+
+
+for command in (
+    list_command,
+    plan_command,
+    run_command,
+    status_command,
+    report_command,
+    sync_command,
+    tune_command,
+    regress_command,
+    shift_map_command,
+    ui_command,
+):
+    main.add_command(command)

@@ -1,0 +1,127 @@
+"""status, report, sync, regress and ui: what a work folder holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from poolbench.cli.options import (
+    FAILED,
+    existing,
+    no_mlflow_option,
+    out_option,
+    plugin_option,
+    say,
+    say_left_out,
+    uri_option,
+)
+from poolbench.cli.work import Tracking, write_report
+from poolbench.core import Status, UsageError
+from poolbench.registry import benchmarks
+
+
+@click.command("status")
+@plugin_option()
+@out_option
+def status_command(out: Path) -> None:
+    """Count the cells of a work folder by benchmark and status, and say why some failed."""
+    ledger = existing(out)
+    results = ledger.results()
+    statuses: tuple[Status, ...] = ("finished", "running", "failed", "skipped", "pending")
+    click.echo(f"{'benchmark':<20}" + "".join(f"{status:>10}" for status in statuses))
+    for name in dict.fromkeys(result.cell.benchmark for result in results):
+        found = [result.status for result in results if result.cell.benchmark == name]
+        click.echo(f"{name:<20}" + "".join(f"{found.count(status):>10}" for status in statuses))
+    for result in results:
+        if result.status in ("failed", "skipped"):
+            click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
+    say_left_out(ledger)
+
+
+@click.command("report")
+@plugin_option()
+@out_option
+@uri_option
+@no_mlflow_option
+def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool) -> None:
+    """Write the report of a work folder: HTML, Markdown and CSV."""
+    ledger = existing(out)
+    path = write_report(ledger, Tracking(out, tracking_uri, wanted=not no_mlflow))
+    say_left_out(ledger)
+    click.echo(str(path))
+
+
+@click.command("sync")
+@plugin_option()
+@out_option
+@uri_option
+def sync_command(out: Path, tracking_uri: str | None) -> None:
+    """Write the MLflow runs that are missing; existing ones are not changed."""
+    from poolbench.tune import tuning_ledgers
+    from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
+
+    ledgers = [existing(out), *tuning_ledgers(out)]
+    try:
+        written = MlflowSink(out, tracking_uri).sync(ledgers)
+    except TrackingUnavailable as error:
+        say(f"poolbench: MLflow cannot be reached, nothing is lost: {error}")
+        sys.exit(FAILED)
+    say_left_out(*ledgers)
+    say(f"{written} runs written")
+
+
+@click.command("regress")
+@plugin_option()
+@out_option
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), required=True, help="Folder with the results.csv to compare with."
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Probability that a metric leaves its prediction interval by chance.",
+)
+def regress_command(out: Path, baseline: Path, alpha: float) -> None:
+    """Compare a work folder with a baseline: a t prediction interval per metric, and a practical margin.
+
+    Writes JUnit XML and Markdown to OUT/regress. Exit codes: 0 fine, 1 regressed, 2 wrong usage, 3 data missing.
+    """
+    from poolbench.analysis.frames import read_results, results_frame
+    from poolbench.analysis.gate import compare, exit_code
+    from poolbench.files import storage, write_atomically
+    from poolbench_tracking.gate_report import to_junit, to_markdown
+
+    ledger = existing(out)
+    current = results_frame(ledger.results())
+    metrics = {name: benchmarks.get(name)().metrics for name in benchmarks.names()}
+    comparisons = compare(read_results(str(baseline / "results.csv")), current, metrics, alpha)
+    folder = out / "regress"
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "junit.xml", to_junit(comparisons).encode())
+        write_atomically(folder / "summary.md", to_markdown(comparisons).encode())
+    click.echo(to_markdown(comparisons), nl=False)
+    say_left_out(ledger)
+    sys.exit(exit_code(comparisons))
+
+
+@click.command("ui")
+@out_option
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
+def ui_command(out: Path, port: int) -> None:
+    """Open the MLflow UI of a work folder on 127.0.0.1."""
+    from poolbench_tracking.mlflow_sink import default_uri
+
+    existing(out)
+    if not (out / "mlflow.db").exists():
+        raise UsageError(f"'{out}' has no MLflow store yet; run 'poolbench sync --out {out}' first")
+    # One worker and no job runner: the store is a local file, and both cost gigabytes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    arguments = ["server", "--backend-store-uri", default_uri(out), "--host", "127.0.0.1", "--port", str(port)]
+    say(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])

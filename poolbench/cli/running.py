@@ -1,0 +1,147 @@
+"""run: execute the cells that are not finished, then write the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from poolbench.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    NO_DATA,
+    OK,
+    USAGE,
+    command_line,
+    say,
+    say_left_out,
+    selection_options,
+)
+from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options, write_report
+from poolbench.core import Result
+from poolbench.runner.plan import Selection, plan
+
+if TYPE_CHECKING:
+    from poolbench.cli.progress import Progress
+    from poolbench.runner.ledger import Invocation, Ledger
+
+
+@click.command("run")
+@click.argument("names", nargs=-1, required=True)
+@selection_options
+@work_options
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
+@click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
+@click.option(
+    "--slots-per-gpu",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes per GPU.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="Maximum number of seeds trained as one stacked network (default: as many as fit on a GPU, 1 on a CPU).",
+)
+@click.option("--deterministic", is_flag=True, help="Only GPU kernels with reproducible bits.")
+def run_command(
+    selection: Selection,
+    work: Work,
+    retry_failed: bool,
+    tuned: bool,
+    jobs: int | None,
+    slots_per_gpu: int,
+    replicas: int | None,
+    deterministic: bool,
+) -> None:
+    """Run benchmarks (names, or all): execute every cell that is not finished, then write the report."""
+    from poolbench.runner.execute import execute
+    from poolbench.runner.ledger import Ledger
+    from poolbench.runner.workers import slots
+    from poolbench.tune import tuned as with_winners
+
+    cells = plan(selection)
+    if tuned:
+        cells = with_winners(work.out, cells)
+    ledger = Ledger(work.out).create()
+    todo = [cell for cell in cells if _is_to_run(ledger.result(cell), retry_failed)]
+    say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
+    tracking = work.tracking()
+    interrupted = False
+    if todo:
+        settings = work.settings(replicas=replicas, deterministic=deterministic)
+        devices = slots(settings.device, jobs, slots_per_gpu)[: len(todo)]
+        try:
+            with _invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress):
+                execute(todo, ledger, replace(settings, invocation=invocation.id), progress, devices)
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted; finished cells are kept, the same command continues")
+    report = work.out / "report" / "report.html"
+    if _close_abandoned(ledger) or todo or not report.exists():
+        tracking.sync(ledger)
+        write_report(ledger, tracking)
+    say_left_out(ledger)
+    results = [ledger.result(cell) for cell in cells]
+    _summarise(results, report)
+    sys.exit(INTERRUPTED if interrupted else _exit_code(results))
+
+
+def _is_to_run(result: Result, retry_failed: bool) -> bool:
+    """Failed cells are retried only on request, or if the failure was an input error."""
+    if result.status == "failed":
+        return retry_failed or not result.traceback
+    return result.status != "finished"
+
+
+@contextmanager
+def _invocation(ledger: Ledger, tracking: Tracking, preset: str, total: int) -> Iterator[tuple[Invocation, Progress]]:
+    """Record a command that executes ``total`` cells, show its progress, and end it cleanly on SIGTERM."""
+    from poolbench.cli.progress import Progress
+
+    with sigterm_interrupts(), ledger.open_invocation(command_line(), preset) as invocation:
+        with Progress(total, partial(tracking.project, ledger, invocation)) as progress:
+            yield invocation, progress
+        invocation.outcome = "failed" if progress.failed else "finished"
+
+
+def _close_abandoned(ledger: Ledger) -> int:
+    """Close the invocations whose process was killed; return how many there were."""
+    abandoned = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
+    for invocation in abandoned:
+        invocation.close("interrupted")
+    return len(abandoned)
+
+
+def _exit_code(results: Sequence[Result]) -> int:
+    if any(result.status == "failed" for result in results):
+        # A failure without a traceback was an input error.
+        return FAILED if any(result.traceback for result in results) else USAGE
+    if any(result.status == "skipped" for result in results):
+        return NO_DATA
+    return OK if all(result.status == "finished" for result in results) else FAILED
+
+
+def _summarise(results: Sequence[Result], report: Path) -> None:
+    counts = {status: sum(r.status == status for r in results) for status in ("finished", "failed", "skipped")}
+    counts["not run"] = len(results) - sum(counts.values())
+    say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))
+    for result in results:
+        if result.status == "failed":
+            say(f"failed: {result.cell.label}: {result.reason.splitlines()[0]}")
+    missing = {result.cell.dataset.name: result for result in results if result.status == "skipped"}
+    for result in missing.values():
+        say(f"skipped, no data: {result.reason}")
+    if missing:
+        say(f"to fetch it: {command_line('--download')}")
+    if any(result.traceback for result in results):
+        say("tracebacks are in the report; --retry-failed runs failed cells again")
+    click.echo(str(report))

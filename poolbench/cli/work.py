@@ -1,0 +1,122 @@
+"""What commands that execute cells share: where they work, MLflow, the report, and how they are interrupted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from poolbench.cli.options import (
+    device_option,
+    gathered,
+    no_mlflow_option,
+    out_option,
+    plugin_option,
+    say,
+    uri_option,
+)
+from poolbench.core import DataLocation, Result
+
+if TYPE_CHECKING:
+    from poolbench.runner.attempt import Settings
+    from poolbench.runner.ledger import Invocation, Ledger
+    from poolbench_tracking.mlflow_sink import MlflowSink
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The options of a command that executes cells: work folder, device, data, MLflow, plugins."""
+
+    out: Path
+    device: str
+    data_dir: str
+    download: bool
+    tracking_uri: str | None
+    no_mlflow: bool
+    plugins: Sequence[str]
+
+    def settings(self, **more: Any) -> Settings:
+        """Return the settings of the runner; raise UsageError for a device that does not exist."""
+        from poolbench.runner.attempt import Settings
+        from poolbench.runner.environment import resolve_device
+
+        location = DataLocation(self.data_dir, self.download)
+        return Settings(location, resolve_device(self.device), plugins=self.plugins, **more)
+
+    def tracking(self) -> Tracking:
+        """Return the connection to MLflow."""
+        return Tracking(self.out, self.tracking_uri, wanted=not self.no_mlflow)
+
+
+work_options = gathered(
+    "work",
+    Work,
+    plugin_option(pass_on=True),
+    out_option,
+    device_option,
+    click.option(
+        "--data-dir",
+        envvar="POOLBENCH_DATA",
+        default="data",
+        show_default=True,
+        help="Folder of full data sets [env: POOLBENCH_DATA].",
+    ),
+    click.option("--download", is_flag=True, help="Download data sets that are missing."),
+    uri_option,
+    no_mlflow_option,
+)
+
+
+class Tracking:
+    """MLflow, connected on first use. After its first failure, which is reported, only the ledger is written."""
+
+    def __init__(self, out: Path, uri: str | None, wanted: bool = True) -> None:
+        self.out, self.uri, self.wanted = out, uri, wanted
+        self._sink: MlflowSink | None = None
+
+    def attempt(self, action: Callable[[MlflowSink], T], otherwise: T) -> T:
+        """Return the result of the action, or ``otherwise`` if MLflow is not wanted or cannot be reached."""
+        if not self.wanted:
+            return otherwise
+        from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
+
+        try:
+            self._sink = self._sink or MlflowSink(self.out, self.uri)
+            return action(self._sink)
+        except TrackingUnavailable as error:
+            self.wanted = False
+            say(f"going on without MLflow, 'poolbench sync' catches up later: {error}")
+            return otherwise
+
+    def project(self, ledger: Ledger, invocation: Invocation, result: Result) -> None:
+        """Write the MLflow run of one result."""
+        self.attempt(lambda sink: sink.project(ledger, result, invocation), False)
+
+    def sync(self, ledger: Ledger) -> None:
+        """Write all MLflow runs of a ledger that are missing."""
+        self.attempt(lambda sink: sink.sync([ledger]), 0)
+
+
+def write_report(ledger: Ledger, tracking: Tracking) -> Path:
+    """Write the report into the work folder, with links to MLflow runs; return the path of the HTML."""
+    from poolbench_tracking.report import write_report
+
+    unlinked: dict[str, str] = {}
+    return write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), unlinked))
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt, so that it ends a command as Ctrl-C does: all files are closed."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

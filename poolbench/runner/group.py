@@ -1,0 +1,64 @@
+"""Execute one group of replicas under the locks of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+from filelock import Timeout
+
+from poolbench.core import Cell, Result
+from poolbench.files import storage
+from poolbench.runner.attempt import Settings
+from poolbench.runner.cell import run_cells
+from poolbench.runner.ledger import Ledger
+
+
+class Listener(Protocol):
+    """Is told about the progress of an execution."""
+
+    def cell_started(self, cell: Cell) -> None: ...
+
+    def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None: ...
+
+    def cell_ended(self, result: Result) -> None: ...
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def cell_started(self, cell: Cell) -> None: ...
+
+    def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None: ...
+
+    def cell_ended(self, result: Result) -> None: ...
+
+
+def execute_group(
+    cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener, wait: bool
+) -> list[Cell]:
+    """Execute the replicas that are not finished; return the cells that another process has locked.
+
+    With ``wait``, block until the lock is free and return []. Use it with a single cell only: two processes that each
+    hold a cell and wait for the other's would deadlock.
+    """
+    held, passed_over = [], []
+    with ExitStack() as locks:
+        for cell in cells:
+            record = ledger.record(cell.id)
+            with storage(record.folder):
+                record.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                locks.enter_context(record.lock.acquire(blocking=wait))
+                held.append(cell)
+            except Timeout:
+                passed_over.append(cell)
+        todo = [cell for cell in held if ledger.result(cell).status != "finished"]
+        for cell in todo:
+            listener.cell_started(cell)
+        if todo:
+            run_cells(todo, [ledger.record(cell.id) for cell in todo], settings, listener.epoch_ended)
+    for cell in held:
+        listener.cell_ended(ledger.result(cell))
+    return passed_over
