@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from poolbench.core import Scalar
 
 T = TypeVar("T")
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Option:
         return ast.parse(self.annotation, mode="eval").body
 
     def check(self, value: Scalar) -> Scalar:
-        """Return the value as the declared type; raise TypeError where it is of another. An int serves as a float."""
+        """Return the value as the declared type, an int for a float as a float; raise TypeError for other values."""
         for alternative in _alternatives(self._type):
             match alternative, value:
                 case ast.Constant(value=None), None:
@@ -37,7 +40,8 @@ class Option:
                     return value
                 case ast.Name(id="int"), int() if not isinstance(value, bool):
                     return value
-                case ast.Name(id="float"), int() | float() if not isinstance(value, bool):
+                # An id is the hash of a JSON text, which has neither NaN nor infinity.
+                case ast.Name(id="float"), int() | float() if not isinstance(value, bool) and abs(value) <= LARGEST:
                     return float(value)
                 case ast.Name(id="str"), str():
                     return value
@@ -55,6 +59,14 @@ class Option:
             for node in ast.walk(alternative.slice)
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )
+
+    @property
+    def wanted(self) -> str:
+        """What a value must be, for messages: "of type int", or "one of soft, hard"."""
+        if not self.choices:
+            return f"of type {self.annotation}"
+        empty = [node for node in _alternatives(self._type) if isinstance(node, ast.Constant) and node.value is None]
+        return f"one of {', '.join([*self.choices, *(['none'] if empty else [])])}"
 
     def parse(self, text: str) -> Scalar:
         """Return the value that a text such as "3", "1e-3", "true", "none" or "reflect" stands for; raise TypeError."""
@@ -82,6 +94,18 @@ def _alternatives(annotation: ast.expr) -> Iterator[ast.expr]:
         yield annotation
 
 
+def declare(owner: str, name: str, annotation: str, default: Scalar) -> Option:
+    """Return an option whose default is of the annotated type; raise TypeError where it is not."""
+    option = Option(name, annotation, default)
+    try:
+        return Option(name, annotation, option.check(default))
+    except TypeError:
+        raise TypeError(
+            f"option '{name}: {annotation} = {default!r}' of {owner}: the type is int, float, bool, str, "
+            "Literal of strings, or one of these | None, and the default is a value of it"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Entry(Generic[T]):
     """A registered definition: name, object, first docstring line, facts, and options in order of declaration."""
@@ -96,7 +120,7 @@ class Entry(Generic[T]):
 def signature_options(target: Any, fixed: Container[str]) -> dict[str, Option]:
     """Return the options of an imported class or function: its parameters but the ``fixed`` ones.
 
-    Raises TypeError for a parameter without a default.
+    Raises TypeError for a parameter without a default or with a type that options cannot have.
     """
     parameters = inspect.signature(target.__init__ if inspect.isclass(target) else target).parameters.values()
     options = {}
@@ -106,12 +130,16 @@ def signature_options(target: Any, fixed: Container[str]) -> dict[str, Option]:
         if p.default is p.empty or p.annotation is p.empty:
             raise TypeError(f"option '{p.name}' of {target.__qualname__} needs an annotation and a default")
         annotation = p.annotation if isinstance(p.annotation, str) else _written(p.annotation)
-        options[p.name] = Option(p.name, annotation, p.default)
+        options[p.name] = declare(target.__qualname__, p.name, annotation, p.default)
     return options
 
 
 def _written(annotation: Any) -> str:
     """Return an evaluated annotation as it would be written."""
+    if annotation is type(None):
+        return "None"
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_written(alternative) for alternative in get_args(annotation))
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
@@ -149,10 +177,18 @@ def _written_options(
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     return {
-        argument.arg: Option(argument.arg, ast.unparse(argument.annotation), ast.literal_eval(default))
+        argument.arg: declare(node.name, argument.arg, ast.unparse(argument.annotation), _literal(default))
         for argument, default in pairs
         if argument.arg not in fixed and argument.annotation is not None and default is not None
     }
+
+
+def _literal(default: ast.expr) -> Any:
+    """Return the value of a default such as 3, -1.0 or "a"; raise TypeError where it is no literal."""
+    try:
+        return ast.literal_eval(default)
+    except ValueError:
+        raise TypeError(f"the default of an option is a literal, got '{ast.unparse(default)}'") from None
 
 
 def _constructor(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> ast.FunctionDef | None:

@@ -52,10 +52,15 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str, **facts: Any) -> Callable[[T], T]:
-        """Decorate a definition with its name and facts; raise ValueError where the name is taken."""
+        """Decorate a definition with its name and facts.
+
+        Raises ValueError for a name that is taken, also by an entry of the package that is not imported yet, and
+        TypeError for a parameter that is no option (see ``declared.declare``).
+        """
 
         def add(target: T) -> T:
-            if name in self._entries:
+            inside = getattr(target, "__module__", "").startswith(f"{self.package}.")
+            if name in self._entries or (not inside and name in self._declared):
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
             summary = (getattr(target, "__doc__", None) or "").strip().partition("\n")[0]
             self._entries[name] = Entry(name, target, summary, facts, signature_options(target, self.fixed))
@@ -123,10 +128,8 @@ class Registry(Generic[T]):
         return self.resolve(name, values)
 
     def _mistyped(self, name: str, option: Option, value: Scalar) -> UsageError:
-        wanted = f"one of {', '.join(option.choices)}" if option.choices else f"of type {option.annotation}"
-        return UsageError(
-            f"option '{option.name}' of {self.kind} '{name}' is {wanted} (default {option.default}), got {value!r}"
-        )
+        wanted = f"{option.wanted} (default {option.default!r})"
+        return UsageError(f"option '{option.name}' of {self.kind} '{name}' is {wanted}, got {value!r}")
 
     def entry(self, name: str) -> Entry[T]:
         """Return the entry, importing the modules of the package on first use."""

@@ -13,6 +13,7 @@ import pytest
 Poolbench = Callable[..., Any]
 
 
+@pytest.mark.end_to_end
 def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: Poolbench) -> None:
     first = poolbench("run", "all", "--preset", "smoke", "--device", "cpu")
     assert first.returncode == 0, first.stderr

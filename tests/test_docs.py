@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 FENCE = re.compile(r"(?:Save as `(?P<path>[^`]+)`[^\n]*\n\n)?```(?P<language>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
-OPTIONS = {"run": ["--seeds", "0", "--device", "cpu", "--no-mlflow"]}
+OPTIONS = {"run": ["--seeds", "0", "--device", "cpu", "--no-mlflow"], "report": ["--no-mlflow"]}
 
 
 class Block(NamedTuple):
@@ -33,7 +34,11 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(found["path"], found["language"], found["text"]) for found in FENCE.finditer(page.read_text())]
+    return blocks_of(page.read_text())
+
+
+def blocks_of(text: str) -> list[Block]:
+    return [Block(found["path"], found["language"], found["text"]) for found in FENCE.finditer(text)]
 
 
 def anchors(page: Path) -> set[str]:
@@ -72,41 +77,120 @@ def test_tables_of_poolings_match_the_registry(registry: Registry[object], headi
         assert row[2:] == [facts["reference"], *marks]
 
 
-@pytest.mark.skipif(find_spec("poolbench.task") is None, reason="needs the module poolbench.task")
-def test_the_examples_of_extending_run(tmp_path: Path) -> None:
-    """Every "Save as" file goes into a copy of the packages; every poolbench command runs, in the page's order."""
+class Extended(NamedTuple):
+    """A copy of the packages after all of extending.md, in order of the page.
+
+    ``files`` are the saved files by heading, ``said`` is the output of each command.
+    """
+
+    folder: Path
+    files: dict[str, list[str]]
+    said: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
+    """Save every "Save as" file into a copy of the packages, run every poolbench command."""
+    folder = tmp_path_factory.mktemp("extended")
     for package in PACKAGES:
         spec = find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations
-        shutil.copytree(spec.submodule_search_locations[0], tmp_path / package)
-    said: dict[str, str] = {}
-    for block in blocks(DOCS / "extending.md"):
-        if block.path is not None:
-            # The wheel and this copy have the three packages side by side.
-            file = tmp_path / block.path.removeprefix("benchmarks/")
-            assert not file.exists()
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(block.text + "\n")
-        elif block.language == "bash":
-            for line in block.text.splitlines():
-                said[line] = _run(line, tmp_path)
+        shutil.copytree(spec.submodule_search_locations[0], folder / package)
+    page = (DOCS / "extending.md").read_text()
+    found = Extended(folder, {}, {})
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        for block in blocks_of(section):
+            if block.path is not None:
+                found.files.setdefault(section.partition("\n")[0], []).append(block.path)
+                # The wheel and this copy have the three packages side by side.
+                file = folder / block.path.removeprefix("benchmarks/")
+                assert not file.exists()
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(block.text + "\n")
+            elif block.language == "bash":
+                for line in block.text.splitlines():
+                    found.said[line] = _run(line, folder)
+    return found
+
+
+def test_the_examples_of_extending_run(extended: Extended) -> None:
     names = ("midrange", "midrange", "stripes", "two_stage_net")
     for kind, name in zip(("pools", "heads", "datasets", "architectures"), names, strict=True):
-        assert name in said[f"poolbench list {kind}"]
-    assert "brighter_half" in said["poolbench list --plugin my_plugin.py"]
-    runs = {line: output for line, output in said.items() if line.startswith("poolbench run")}
+        assert name in extended.said[f"poolbench list {kind}"]
+    assert "brighter_half" in extended.said["poolbench list --plugin my_plugin.py"]
+    runs = {line: output for line, output in extended.said.items() if line.startswith("poolbench run")}
     assert len(runs) == 5
     for line, output in runs.items():
         assert re.search(r"\b[1-9]\d* finished", output), f"{line}:\n{output}"
-    assert "pool=midrange" in runs["poolbench run shift_robustness --preset smoke --pool max,midrange"]
+    for pool in ("max", "midrange"):
+        assert f"pool={pool}" in runs["poolbench run shift_robustness --preset smoke --pool max,midrange"]
+
+
+def test_a_pool_a_head_a_data_set_and_an_architecture_are_one_file(extended: Extended) -> None:
+    assert extended.files == {
+        "A pool": ["poolbench/pooling/midrange.py"],
+        "A head": ["poolbench/pooling/global_midrange.py"],
+        "A data set": ["poolbench/data/stripes.py"],
+        "A task": [f"benchmarks/poolbench_tasks/contrast/{file}" for file in CONTRAST],
+        "An architecture": ["poolbench/architectures/two_stage_net.py"],
+        "Outside the package": ["my_plugin.py"],
+    }
+
+
+CONTRAST = ("__init__.py", "measure.py", "figures.py", "README.md")
+
+
+def test_a_task_with_its_own_figure_is_one_folder(extended: Extended) -> None:
+    _run("poolbench report", extended.folder)
+    report = (extended.folder / "poolbench-out" / "report" / "report.html").read_text()
+    assert "Mean accuracy over seeds at each contrast, one line per pool." in report
+    assert "Average pooling keeps more accuracy at low contrast than max pooling." in report
+
+
+def _edit(file: Path, after: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(after) == 1, f"'{after}' is {text.count(after)} times in {file}"
+    file.write_text(text.replace(after, after + new))
+
+
+def test_a_claim_is_one_edit(extended: Extended) -> None:
+    claim = next(block for block in blocks(DOCS / "extending.md") if block.text.startswith("Claim("))
+    text = claim.text.replace("is more accurate than global max", "beats global max").replace(
+        "gap_beats", "new_gap_beats"
+    )
+    task = extended.folder / "poolbench_tasks" / "global_pooling" / "__init__.py"
+    _edit(task, "        claims=(\n", textwrap.indent(text, " " * 12) + ",\n")
+    _run("poolbench report", extended.folder)
+    for name in ("report.html", "report.md"):
+        assert (
+            "Global average pooling beats global max pooling."
+            in (extended.folder / "poolbench-out" / "report" / name).read_text()
+        )
+
+
+def test_a_measure_is_two_edits(extended: Extended) -> None:
+    task = extended.folder / "poolbench_tasks" / "contrast"
+    _edit(task / "measure.py", '"accuracy_low": rows[-1]["accuracy"]', ', "accuracy_half": rows[1]["accuracy"]')
+    refused = _process("poolbench run contrast --preset smoke --epochs 2", extended.folder)
+    assert "declare it in its metrics" in refused.stderr
+    metric = 'Metric("accuracy_half", "accuracy at 50 % contrast", higher_is_better=True, tolerance=0.02),'
+    _edit(task / "__init__.py", "        metrics=(\n", f"            {metric}\n")
+    _run("poolbench run contrast --preset smoke --epochs 2 --retry-failed", extended.folder)
+    report = extended.folder / "poolbench-out" / "report"
+    assert "accuracy at 50 % contrast" in (report / "report.html").read_text()
+    assert "accuracy_half" in (report / "results.csv").read_text()
 
 
 def _run(line: str, folder: Path) -> str:
+    done = _process(line, folder)
+    assert done.returncode == 0, f"{line}:\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def _process(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(line)
     assert program == "poolbench"
     command = [sys.executable, "-m", "poolbench.cli", *arguments, *OPTIONS.get(arguments[0], [])]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{line}:\n{done.stderr}"
-    return done.stdout + done.stderr
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

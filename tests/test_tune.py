@@ -144,6 +144,7 @@ def test_validation_images_are_held_out_of_training(cells: list[Cell], tiny: Any
     assert torch.bincount(inside.test.labels).tolist() == [4, 4]
 
 
+@pytest.mark.end_to_end
 def test_a_killed_tuning_process_is_continued(tmp_path: Path, poolbench: Run) -> None:
     selection = ["global_pooling", "--preset", "smoke", "--head", "avg", "--device", "cpu"]
     command = ["tune", *selection, "--trials", "4", "--epochs", "3", "--no-mlflow"]

@@ -1,4 +1,4 @@
-"""Parts that several families share: the map's resolution while a network grows, class maps, linear ends."""
+"""Parts shared by several families: resolution while a network is built, class maps, linear classifiers."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from poolbench.core import UsageError
+from poolbench.core import Component, UsageError
 from poolbench.pooling import create_head, create_pool
-from poolbench.pooling.padding import PaddingMode
+from poolbench.pooling.padding import Crop, PaddingMode
 from poolbench.pooling.polyphase import PolyphasePool
 
 Size = tuple[int, int]
 
 
-class Crop(nn.Module):
-    """(b, c, h, w) -> (b, c, *size): drop the last rows and columns."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[..., : self.size[0], : self.size[1]]
-
-
 class Resolution:
-    """Size and dilation of the map while a network is put together, layer by layer.
+    """Size (h, w) and dilation of the map while a network is built layer by layer.
 
-    A pool halves the size. Pool "dense" keeps it and doubles the dilation of all later convolutions
+    A pool halves the size. A pool that keeps the size ("dense") doubles the dilation of all later convolutions
     instead: the same receptive fields, evaluated at every position.
     """
 
-    def __init__(self, in_shape: tuple[int, int, int], pool: str, padding_mode: PaddingMode) -> None:
+    def __init__(self, in_shape: tuple[int, int, int], pool: Component, padding_mode: PaddingMode) -> None:
         self.size: Size = in_shape[1:]
-        self.pool_name, self.padding_mode = pool, padding_mode
+        self.pool, self.padding_mode = pool, padding_mode
         self.dilation = 1
 
     def conv3x3(
         self, channels_in: int, channels_out: int, bias: bool = True, kind: type[nn.Conv2d] = nn.Conv2d
     ) -> nn.Conv2d:
-        """Return a 3x3 convolution that keeps the map's size."""
+        """Return a 3x3 convolution with the current dilation that keeps the map's size."""
         return kind(
             channels_in,
             channels_out,
@@ -52,19 +41,19 @@ class Resolution:
         )
 
     def shortcut_pool(self, channels: int) -> nn.Module:
-        """Return the pool beside the one that :meth:`halve` gives next; the resolution stays as it is."""
-        pool = create_pool(self.pool_name, channels, padding_mode=self.padding_mode)
+        """Return the pool of the shortcut beside the next :meth:`halve`; does not change the resolution."""
+        pool = create_pool(self.pool, channels, padding_mode=self.padding_mode)
         return pool.follower() if isinstance(pool, PolyphasePool) else pool
 
     def halve(self, channels: int, floor: bool = False) -> nn.Module:
-        """Return a pool with stride 2 and go on behind it.
+        """Return a pool with stride 2 and update the resolution.
 
-        Pools give ceil(n/2). Where the published network floors (7 -> 3), an odd map loses its last row
-        and column first, which for max and avg is what torch's floor mode does. Raises UsageError for
-        a map that is too small.
+        Pools give ceil(n/2). ``floor`` is for published networks that give floor(n/2): an odd map is cropped by
+        its last row and column first, which for max and avg equals torch's floor mode. Raises UsageError for a
+        map that is too small.
         """
-        layer = create_pool(self.pool_name, channels, padding_mode=self.padding_mode)
-        if self.pool_name == "dense":
+        layer = create_pool(self.pool, channels, padding_mode=self.padding_mode)
+        if layer.keeps_size:
             self.dilation *= 2
             return layer
         height, width = self.size
@@ -77,12 +66,12 @@ class Resolution:
 
 
 class ClassMaps(nn.Module):
-    """Class maps (b, classes, h, w) -> logits (b, classes) through a head.
+    """Class maps (b, classes, h, w) -> logits (b, classes) by a head.
 
-    A head that gives more than one feature per map is followed by a linear layer.
+    A linear layer follows if the head gives more than one feature per map.
     """
 
-    def __init__(self, head: str, classes: int, size: Size) -> None:
+    def __init__(self, head: Component, classes: int, size: Size) -> None:
         super().__init__()
         self.head = create_head(head, classes, size=size)
         features = classes * self.head.feature_multiplier
@@ -94,9 +83,16 @@ class ClassMaps(nn.Module):
 
 
 class PooledFeatures(nn.Sequential):
-    """Maps (b, c, h, w) -> logits (b, classes): head, then a linear layer."""
+    """Maps (b, c, h, w) -> logits (b, classes) by a head and a linear layer."""
 
-    def __init__(self, head: str, channels: int, size: Size, classes: int) -> None:
+    def __init__(self, head: Component, channels: int, size: Size, classes: int) -> None:
         pooled = create_head(head, channels, size=size)
         features = channels * pooled.feature_multiplier
         super().__init__(OrderedDict(head=pooled, linear=nn.Linear(features, classes)))
+
+
+def hidden_classifier(head: Component, channels: int, size: Size, hidden: int, classes: int) -> dict[str, nn.Module]:
+    """Return the layers head, fc1, relu6 and fc2: maps (b, c, h, w) -> logits (b, classes)."""
+    pooled = create_head(head, channels, size=size)
+    fc1 = nn.Linear(channels * pooled.feature_multiplier, hidden)
+    return {"head": pooled, "fc1": fc1, "relu6": nn.ReLU(), "fc2": nn.Linear(hidden, classes)}

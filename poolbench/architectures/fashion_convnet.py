@@ -1,4 +1,4 @@
-"""The network of the global pooling article: three double convolutions, class maps, a global pool."""
+"""The network of the global pooling article: three double convolutions, class maps, global pool."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import OrderedDict
 from torch import nn
 
 from poolbench.architectures.blocks import ClassMaps, Resolution
+from poolbench.core import Component
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
 
 class XavierConv2d(nn.Conv2d):
-    """A convolution initialised as the article does: Xavier-uniform weights, bias .01."""
+    """Convolution with the article's initialisation: Xavier-uniform weights, bias 0.01."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -24,13 +25,16 @@ class XavierConv2d(nn.Conv2d):
 def fashion_convnet(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 8,
     sigmoid: bool = False,
 ) -> nn.Module:
-    """Three stages of two convolutions (8, 16, 32), 1x1 class maps, global pool; ``sigmoid`` as published."""
+    """Three stages of two convolutions (f 2f 4f), 1x1 class maps, global pool.
+
+    The published network ends in a ``sigmoid``.
+    """
     channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for stage in (1, 2, 3):

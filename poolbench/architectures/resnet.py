@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from poolbench.architectures.blocks import PooledFeatures, Resolution
+from poolbench.core import Component
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.polyphase import PolyphasePool
 from poolbench.registry import architectures
@@ -15,9 +16,9 @@ from poolbench.registry import architectures
 class Block(nn.Module):
     """A residual branch ``before`` - pool - ``after`` plus the (pooled, projected) input, then ReLU.
 
-    The pool stands behind a ReLU (Zhang 2019) and before the projection, so "decimate" is the strided
-    block of the paper. A polyphase pool chooses on the branch, and the shortcut takes the same phase:
-    two choices would tear the sum apart (Chaman and Dokmanic 2021).
+    The pool follows a ReLU (Zhang 2019) and precedes the projection, so "decimate" gives the strided block of the
+    paper. A polyphase pool chooses its phase on the branch and the shortcut uses the same: the sum of different
+    phases would not be equivariant (Chaman & Dokmanic 2021).
     """
 
     def __init__(
@@ -62,7 +63,7 @@ def basic_block(maps: Resolution, channels_in: int, channels: int, halves: bool)
 
 
 def bottleneck(maps: Resolution, channels_in: int, channels: int, halves: bool) -> Block:
-    """Return conv1x1-BN-ReLU-conv3x3-BN-ReLU-(pool)-conv1x1-BN with its shortcut; ``channels`` leave it."""
+    """Return conv1x1-BN-ReLU-conv3x3-BN-ReLU-(pool)-conv1x1-BN with its shortcut; output (b, channels, h, w)."""
     narrow = channels // 4
     before = nn.Sequential(
         OrderedDict(
@@ -82,14 +83,14 @@ def bottleneck(maps: Resolution, channels_in: int, channels: int, halves: bool) 
 def _residual(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int,
     blocks: tuple[int, ...],
     expansion: int = 1,
 ) -> nn.Module:
-    """Stem, stages of ``blocks`` with widths f 2f 4f ..., all but the first halving, head and linear layer."""
+    """Return stem, stages of ``blocks`` with widths f 2f 4f ... (all but the first halve), head and linear layer."""
     maps = Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv"] = maps.conv3x3(in_shape[0], width, bias=False)
@@ -110,8 +111,8 @@ def _residual(
 def resnet18(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 64,
 ) -> nn.Module:
@@ -123,8 +124,8 @@ def resnet18(
 def resnet50(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 64,
 ) -> nn.Module:
@@ -136,8 +137,8 @@ def resnet50(
 def resnet20(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 16,
 ) -> nn.Module:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from torch import nn
 
 from poolbench.architectures.blocks import ClassMaps, Resolution
-from poolbench.core import UsageError
+from poolbench.core import Component, UsageError
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
@@ -16,13 +16,16 @@ from poolbench.registry import architectures
 def shape_net(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 3,
     num_pooling: int = 1,
 ) -> nn.Module:
-    """Conv 1-3-3-1, a pool behind the first 0, 1 or 2 of them, global pool: one logit for two classes."""
+    """Three convolutions (f f classes), a pool after the first ``num_pooling`` (0, 1 or 2), global pool.
+
+    Two classes have one logit. Raises UsageError for another ``num_pooling``.
+    """
     if num_pooling not in (0, 1, 2):
         raise UsageError(f"num_pooling is 0, 1 or 2, got {num_pooling}")
     outputs = 1 if num_classes == 2 else num_classes

@@ -1,4 +1,4 @@
-"""A plain stack of strided convolutions: the network in which every halving is the same."""
+"""A plain stack of strided convolutions, in which every halving is the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from poolbench.architectures.blocks import Resolution
-from poolbench.pooling import create_head
+from poolbench.architectures.blocks import Resolution, hidden_classifier
+from poolbench.core import Component
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
@@ -16,8 +16,8 @@ from poolbench.registry import architectures
 def strided_net(
     in_shape: tuple[int, int, int],
     num_classes: int,
-    pool: str,
-    head: str,
+    pool: Component,
+    head: Component,
     padding_mode: PaddingMode,
     width: int = 16,
     hidden: int = 64,
@@ -34,9 +34,5 @@ def strided_net(
         layers[f"pool{block}"] = maps.halve(out)
         layers[f"dropout{block}"] = nn.Dropout(dropout)
         channels = out
-    pooled = create_head(head, channels, size=maps.size)
-    layers["head"] = pooled
-    layers["fc1"] = nn.Linear(channels * pooled.feature_multiplier, hidden)
-    layers["relu6"] = nn.ReLU()
-    layers["fc2"] = nn.Linear(hidden, num_classes)
+    layers.update(hidden_classifier(head, channels, maps.size, hidden, num_classes))
     return nn.Sequential(layers)

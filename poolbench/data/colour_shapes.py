@@ -1,8 +1,8 @@
 """The data set ``colour_shapes``: ten drawn shapes in colour, a stand-in for small natural images.
 
-Shapes stand upright but for a small tilt, and lie whole inside the circle inscribed in the picture. So an
-upright test set rewards knowing what is up, while a rotation of the picture neither cuts an object nor
-turns one class into another. Everything is drawn on the CPU from a fixed seed.
+Shapes are upright up to a small tilt and lie inside the inscribed circle of the image. Orientation is therefore
+informative in the upright test set, while a rotation of the image neither cuts an object nor turns one class into
+another. Everything is drawn on the CPU from a fixed seed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 CHUNK = 100  # images drawn at once; small enough for the cache of a CPU
 
 Shape = Callable[[Tensor, Tensor], Tensor]
-"""Which points x, y (y points up) of the unit disc belong to an object: bool, of the shape of x."""
+"""Maps points x, y of the unit disc (y points up) to booleans of the same shape: inside the object or not."""
 
 
 def polygon(*corners: tuple[float, float]) -> Shape:
@@ -126,7 +126,7 @@ def _colour(luma: Tensor, generator: torch.Generator) -> Tensor:
     chroma = torch.rand(*luma.shape, 3, generator=generator)
     chroma = chroma - chroma @ torch.tensor(LUMA).unsqueeze(1)
     luma = luma.unsqueeze(-1)
-    # The hue stays; as much of its saturation as [0, 1] has room for at this luma.
+    # Keep the hue, and reduce the saturation as far as [0, 1] requires at this luma.
     room = torch.where(chroma > 0, 1 - luma, luma) / chroma.abs().clamp(min=1e-6)
     return luma + chroma * room.amin(-1, keepdim=True).clamp(max=1)
 
@@ -158,14 +158,14 @@ def _draw_coverage(labels: Tensor, size: int, generator: torch.Generator) -> Ten
 
 @lru_cache(maxsize=1)
 def _masks() -> Tensor:
-    """Return all shapes as bool (classes, y, x) over +-MASK_REACH: looking points up beats testing each."""
+    """Return all shapes as bool (classes, y, x) over +-MASK_REACH; a lookup is faster than testing each point."""
     axis = ((torch.arange(MASK_POINTS) + 0.5) / MASK_POINTS * 2 - 1) * MASK_REACH
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([contains(x, y) for contains in SHAPES.values()])
 
 
 def _mask_index(position: Tensor) -> Tensor:
-    # Points beyond the masks fall on their rim, which belongs to no shape.
+    # Points outside the mask are clamped to its rim, which belongs to no shape.
     return ((position / MASK_REACH + 1) * (MASK_POINTS / 2)).long().clamp_(0, MASK_POINTS - 1)
 
 
@@ -215,7 +215,7 @@ def colour_shapes(
 
     def split(purpose: str, n: int) -> Split:
         generator = torch.Generator().manual_seed(derive_seed(SEED, f"colour_shapes {purpose} split"))
-        # Balanced, and in random order for those who do not shuffle.
+        # Balanced, and in random order for trainings without shuffling.
         labels = (torch.arange(n) % len(CLASSES))[torch.randperm(n, generator=generator)]
         return Split(draw_colour_shapes(labels, size, generator), labels).to(device)
 

@@ -1,4 +1,4 @@
-"""Data sets as tensors on one device: no loader processes, no per-image Python."""
+"""Data sets as tensors on one device, without loader processes or per-image Python."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def to_pixels(images: Tensor, mask: str = "none") -> Tensor:
 
 
 class TrainSource(Protocol):
-    """Anything that gives training samples: a stored split, or a stream that draws fresh ones.
+    """A source of training samples: a stored split, or a stream that generates new ones every epoch.
 
-    Drawing is apart from rendering: what an epoch consists of travels to the device once, and pictures
-    are made there, batch by batch, for one network or for several with an order of their own.
+    ``draw`` describes the samples of an epoch, which are copied to the device once; ``render`` makes the images of a
+    batch on the device, for one network or for several with different orders.
     """
 
     def __len__(self) -> int:
@@ -37,18 +37,18 @@ class TrainSource(Protocol):
         ...
 
     def draw(self, generator: torch.Generator, shuffle: bool) -> Tensor:
-        """Return one epoch as rows of int64 (n, k), one per sample, in the order of training, on the CPU.
+        """Return the samples of one epoch as int64 rows (n, k) on the CPU, in training order.
 
-        ``generator`` is a CPU generator, so the samples are the same on every device.
+        ``generator`` is a CPU generator, so that the samples are the same on every device.
         """
         ...
 
     def render(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images (b, c, h, w) as uint8 and labels (b,) of rows (b, k) that lie on the source's device."""
+        """Return uint8 images (b, c, h, w) and labels (b,) of rows (b, k) on the device of the source."""
         ...
 
     def held_out(self, fraction: float, seed: int) -> tuple[TrainSource, Split]:
-        """Return a training source and a validation split that share no sample."""
+        """Return a training source and a validation split without common samples."""
         ...
 
 
@@ -93,14 +93,14 @@ class Split:
         return self.take(~validation), self.take(validation)
 
     def take(self, chosen: Tensor) -> Split:
-        """Return the samples that a boolean mask (n,) or an index tensor chooses."""
+        """Return the samples selected by a boolean mask (n,) or an index tensor."""
         return Split(self.images[chosen], self.labels[chosen])
 
     def to(self, device: str) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     def digest(self) -> str:
-        """Return the sha256 of shape, pixels and labels: equal data, equal digest."""
+        """Return the sha256 of shape, pixels and labels."""
         summary = hashlib.sha256(str(tuple(self.images.shape)).encode())
         for tensor in (self.images, self.labels):
             summary.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -109,10 +109,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training source and test split with what is known about them.
+    """A training source and a test split.
 
-    ``mean`` and ``std`` (per channel, pixels in [0, 1]) are what a network subtracts and divides by;
-    ``source`` says where the bytes came from, ``digest`` identifies them.
+    ``mean`` and ``std`` (per channel, for pixels in [0, 1]) are what networks normalise with. ``source`` says where
+    the data came from, ``digest`` identifies it.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Dataset:
         return channels, height, width
 
     def for_tuning(self, fraction: float = 0.2, seed: int = 0) -> Dataset:
-        """Return the data set with a held-out part of the training data in place of the test split."""
+        """Return the data set with a held-out part of the training data as its test split."""
         train, validation = self.train.held_out(fraction, seed)
         return replace(self, train=train, test=validation)
 
@@ -160,7 +160,7 @@ def images_dataset(
 
 
 def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of uint8 images (n, c, h, w), pixels in [0, 1]."""
+    """Return mean and standard deviation per channel of uint8 images (n, c, h, w) scaled to [0, 1]."""
     # A histogram gives exact moments of 8-bit pixels without a float copy of the whole split.
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []

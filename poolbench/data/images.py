@@ -107,7 +107,7 @@ def _fetch(source: _Source, location: DataLocation, absent: Sequence[str]) -> No
             f"{source.name} is not in {location.folder} (no {source.subfolder}/{absent[0]}{more}): fetch it with "
             f"--download, or put pictures into {source.name}/train/CLASS/ and {source.name}/test/CLASS/ there"
         )
-    import torchvision  # here and not above: it takes seconds
+    import torchvision  # here, because the import takes seconds
 
     try:
         getattr(torchvision.datasets, source.torchvision_name)(location.folder, train=True, download=True)
@@ -118,12 +118,12 @@ def _fetch(source: _Source, location: DataLocation, absent: Sequence[str]) -> No
 
 def _read_torchvision(source: _Source, folder: Path, train: bool) -> Split:
     """Return one split as torchvision reads it; raise UsageError where a file is damaged."""
-    import torchvision  # here and not above: it takes seconds
+    import torchvision  # here, because the import takes seconds
 
     try:
         stored = getattr(torchvision.datasets, source.torchvision_name)(str(folder), train=train)
         images, labels = torch.as_tensor(stored.data), torch.as_tensor(stored.targets, dtype=torch.int64)
-    except Exception as error:  # the parsers raise whatever a damaged file makes them trip over
+    except Exception as error:  # a damaged file can make the parsers raise anything
         raise _damaged(source, folder, " ".join(str(error).split()) or type(error).__name__) from error
     part = "train" if train else "test"
     if len(images) != len(labels) or not len(images):
@@ -244,12 +244,12 @@ def _read_cache(cache: Path, fingerprint: str) -> torch.Tensor | None:
         stored = torch.load(cache, weights_only=True)
         images: torch.Tensor = stored["images"]
         return images if stored["fingerprint"] == fingerprint else None
-    except Exception:  # a cache that cannot be read, for whatever reason, is made anew
+    except Exception:  # an unreadable cache is written again
         return None
 
 
 def _write_cache(cache: Path, fingerprint: str, images: torch.Tensor) -> None:
-    """Write the cache in one step, so that no other process reads half of it; do without where that fails."""
+    """Write the cache aside and rename it, so that no process reads a partial file; ignore failures."""
     temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
@@ -258,5 +258,5 @@ def _write_cache(cache: Path, fingerprint: str, images: torch.Tensor) -> None:
     except (OSError, RuntimeError):  # RuntimeError is what torch.save makes of a full disk
         pass
     finally:
-        with suppress(OSError):  # it is gone where all went well
+        with suppress(OSError):  # renamed if all went well
             temporary.unlink()

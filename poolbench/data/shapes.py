@@ -1,8 +1,8 @@
-"""The data set ``shapes``: one white rectangle or circle on a black canvas, drawn anew every epoch.
+"""The data set ``shapes``: one white rectangle or circle on a black canvas, new samples every epoch.
 
 Source: analyze_pooling (Scheidl 2022), whose objects are OpenCV's filled rectangles and circles. The
-parameters of an object are drawn on the CPU, its pixels on the device, so every device sees the same
-samples and a GPU is not kept waiting for pictures.
+parameters of an object are sampled on the CPU and its pixels are drawn on the device, so every device gets the same
+samples, and a GPU does not wait for images.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _circle_rows(centres: Tensor, radii: Tensor, canvas: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ShapeStream:
-    """A training source that never repeats: every epoch draws ``samples`` fresh objects."""
+    """A training source with ``samples`` new objects in every epoch."""
 
     canvas: int
     samples: int
@@ -100,7 +100,7 @@ class ShapeStream:
         return self.samples
 
     def draw(self, generator: torch.Generator, shuffle: bool) -> Tensor:
-        """Return one epoch of fresh objects as rows (n, 5): label, two extents, centre x and y.
+        """Return one epoch of new objects as rows (n, 5): label, two extents, centre x and y.
 
         Samples are independent, so ``shuffle`` changes nothing.
         """
@@ -113,9 +113,9 @@ class ShapeStream:
         return _draw(labels, rows[:, 1:3], rows[:, 3:], self.canvas), labels
 
     def held_out(self, fraction: float, seed: int) -> tuple[ShapeStream, Split]:
-        """Return the stream itself and ``validation_samples`` objects drawn apart from it.
+        """Return the stream itself and ``validation_samples`` independent objects.
 
-        A stream has no size to take a ``fraction`` of, and training on it uses nothing up.
+        A stream is infinite, so ``fraction`` does not apply.
         """
         generator = torch.Generator().manual_seed(derive_seed(seed, "validation split"))
         return self, Split(*sample_shapes(self.validation_samples, self.canvas, generator, self.device, self.margin))
@@ -130,10 +130,10 @@ def shapes(
     test_samples: int = 1000,
     margin: int = 0,
 ) -> Dataset:
-    """Rectangle or circle on a black canvas, drawn anew every epoch (Scheidl 2022).
+    """Rectangle or circle on a black canvas, new samples every epoch (Scheidl 2022).
 
-    ``samples`` is the length of a training epoch, ``margin`` the least distance of a centre from the
-    border (0: objects may be cut; 14 and more: all are whole).
+    ``samples`` is the number of training samples per epoch, ``margin`` the smallest distance of a centre from the
+    border in pixels (0: the border may cut objects; 14 or more: all objects are whole).
     """
     if canvas < SMALLEST_CANVAS:
         raise UsageError(f"canvas is at least {SMALLEST_CANVAS} pixels, got {canvas}: choose a larger canvas")

@@ -1,4 +1,4 @@
-"""From a cell to an initialised network that takes pixels in [0, 1]."""
+"""Building the network of a cell: it takes pixels in [0, 1], its weights come from the seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from poolbench.registry import TIMM
 class Normalize(nn.Module):
     """Pixels (b, c, h, w) in [0, 1] -> (pixels - mean) / std per channel.
 
-    Part of the network, so that every shift, rotation and mask acts on pixels: black stays black.
+    It is part of the network, so that shifts, rotations and masks act on pixels, where black is 0.
     """
 
     mean: Tensor
@@ -35,11 +35,10 @@ class Normalize(nn.Module):
 
 
 def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) -> None:
-    """Draw every module's parameters from a stream of its own, named by seed and module path.
+    """Draw the parameters of every module from a random stream derived from the seed and the module's path.
 
-    Two networks that differ in their pools thus start from the same weights wherever names and
-    shapes agree, however many numbers the pools drew. ``only`` restricts it to the modules of
-    these paths.
+    Networks that differ in their pools therefore start from the same weights wherever paths and shapes agree.
+    ``only`` restricts this to the modules at these paths.
     """
     for name, module in model.named_modules():
         reset: Any = getattr(module, "reset_parameters", None)
@@ -52,14 +51,14 @@ def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) 
 def build_model(cell: Cell, dataset: Dataset, device: str) -> nn.Module:
     """Return the cell's network on the device, weights drawn from the cell's seed; it takes pixels in [0, 1]."""
     with torch.random.fork_rng(devices=[]):
-        # For parameters that a module draws without a reset_parameters of its own.
+        # For parameters of modules without a reset_parameters method.
         torch.manual_seed(derive_seed(cell.seed, "construction"))
         network = create_model(
             cell.architecture.name,
             dataset.in_shape,
             len(dataset.classes),
-            pool=cell.pool.name,
-            head=cell.head.name,
+            pool=cell.pool,
+            head=cell.head,
             padding_mode=cell.padding_mode,  # type: ignore[arg-type]
             **cell.architecture.options,  # type: ignore[arg-type]
         )

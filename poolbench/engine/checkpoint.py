@@ -1,4 +1,4 @@
-"""Checkpoints: what a training goes on from, as bytes that name what they belong to."""
+"""Checkpoints: the state of an unfinished training, as bytes that name the cell, versions and device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ MIN_TRAIN_TO_SAVE_RATIO = 50  # keeps checkpointing below 2 % of the time
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the training of one cell stands.
+    """The state of one cell's training.
 
-    ``state`` is a network's from ``Training.states``, ``rows`` the epochs so far, ``seconds`` the time that
-    they took.
+    ``state`` is the network's entry of ``Training.states``, ``rows`` the epochs so far, ``seconds`` their duration.
     """
 
     state: Mapping[str, Any]
@@ -33,11 +32,11 @@ class Checkpoint:
 
 
 class UnfitCheckpoint(Exception):
-    """A checkpoint from which the training cannot go on; the message says why."""
+    """A checkpoint from which the training cannot resume. The message says why."""
 
 
 def _origin(cell_id: str, device: str) -> dict[str, str]:
-    """What must be equal for a training to end as if it had never stopped."""
+    """Return what must be equal for a resumed training to end with the same bits."""
     return {
         "cell": cell_id,
         "poolbench": __version__,
@@ -54,12 +53,12 @@ def pack(checkpoint: Checkpoint, cell_id: str, device: str) -> bytes:
 
 
 def unpack(content: bytes, cell_id: str, device: str) -> Checkpoint:
-    """Return the checkpoint in the bytes; raise UnfitCheckpoint where another version or device wrote it."""
+    """Return the checkpoint; raise UnfitCheckpoint if it is damaged or of another cell, version or device type."""
     try:
         stored = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
         origin = stored.pop("origin")
         checkpoint = Checkpoint(**stored)
-    except Exception as error:  # whatever a damaged file makes of the unpickler
+    except Exception as error:  # a damaged file can make the unpickler raise anything
         raise UnfitCheckpoint(f"the checkpoint cannot be read ({type(error).__name__})") from error
     for name, value in _origin(cell_id, device).items():
         if origin.get(name) != value:

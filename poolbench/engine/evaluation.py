@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.data import Split, to_pixels
 from poolbench.measures.classification import predictions
+from poolbench.recording import outputs
 
 EVALUATION_BATCH = 500
 
@@ -27,18 +27,11 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-def logits_of(model: nn.Module, pixels: Iterable[Tensor]) -> Tensor:
-    """Return the logits (n, outputs) of pixel batches, in eval mode and without gradients."""
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(batch) for batch in pixels])
-
-
 def evaluate(
     model: nn.Module, split: Split, mask: str = "none", transform: Transform = lambda pixels: pixels
 ) -> tuple[float, float]:
     """Return (mean loss, accuracy) over a split whose pixels are masked, then passed through ``transform``."""
     batches = (transform(to_pixels(part, mask)) for part in split.images.split(EVALUATION_BATCH))
-    logits = logits_of(model, batches)
+    logits = outputs(model, batches)
     accuracy = (predictions(logits) == split.labels).double().mean()
     return float(loss_of(logits, split.labels)), float(accuracy)

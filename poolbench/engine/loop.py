@@ -25,18 +25,18 @@ class TrainingDiverged(RuntimeError):
 
 
 class Training:
-    """Networks in training: ``run_epoch`` until ``epoch`` has reached the configuration's epochs.
+    """A training in progress: call ``run_epoch`` until ``epoch`` reaches ``config.epochs``.
 
-    Each network has a seed, and from it streams of its own for the order of batches and the augmentation.
-    What draws inside of a network (dropout, random pools) shares one stream, that of the first seed, from
-    which every network gets numbers of its own. The global random stream is left as it was.
+    The order of batches and the augmentation of each network come from random streams derived from its seed. Random
+    layers (dropout, stochastic pools) draw from one stream, derived from the first seed. The global random state is
+    restored after each epoch. Raises UsageError for bfloat16 on a GPU without it.
     """
 
     def __init__(self, networks: Networks, dataset: Dataset, config: TrainConfig, seeds: Sequence[int]) -> None:
         self.networks, self.dataset, self.config = networks, dataset, config
         self.epoch = 0
         self.device = networks.parameters[0].device
-        self.optimizer = build_optimizer(config, networks.parameters, networks.spared_dim)
+        self.optimizer = build_optimizer(config, networks.parameters, networks.exempt_dim)
         self.orders = [torch.Generator().manual_seed(derive_seed(seed, "order of batches")) for seed in seeds]
         self.augmentations = [torch.Generator().manual_seed(derive_seed(seed, "augmentation")) for seed in seeds]
         self._noise: list[Tensor] = []
@@ -46,16 +46,16 @@ class Training:
             raise UsageError(f"{torch.cuda.get_device_name(self.device)} has no bfloat16; train with precision=float32")
 
     def run_epoch(self) -> list[Row]:
-        """Train one epoch and return a row per network: epoch, train_ and val_ loss and accuracy.
+        """Train one epoch; return one row per network with epoch, train_loss, train_accuracy, val_loss, val_accuracy.
 
-        ``epoch`` counts from 1; ``train_loss`` and ``train_accuracy`` are means over the epoch's batches,
-        while the weights move; ``val_loss`` and ``val_accuracy`` those of the test split after the epoch. A
-        network that diverged has a loss that is not finite, and the others are none the worse for it.
+        ``epoch`` counts from 1. ``train_*`` are means over the batches of the epoch, while the weights change;
+        ``val_*`` are computed on the test split after the epoch. If one network diverges, its loss is not finite and
+        the others are unaffected.
         """
         config, device, size = self.config, self.device, self.config.batch_size
         source = self.dataset.train
         count = len(source)
-        # All draws of an epoch travel to the device at once: a copy per batch would stall a GPU.
+        # All draws of an epoch are copied to the device at once, since a copy per batch would stall a GPU.
         samples = torch.stack([source.draw(order, config.shuffle) for order in self.orders]).to(device)
         drawn = [draw_augmentations(config.augment, count, stream) for stream in self.augmentations]
         draws = {kind: torch.stack([draw[kind] for draw in drawn]).to(device) for kind in drawn[0]}
@@ -92,7 +92,7 @@ class Training:
 
     @contextmanager
     def _noise_stream(self) -> Iterator[None]:
-        """Put the networks' noise on the global stream, and the stream back where it was."""
+        """Use the stream of random layers as the global random state; restore the global state afterwards."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             if self._noise:
                 torch.set_rng_state(self._noise[0])
@@ -104,7 +104,7 @@ class Training:
                 self._noise.append(torch.cuda.get_rng_state(self.device))
 
     def states(self) -> list[dict[str, Any]]:
-        """Return for each network all that its training goes on from: tensors, numbers, lists and dicts."""
+        """Return the full training state of each network, to resume from: tensors, numbers, lists and dicts."""
         models = self.networks.states()
         found: list[dict[str, Any]] = [
             {
@@ -119,14 +119,14 @@ class Training:
         ]
         for index, state in self.optimizer.state_dict()["state"].items():
             for name, value in state.items():
-                # The number of steps is one for all.
+                # The step count is shared.
                 parts = [value] * len(found) if name == "step" else self.networks.split(value)
                 for own, part in zip(found, parts, strict=True):
                     own["optimizer"].setdefault(index, {})[name] = part
         return found
 
     def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on where :meth:`states` was taken; all networks at the same epoch."""
+        """Resume from :meth:`states`, all networks at the same epoch."""
         first = states[0]
         self.epoch, self._noise = first["epoch"], list(first["noise"])
         self.networks.load([state["model"] for state in states])
@@ -144,7 +144,7 @@ class Training:
 
 
 def check_finite(row: Row) -> None:
-    """Raise TrainingDiverged where the training loss of an epoch is NaN or infinite."""
+    """Raise TrainingDiverged if the training loss of an epoch is NaN or infinite."""
     if not isfinite(row["train_loss"]):
         raise TrainingDiverged(f"the training loss is {row['train_loss']} in epoch {row['epoch']:.0f}")
 
@@ -156,7 +156,7 @@ def fit(
     seed: int,
     on_epoch: Callable[[Row], None] = lambda row: None,
 ) -> None:
-    """Train the model in place; report each epoch as a row (see :meth:`Training.run_epoch`).
+    """Train the model in place; call ``on_epoch`` with the row of each epoch (see :meth:`Training.run_epoch`).
 
     Raises TrainingDiverged when the loss becomes NaN or infinite.
     """

@@ -12,12 +12,12 @@ from poolbench.engine.evaluation import evaluate, loss_of
 
 
 class Networks(Protocol):
-    """Networks of one architecture behind one interface; tensors have the networks r as their first axis."""
+    """One or several networks of one architecture; the first axis of all tensors is the network (r)."""
 
     parameters: list[Tensor]
-    """What the optimiser updates, in the order of each network's own parameters."""
-    spared_dim: int
-    """Parameters of up to so many dimensions are vectors or numbers."""
+    """The parameters that the optimiser updates, in the order of ``nn.Module.parameters``."""
+    exempt_dim: int
+    """Parameters with up to this many dimensions are exempt from weight decay."""
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the training logits (r, b, outputs) of pixels (r, b, c, h, w)."""
@@ -32,11 +32,11 @@ class Networks(Protocol):
         ...
 
     def split(self, value: Tensor) -> list[Tensor]:
-        """Return each network's own part of a tensor that has the shape of a parameter."""
+        """Return the slice of each network from a tensor with the shape of a parameter."""
         ...
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the tensor that :meth:`split` took apart."""
+        """Join the slices of :meth:`split` again."""
         ...
 
     def states(self) -> list[dict[str, Tensor]]:
@@ -44,7 +44,7 @@ class Networks(Protocol):
         ...
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take each network's state dict over."""
+        """Load the state dict of each network."""
         ...
 
     def close(self) -> list[nn.Module]:
@@ -53,9 +53,9 @@ class Networks(Protocol):
 
 
 class OneNetwork:
-    """A single network, as it is."""
+    """A single network."""
 
-    spared_dim = 1
+    exempt_dim = 1
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

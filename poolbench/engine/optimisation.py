@@ -1,4 +1,4 @@
-"""Optimisers, and the learning rate as a function of the position: nothing of a schedule needs storing."""
+"""Optimisers, and learning rate schedules as functions of the step, so that checkpoints need no schedule state."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from poolbench.core import TrainConfig
 
 MOMENTUM = 0.9
-WARM_UP = 0.3  # share of a one-cycle training during which the rate rises
-FIRST, LAST = 1 / 25, 1 / 250_000  # rates of a one-cycle training at both ends, as shares of the highest
+WARM_UP = 0.3  # share of the steps of a one-cycle training in which the rate rises
+FIRST, LAST = 1 / 25, 1 / 250_000  # first and last rate of a one-cycle training, relative to the highest
 
 
-def build_optimizer(config: TrainConfig, parameters: Iterable[Tensor], spared_dim: int = 1) -> torch.optim.Optimizer:
-    """Return the optimiser of these parameters; decay spares those of up to ``spared_dim`` dimensions.
+def build_optimizer(config: TrainConfig, parameters: Iterable[Tensor], exempt_dim: int = 1) -> torch.optim.Optimizer:
+    """Return the optimiser; parameters with up to ``exempt_dim`` dimensions are exempt from weight decay.
 
-    Biases, normalisation weights and single numbers keep the scale that training gives them. Stacked
-    parameters have one dimension more (``spared_dim=2``). On a GPU one kernel updates all parameters; on a CPU
-    that is a few percent of a step at best, not worth other last bits in every weight.
+    These are biases, normalisation weights and scalars; stacked parameters have one dimension more
+    (``exempt_dim=2``). On a GPU the fused implementation updates all parameters in one kernel. On a CPU it saves a few
+    percent of a step at most and changes the last bits, so it is not used.
     """
     every = list(parameters)
     groups = [
-        {"params": [p for p in every if p.dim() > spared_dim], "weight_decay": config.weight_decay},
-        {"params": [p for p in every if p.dim() <= spared_dim], "weight_decay": 0.0},
+        {"params": [p for p in every if p.dim() > exempt_dim], "weight_decay": config.weight_decay},
+        {"params": [p for p in every if p.dim() <= exempt_dim], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     fused = True if every[0].is_cuda else None
@@ -36,11 +36,11 @@ def build_optimizer(config: TrainConfig, parameters: Iterable[Tensor], spared_di
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Return the rate of step 0 <= ``step`` < ``steps`` of a training.
+    """Return the learning rate at step 0 <= ``step`` < ``steps``.
 
-    constant; step: a tenth from half of the training on, a hundredth from three quarters on (He et al.
-    2016); cosine: half a period down to 0 (Loshchilov & Hutter 2017); one_cycle: half a cosine up from
-    1/25, half a cosine down to nearly 0 (Smith & Topin 2018).
+    "constant"; "step": times 0.1 after half of the steps, times 0.01 after three quarters (He et al. 2016); "cosine":
+    half a cosine down to 0 (Loshchilov and Hutter 2017); "one_cycle": half a cosine up from 1/25 of the highest rate,
+    then half a cosine down to nearly 0 (Smith and Topin 2018).
     """
     highest = config.learning_rate
     if config.schedule == "step":
@@ -56,5 +56,5 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Half a cosine from ``start`` (share 0) to ``end`` (share 1)."""
+    """Return the value of half a cosine from ``start`` (share 0) to ``end`` (share 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,11 +1,10 @@
-"""Networks that differ only by seed, trained as one: their parameters stacked, their forward pass a vmap.
+"""Replicas: networks that differ only by seed, trained as one network with stacked parameters under vmap.
 
-A replica ends where its single run ends, up to the order of sums: within 1e-9 after 20 steps in float64 for
-every architecture, pool and head that vmap takes, within 1e-5 in float32 for networks without BatchNorm.
-Behind BatchNorm Adam turns a bias whose gradient is nothing but rounding into steps of full size, and deep
-narrow networks are chaotic: there float32 replicas are to their single runs what another machine's would be.
-Where a network draws noise in training (dropout, random pools), every replica draws numbers of its own, which
-are not those of its single run: they depend on which seeds are stacked.
+A replica ends where its single run ends, up to rounding: within 1e-9 after 20 steps in float64 for every
+architecture, pool and head that vmap supports, within 1e-5 in float32 without BatchNorm. The gradient of a bias
+before BatchNorm is pure rounding, which Adam scales to full steps, and narrow deep networks are chaotic; there,
+float32 replicas differ from their single runs as results of two machines do. Random layers (dropout, stochastic
+pools) draw different numbers in each replica, and these depend on which seeds are stacked.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from poolbench.data import Split, to_pixels
 from poolbench.engine.evaluation import EVALUATION_BATCH, loss_of
 from poolbench.measures.classification import predictions
 
-MEMORY_SHARE = 0.7  # of what is free on the device; the rest is for the allocator's gaps and the data
+MEMORY_SHARE = 0.7  # of the free device memory; the rest is for fragmentation and the data
 
 
 class Stack:
-    """Networks (r) of one architecture as one network over stacked parameters; see ``fit.Networks``.
+    """Networks (r) of one architecture as one network with stacked parameters; see ``networks.Networks``.
 
-    BatchNorm keeps running statistics for each. The networks given keep their weights until :meth:`close`.
+    BatchNorm keeps running statistics per network. The given networks keep their weights until :meth:`close`.
     """
 
-    spared_dim = 2
+    exempt_dim = 2
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self.models = models
-        # The first one lends its code; parameters and buffers are swapped for the stacked ones in every call.
+        # The code of the first network, called with the stacked parameters and buffers.
         self.skeleton = models[0]
         self.named_parameters, self.buffers = stack_module_state(list(models))
         self.parameters: list[Tensor] = list(self.named_parameters.values())
@@ -65,7 +64,7 @@ class Stack:
         return list(zip(losses.tolist(), right.tolist(), strict=True))
 
     def split(self, value: Tensor) -> list[Tensor]:
-        # Copies: a part of the stack would be stored with all of it.
+        # Copies, because torch.save stores a slice together with the whole stack.
         return [part.clone() for part in value.unbind()]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
@@ -90,11 +89,10 @@ class Stack:
 
 
 def can_stack(model: nn.Module, pixels: Tensor) -> bool:
-    """Return whether vmap takes the network, by training and evaluating two replicas once on pixels (b, c, h, w).
+    """Return whether vmap supports the network, by training and evaluating two replicas on pixels (b, c, h, w).
 
-    It does not take a network that decides by what its numbers are (polyphase pools look for ties), and
-    goes through the replicas one by one where it has no rule for an operation. The network and the random
-    stream are left as they were.
+    vmap does not support control flow that depends on values (polyphase pools test for ties), and it falls back to a
+    loop for operations without a batching rule. The network and the random state are unchanged afterwards.
     """
     training = model.training
     try:
@@ -115,9 +113,9 @@ def can_stack(model: nn.Module, pixels: Tensor) -> bool:
 
 
 def stack_limit(model: nn.Module, pixels: Tensor, most: int) -> int:
-    """Return how many of ``most`` replicas may train as one on batches like pixels (b, c, h, w).
+    """Return how many replicas, at most ``most``, can be stacked for batches like pixels (b, c, h, w).
 
-    1 where vmap does not work. On a GPU as many as fit into its free memory by what a step of two takes.
+    1 if vmap does not support the network. On a GPU as many as fit into the free memory, extrapolated from two.
     """
     if not pixels.is_cuda:
         return most if can_stack(model, pixels) else 1
@@ -129,6 +127,6 @@ def stack_limit(model: nn.Module, pixels: Tensor, most: int) -> int:
     if not can_stack(model, pixels):
         return 1
     each = (torch.cuda.max_memory_allocated(device) - before) / 2
-    # Two moments of Adam, and the network's own copy of its weights.
+    # Adam's two moments, and the copy of the weights in the network itself.
     each += 3 * sum(parameter.nbytes for parameter in model.parameters())
     return max(1, min(most, int(MEMORY_SHARE * free / each)))

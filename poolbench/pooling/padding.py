@@ -1,4 +1,4 @@
-"""Padding with the modes of nn.Conv2d, for operators that do not pad themselves."""
+"""Padding with the modes of nn.Conv2d, for operators that do not pad themselves, and cropping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from poolbench.core import UsageError
 
@@ -56,3 +56,14 @@ def cover(size: Sequence[int], kernel: int, stride: int) -> tuple[int, int, int,
     """Return the padding (0, right, 0, bottom) with which windows of ``kernel`` give ceil(n/stride) outputs."""
     height, width = ((-(-n // stride) - 1) * stride + kernel - n for n in size)
     return (0, max(width, 0), 0, max(height, 0))
+
+
+class Crop(nn.Module):
+    """Drop the last rows and columns, (b, c, h, w) -> (b, c, *size)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.size[0], : self.size[1]]

@@ -1,1 +1,1 @@
-"""Plan the cells, keep the ledger, execute."""
+"""Planning cells, the ledger, execution."""

@@ -1,4 +1,4 @@
-"""What a result depends on besides its configuration: versions, device, commit."""
+"""The environment of a result: versions, device, commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna
 
 
 def resolve_device(name: str) -> str:
-    """Return "cpu" or "cuda[:i]" for a name or "auto"; raise UsageError where it is not there."""
+    """Return "cpu" or "cuda[:i]" for a device name or "auto"; raise UsageError if there is no such device."""
     import torch
 
     if name == "auto":
@@ -33,7 +33,7 @@ def resolve_device(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """Return the commit of the checkout that runs, "" outside of one."""
+    """Return the commit of the running checkout, "" outside of one."""
     for folder in (Path(__file__).parent, Path.cwd()):
         done = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
@@ -51,7 +51,7 @@ def _has_git() -> bool:
 
 @lru_cache(maxsize=4)
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, device name, threads and commit, as logged with every cell."""
+    """Return versions, device name, threads and commit, as stored with every cell."""
     import torch
 
     versions = {}

@@ -1,13 +1,13 @@
-"""The ledger: one folder per cell on disk, the truth of which MLflow and the report are projections.
+"""The ledger: one folder per cell on disk. MLflow and the report are derived from it.
 
     cells/<id>/config.json     the cell
-    cells/<id>/events.jsonl    append-only: started, resumed, epoch, failed, skipped (on disk when written)
-    cells/<id>/checkpoint.pt   where the training stands; gone once the cell is finished
+    cells/<id>/events.jsonl    append-only log: started, resumed, epoch, failed, skipped; flushed to disk
+    cells/<id>/checkpoint.pt   the state of an unfinished training
     cells/<id>/result.json     metrics and facts; the cell is finished when this file exists
     cells/<id>/*.parquet, arrays.npz, weights.pt
     invocations/<id>.json      one per command that executed cells
 
-Files appear whole (write aside, fsync, rename) or not at all; a torn last event is dropped on reading.
+Files are written aside, flushed and renamed, so they are whole or absent. A truncated last event is ignored.
 """
 
 from __future__ import annotations
@@ -51,44 +51,44 @@ def is_held(lock: FileLock) -> bool:
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One cell's folder."""
+    """The folder of one cell."""
 
     cell_id: str
     folder: Path
 
     @property
     def lock(self) -> FileLock:
-        """The lock that whoever works on the cell holds; the system frees it when a process dies."""
+        """The lock of the process that executes the cell; the system releases it when the process dies."""
         return FileLock(self.folder / "lock", is_singleton=True)
 
     def begin(self, cell: Cell, facts: Mapping[str, Any]) -> None:
-        """Open an attempt: the configuration, and what surrounds it."""
+        """Start an attempt: store the configuration, log the facts about the run."""
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / "config.json", cell.config())
         self.append("started", **facts)
 
     def resume(self, epoch: int, facts: Mapping[str, Any]) -> None:
-        """Go on with an attempt behind an epoch; what was logged of later ones no longer counts."""
+        """Continue an attempt after ``epoch``; logged epochs after it no longer count."""
         self.append("resumed", epoch=epoch, **facts)
 
     def save_checkpoint(self, content: bytes) -> None:
-        """Replace the checkpoint; where that fails (StorageError) the earlier one stays."""
+        """Replace the checkpoint. If that raises StorageError, the previous one is kept."""
         with storage(self.folder):
             write_atomically(self.folder / CHECKPOINT, content)
 
     def checkpoint(self) -> bytes | None:
-        """Return the last checkpoint of an unfinished training; clear away what a kill left half-written."""
+        """Return the last checkpoint, None without one; delete partial files of a killed process."""
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink(missing_ok=True)
         path = self.folder / CHECKPOINT
         return path.read_bytes() if path.exists() else None
 
     def append(self, event: str, **content: Any) -> None:
-        """Append one event with its time; it is on disk when this returns."""
+        """Append one event with its time and flush it to disk."""
         line = json.dumps({"event": event, "time": time.time(), **content}) + "\n"
         with storage(self.folder), open(self.folder / "events.jsonl", "a+b") as file:
-            # A line torn by a crash must not swallow the next one.
+            # A line truncated by a crash must not swallow the next one.
             if file.tell() and self._last_byte(file) != b"\n":
                 line = "\n" + line
             file.write(line.encode())
@@ -102,7 +102,7 @@ class CellRecord:
         return last
 
     def finish(self, measurement: Measurement, facts: Mapping[str, Any], weights: bytes) -> None:
-        """Store the result; tables, arrays and weights first, the file that says "finished" last."""
+        """Store the result: tables, arrays and weights first, result.json, which marks the cell as finished, last."""
         with storage(self.folder):
             for name, table in measurement.tables.items():
                 content = BytesIO()
@@ -120,13 +120,13 @@ class CellRecord:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a stored table; raise FileNotFoundError where the cell has none of that name."""
+        """Return a stored table; raise FileNotFoundError if the cell has none of that name."""
         import pandas as pd
 
         return pd.read_parquet(self.folder / f"{name}.parquet")
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """Return a stored array; raise KeyError or FileNotFoundError where there is none of that name."""
+        """Return a stored array; raise KeyError or FileNotFoundError if there is none of that name."""
         import numpy as np
 
         with np.load(self.folder / "arrays.npz") as arrays:
@@ -138,7 +138,7 @@ class CellRecord:
         return _parse(path.read_bytes()) if path.exists() else []
 
     def epochs(self, start: int) -> tuple[list[dict[str, Any]], int]:
-        """Return the epochs that whole lines from byte ``start`` of the event log hold, and where they end."""
+        """Return the epochs in the complete lines of the event log from byte ``start``, and the byte after them."""
         path = self.folder / "events.jsonl"
         if not path.exists():
             return [], start
@@ -149,7 +149,7 @@ class CellRecord:
         return [row for row in _parse(whole) if row.pop("event") == "epoch"], start + len(whole)
 
     def result(self, cell: Cell) -> Result:
-        """Return what is known of the cell whose folder this is; only the last attempt counts."""
+        """Return the state of ``cell``, whose folder this is, from its last attempt."""
         started: float | None = None
         facts: dict[str, Any] = {}
         history: list[dict[str, float]] = []
@@ -180,7 +180,7 @@ class CellRecord:
 
 
 def _parse(log: bytes) -> list[dict[str, Any]]:
-    """Return the events of a log; a torn line is dropped."""
+    """Return the events of a log; truncated lines are ignored."""
     events = []
     for line in log.splitlines():
         try:
@@ -191,30 +191,30 @@ def _parse(log: bytes) -> list[dict[str, Any]]:
 
 
 class Ledger:
-    """The work folder's cells and invocations."""
+    """The cells and invocations of a work folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def create(self) -> Ledger:
-        """Make the folders; raise StorageError where they cannot be written."""
+        """Create the folders; raise StorageError if they cannot be written."""
         with storage(self.folder):
             for name in ("cells", "invocations"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             write_atomically(probe, b"")
-            probe.unlink(missing_ok=True)  # another launcher may have been quicker
+            probe.unlink(missing_ok=True)  # another launcher may have deleted it
         return self
 
     def record(self, cell_id: str) -> CellRecord:
         return CellRecord(cell_id, self.folder / "cells" / cell_id)
 
     def result(self, cell: Cell) -> Result:
-        """Return what is known of a planned cell, "pending" where it was never started."""
+        """Return the state of a planned cell, "pending" if it was never started."""
         return self.record(cell.id).result(cell)
 
     def results(self) -> list[Result]:
-        """Return what is known of every cell that was ever started, oldest first.
+        """Return the states of all cells that were ever started, oldest first.
 
         Cells whose benchmark or components are not registered here are left out (see :meth:`left_out`).
         """
@@ -235,7 +235,7 @@ class Ledger:
                 cell = Cell.from_config(json.loads(path.read_text()))
             except (TypeError, KeyError, ValueError):
                 cell = None
-            # A field that was added since gives the same settings another id.
+            # With fields that were added since, the same settings have another id.
             yield cell if cell is not None and cell.id == path.parent.name else None
 
     def invocations(self) -> list[Invocation]:

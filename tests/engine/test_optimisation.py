@@ -101,5 +101,5 @@ def test_decay_spares_vectors_and_stacked_vectors(name: str) -> None:
     stacked = [torch.ones(5, *p.shape, requires_grad=True) for p in model.parameters()]
     for parameter in stacked:
         parameter.grad = torch.zeros_like(parameter)
-    build_optimizer(config, stacked, spared_dim=2).step()
+    build_optimizer(config, stacked, exempt_dim=2).step()
     assert [bool((p < 1).all()) for p in stacked] == [True, False, False, False]

@@ -26,7 +26,7 @@ def made(name: str, channels: int = 3, size: tuple[int, int] = (4, 5), **options
 
 
 def maps(*shape: int, seed: int = 1) -> Tensor:
-    # Positive, as behind a ReLU: gem is defined there.
+    # Positive, as after a ReLU: gem clamps negative values.
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.1
 
 
@@ -278,7 +278,7 @@ def test_attention_is_the_attention_pool_of_timm(channels: int) -> None:
     torch.testing.assert_close(own(x), theirs(x))
 
 
-def test_attention_without_places_does_not_see_shifts() -> None:
+def test_attention_without_positional_embeddings_is_shift_invariant() -> None:
     head, x = made("attention"), maps(2, 3, 4, 5)
     torch.nn.init.zeros_(head.get_parameter("places"))
     torch.testing.assert_close(head(torch.roll(x, (1, 2), (-2, -1))), head(x))

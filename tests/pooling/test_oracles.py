@@ -1,4 +1,4 @@
-"""Every local pool against its definition, written out by another route."""
+"""Every local pool against an independent implementation of its definition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def images(*shape: int, seed: int = 1) -> Tensor:
 
 
 def by_windows(x: Tensor, stride: int, f: Callable[[Values], float]) -> Tensor:
-    """Apply f to the values of each window of stride x stride that lie on the map."""
+    """Return f of the values of each window of stride x stride, cropped at the border of the map."""
     b, c, h, w = x.shape
     out = torch.empty(b, c, -(-h // stride), -(-w // stride), dtype=x.dtype)
     for n, k, i, j in itertools.product(*map(range, out.shape)):
@@ -75,7 +75,7 @@ def test_windows_against_a_double_loop(name: str, definition: Callable[[Values],
     torch.testing.assert_close(made(name, stride=stride)(x), by_windows(x, stride, definition))
 
 
-def test_an_incomplete_window_takes_the_values_it_has() -> None:
+def test_an_incomplete_window_is_cropped() -> None:
     x = torch.tensor([[1.0, 2.0, -5.0], [3.0, 4.0, -6.0], [-7.0, -8.0, -9.0]], dtype=torch.float64)[None, None]
     assert made("max")(x).flatten().tolist() == [4, -5, -7, -9]
     assert made("avg")(x).flatten().tolist() == [2.5, -5.5, -7.5, -9]
@@ -168,7 +168,7 @@ def test_stochastic_draws_in_proportion() -> None:
     torch.manual_seed(0)
     draws = pool(window.expand(4000, 1, 2, 2)).flatten()
     assert set(draws.tolist()) == {1.0, 3.0}
-    # Three quarters, within four standard deviations.
+    # 3/4, within four standard deviations.
     assert abs(float((draws == 3).double().mean()) - 0.75) < 4 * sqrt(0.75 * 0.25 / 4000)
 
 
@@ -217,7 +217,7 @@ def test_space_to_depth_is_a_convolution_of_the_window() -> None:
     torch.testing.assert_close(pool(x), F.conv2d(x, weight, pool.conv.bias, stride=3))
 
 
-def test_dense_changes_nothing_and_knows_its_stride() -> None:
+def test_dense_returns_its_input_and_keeps_its_stride() -> None:
     x, pool = images(2, 2, 5, 5), made("dense", stride=3)
     assert pool(x) is x
     assert pool.stride == 3
@@ -259,7 +259,7 @@ def test_blur_with_stride_is_blur_then_decimation(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 5])
-def test_max_blur_is_a_dense_maximum_then_blur(size: int) -> None:
+def test_max_blur_is_a_maximum_with_stride_1_then_blur(size: int) -> None:
     x = images(1, 2, 6, 6)
     dense = torch.empty_like(x)
     for i, j in itertools.product(range(6), range(6)):
@@ -268,7 +268,7 @@ def test_max_blur_is_a_dense_maximum_then_blur(size: int) -> None:
 
 
 def frequencies(n: int) -> range:
-    """Return the whole numbers strictly between -n/2 and n/2."""
+    """Return the integers strictly between -n/2 and n/2."""
     return range(-((n - 1) // 2), (n - 1) // 2 + 1)
 
 
@@ -277,7 +277,7 @@ def test_ideal_lowpass_against_a_sum_of_waves(size: tuple[int, int], stride: int
     x = images(1, 2, *size)
     (h, w), (rows, columns) = size, (-(-size[0] // stride), -(-size[1] // stride))
     expected = torch.zeros(1, 2, rows, columns, dtype=torch.float64)
-    # The kept waves, summed for each pair of pixels: a kernel of cosines around the coarse pixel.
+    # The sum of the kept waves for each pair of pixels is a kernel of cosines centred on the output pixel.
     for i, j, y, z in itertools.product(range(rows), range(columns), range(h), range(w)):
         kernel = sum(
             cos(2 * pi * (k * (i / rows - y / h) + m * (j / columns - z / w)))

@@ -1,4 +1,4 @@
-"""Polyphase sampling: the chosen component follows the image, ties included."""
+"""Polyphase sampling: the chosen component moves with the image, also where scores tie."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def all_are_rolls(out: Tensor, tolerance: float) -> bool:
 
 
 def mirrored(stride: int, seed: int = 1) -> Tensor:
-    """Symmetric about rows and columns: components equal in norm, each the mirror image of another."""
+    """Mirror-symmetric in rows and columns: components are mirror images of each other with equal norms."""
     x = draw(2, 12, 12, seed=seed)
     x = x + x.flip(-2)
     return x + torch.roll(x.flip(-1), 1 - stride, -1)
 
 
 def shuffled(stride: int) -> Tensor:
-    """All components hold the same whole numbers in different orders: equal norms, unlike contents."""
+    """All components hold the same integers in different orders: equal norms, different content."""
     numbers = torch.arange(144 // stride**2, dtype=torch.float64) - 7
     orders = [torch.randperm(len(numbers), generator=torch.Generator().manual_seed(i)) for i in range(stride**2)]
     grids = torch.stack([numbers[order].view(12 // stride, 12 // stride) for order in orders])
@@ -59,18 +59,18 @@ def shuffled(stride: int) -> Tensor:
 
 
 def alternating(stride: int) -> Tensor:
-    """Turns into its negative a few columns on: components equal but for their sign."""
+    """Repeats with the opposite sign after a few columns: components are equal except for their sign."""
     x = draw(1, 12, 3 if stride % 2 == 0 else 2)
     return torch.cat((x, -x), 2).tile(12 // (2 * x.shape[2]))
 
 
 def bright(stride: int) -> Tensor:
-    """Faint mirror-symmetric content on a bright ground."""
+    """Faint mirror-symmetric content on a bright background."""
     return 1e5 + mirrored(stride)
 
 
 def drawn_rectangle(stride: int) -> Tensor:
-    """A filled rectangle on a dark ground, as in the shift experiment."""
+    """A filled rectangle on a dark background, as in the shift experiment."""
     x = torch.full((1, 12, 12), -127.5, dtype=torch.float64)
     x[:, 3:9, 2:8] = 127.5
     return x
@@ -87,7 +87,7 @@ def spike(stride: int) -> Tensor:
 
 
 def pair(stride: int) -> Tensor:
-    """Two equal pixels beside each other on different components."""
+    """Two equal adjacent pixels, on different components."""
     return F.pad(torch.ones(1, 1, 2, dtype=torch.float64), (5, 5, 4, 7))
 
 
@@ -97,7 +97,7 @@ def flat(stride: int) -> Tensor:
 
 
 def dark(stride: int) -> Tensor:
-    """Nothing, as behind dead units."""
+    """All zeros, as after dead units."""
     return torch.zeros(2, 12, 12, dtype=torch.float64)
 
 
@@ -127,7 +127,7 @@ def test_all_shifts_of_an_image_with_ties(image: Any, name: str, stride: int, dt
 
 @pytest.mark.parametrize("image", [mirrored, shuffled, alternating])
 def test_these_ties_are_ties(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the second look the first index would win, which does not follow the image."""
+    """Without fingerprints the lowest index of a tie is chosen, which is not equivariant."""
     x = image(2)
     pool = made("aps", x.shape[0])
     scores = pool.score(pool.components(x[None]))[0].sort(descending=True).values
@@ -147,7 +147,7 @@ def test_ties_are_broken_among_the_largest() -> None:
 
 
 @pytest.mark.parametrize("image", [mirrored, shuffled, alternating, drawn_rectangle, pair, striped])
-def test_ties_under_rounding_as_convolutions_leave_it(image: Any) -> None:
+def test_ties_under_the_rounding_of_convolutions(image: Any) -> None:
     x = image(2)
     noisy = rolled(x) * (1 + 2e-7 * draw(144, *x.shape, seed=9))
     out = made("aps", x.shape[0])(noisy.float())
@@ -155,7 +155,7 @@ def test_ties_under_rounding_as_convolutions_leave_it(image: Any) -> None:
 
 
 def test_scores_that_all_tie() -> None:
-    """A scoring network with dead outputs still lets the image decide."""
+    """With constant scores the content of the image decides."""
     pool = made("lps", 3)
     torch.nn.init.zeros_(pool.get_parameter("conv2.weight"))
     assert all_are_rolls(pool(rolled(draw(3, 12, 12))), 1e-14)
@@ -219,7 +219,7 @@ def test_choices_are_one_hot_and_taken(name: str) -> None:
 
 
 def test_norms_are_not_taken_in_half_precision() -> None:
-    """Energies apart by 1e-3 look equal in bfloat16; more than 2^16 overflow float16."""
+    """Energies that differ by 1e-3 are equal in bfloat16; those above 2^16 overflow float16."""
     x = torch.full((1, 1, 64, 64), 1.0)
     x[..., ::2, 1::2] = 0.0
     x[..., 1, 1] = 1.5
@@ -228,7 +228,7 @@ def test_norms_are_not_taken_in_half_precision() -> None:
             assert made("aps", 1).choose((x * scale).to(dtype)).tolist() == [[0, 0, 0, 1]]
 
 
-def test_lps_scores_do_not_see_a_roll_and_eval_takes_the_best() -> None:
+def test_lps_scores_are_invariant_to_rolls_and_eval_takes_the_highest() -> None:
     pool, x = made("lps", 3), draw(8, 3, 12, 12)
     scores = pool.score(pool.components(x))
     torch.testing.assert_close(scores, pool.score(pool.components(torch.roll(x, (2, -4), (-2, -1)))))
@@ -243,7 +243,7 @@ def test_lps_in_training_draws_by_its_scores() -> None:
     torch.testing.assert_close(shares, probabilities, rtol=0, atol=4 * 0.5 / 4000**0.5)
 
 
-def test_lps_mixes_if_asked() -> None:
+def test_lps_without_hard_choice_mixes_components() -> None:
     pool, x = made("lps", 2, hard=False, temperature=2.0).train(), draw(8, 2, 4, 4)
     weights = pool.choose(x)
     torch.testing.assert_close(weights.sum(1), torch.ones(8, dtype=torch.float64))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from poolbench.core import Component, UsageError
 from poolbench.declared import Entry
 from poolbench.engine.build import initialise
-from poolbench.pooling import Pool, create_pool, list_pools
+from poolbench.pooling import Pool, create_pool, list_pools, pool_class
 from poolbench.pooling.padding import PADDING_MODES, PaddingMode
 from poolbench.registry import pools
 
@@ -28,19 +28,12 @@ def images(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def kind(name: str) -> type[Pool]:
-    pool = pools.get(name)
-    assert isinstance(pool, type)
-    assert issubclass(pool, Pool)
-    return pool
-
-
 def strides(name: str) -> list[int]:
-    return [2, 4] if kind(name).needs_power_of_two_stride else [2, 3]
+    return [2, 4] if pool_class(name).needs_power_of_two_stride else [2, 3]
 
 
 def takes(name: str, size: tuple[int, int], stride: int) -> bool:
-    return not (kind(name).needs_divisible_size and (size[0] % stride or size[1] % stride))
+    return not (pool_class(name).needs_divisible_size and (size[0] % stride or size[1] % stride))
 
 
 @by_mode
@@ -142,7 +135,7 @@ def is_roll(x: Tensor, y: Tensor) -> bool:
 
 @by_name
 def test_equivariance_to_all_shifts_is_as_stated(name: str) -> None:
-    for stride in [2] if kind(name).needs_power_of_two_stride else [2, 3]:
+    for stride in [2] if pool_class(name).needs_power_of_two_stride else [2, 3]:
         pool, x = made(name, stride=stride, padding_mode="circular"), images(4, 3, 6, 12)
         out = pool(x)
         follows = [is_roll(out, pool(torch.roll(x, by, (-2, -1)))) for by in itertools.product(range(6), range(12))]
@@ -175,7 +168,7 @@ def test_constants(name: str, mode: PaddingMode, value: float) -> None:
 
 @by_name
 def test_strides_that_are_no_power_of_two(name: str) -> None:
-    if kind(name).needs_power_of_two_stride:
+    if pool_class(name).needs_power_of_two_stride:
         with pytest.raises(UsageError, match="stride is a power of 2, got 3"):
             create_pool(name, 3, stride=3)
 

@@ -52,12 +52,12 @@ def quiroga2019_variance(
     check_inputs(images, angles, labels, aggregation, None, "zeros")
 
     def group_table(members: Tensor) -> pd.DataFrame:
-        own = images[members.to(images.device)]
-        passes = _Passes(model, *_normalisation(own, mean, std), aggregation, chunk)
+        group = images[members.to(images.device)]
+        passes = _Passes(model, *_normalisation(group, mean, std), aggregation, chunk)
         jitters = ((torch.rand(2, len(angles), generator=generator) * 2 - 1) * JITTER).tolist()
         first, second = ([angle + step for angle, step in zip(angles, jitter, strict=True)] for jitter in jitters)
-        table = passes.variance_over_images(own, second)
-        table["TV"] = passes.variance_over_angles(own, first)
+        table = passes.variance_over_images(group, second)
+        table["TV"] = passes.variance_over_angles(group, first)
         with np.errstate(divide="ignore", invalid="ignore"):
             table["V"] = (table["TV"] / table["SV"]).where((table["TV"] > 0) | (table["SV"] > 0), 1.0)
         return table

@@ -63,7 +63,7 @@ class Recorder:
     def _inversely_rotated(self, output: Tensor, angles: Sequence[float]) -> Tensor:
         # In float64, so that interpolation weights add up to 1 and a constant map stays constant when rounded.
         maps = output.double().unflatten(0, (self.angles, -1))
-        rotated = [turns(own, [-angle], "reflect")[0] for angle, own in zip(angles, maps, strict=True)]
+        rotated = [turns(part, [-angle], "reflect")[0] for angle, part in zip(angles, maps, strict=True)]
         result = torch.cat(rotated).to(output.dtype)
         return result * disc_mask((output.shape[-2], output.shape[-1]), output.device) if self.mask else result
 

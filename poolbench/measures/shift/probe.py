@@ -61,7 +61,7 @@ def _probe(model: nn.Module, canvas: Tensor) -> tuple[list[tuple[int, Tensor]], 
         if not isinstance(output, Tensor):
             return
         if output.dim() == 4 and min(output.shape[-2:]) > 1:
-            stride = round(max(size / own for size, own in zip(canvas.shape[-2:], output.shape[-2:], strict=True)))
+            stride = round(max(size / side for size, side in zip(canvas.shape[-2:], output.shape[-2:], strict=True)))
             maps.append((stride, output[0].isnan().any(dim=0).cpu()))
         elif output.dim() == 3 and min(output.shape[-2:]) > 1:
             mixed = mixed or bool(output.isnan().all())

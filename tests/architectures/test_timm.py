@@ -1,4 +1,4 @@
-"""Surgery on timm models: what is replaced, what stays, and what is refused."""
+"""Surgery on timm models: what is replaced, what stays, and which models raise an error."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from poolbench.architectures import create_model
-from poolbench.architectures.timm_models import GlobalPool
-from poolbench.core import Cell, TrainConfig, UsageError
+from poolbench.core import Cell, Component, TrainConfig, UsageError
 from poolbench.data import Split, images_dataset
 from poolbench.engine import build_model
+from poolbench.pooling.heads import GlobalLse
 from poolbench.pooling.local import Decimate
+from poolbench.pooling.means import GemPool
+from poolbench.registry import architectures, heads, pools
 from poolbench.runner.plan import Selection, plan
+from poolbench.surgery import GlobalPool
 
 timm = pytest.importorskip("timm")
 
@@ -65,16 +68,17 @@ def test_a_timm_cell_keeps_timms_weights_whatever_the_pool() -> None:
     images = torch.randint(0, 255, (20, 3, 32, 32), dtype=torch.uint8)
     split = Split(images, torch.arange(20) % 10)
     data = images_dataset("noise", tuple("0123456789"), split, split, "made here")
+    resnet, avg, train = architectures.resolve("timm:resnet18"), heads.resolve("avg"), TrainConfig(epochs=1)
     models = [
         build_model(
-            Cell("b", "noise", "timm:resnet18", pool, "avg", "plain", 3, TrainConfig(epochs=1)), data, "cpu"
+            Cell("b", Component("noise"), resnet, pools.resolve(pool), avg, "plain", 3, train), data, "cpu"
         ).get_submodule("network")
         for pool in ("max_blur3", "strided_conv")
     ]
     for path in ("conv1.conv.weight", "layer3.0.conv1.conv.weight", "fc.weight"):
         assert torch.equal(models[0].get_parameter(path), models[1].get_parameter(path)), path
     deviation = float(models[0].get_parameter("layer4.1.conv2.weight").detach().std())
-    # timm draws convolutions with Kaiming's fan out, torch by itself with a fifth of the deviation.
+    # timm uses Kaiming initialisation with fan-out; torch's default has a fifth of its standard deviation.
     assert deviation == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.05)
 
 
@@ -107,8 +111,9 @@ def test_odd_maps_keep_the_sizes_of_the_original() -> None:
     ("name", "pool", "message"),
     [
         ("timm:resnet19", "max", "unknown timm model 'resnet19'; did you mean 'resnet1"),
-        ("timm:resnet18", "dense", "does not fit timm models"),
-        ("timm:mixer_s32_224", "max", "no global pool"),
+        ("timm:resnet18", "dense", "pool 'dense' cannot replace a downsampling"),
+        ("timm:resnet18", "none", "pool 'none' cannot replace a downsampling"),
+        ("timm:mixer_s32_224", "max", "timm:mixer_s32_224: no global pool"),
     ],
 )
 def test_what_cannot_be_done_is_an_error(name: str, pool: str, message: str) -> None:
@@ -116,18 +121,22 @@ def test_what_cannot_be_done_is_an_error(name: str, pool: str, message: str) -> 
         create_model(name, (3, 224, 224), 10, pool, "avg")
 
 
-def test_a_surgery_that_changes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    monkeypatch.setattr(timm, "is_model", lambda name: True)
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: plain)
-    with pytest.raises(UsageError, match="no strided convolution or pool that 'max' could replace"):
-        create_model("timm:plain", (3, 32, 32), 10, "max", "avg")
+def test_options_of_the_pool_and_the_head_reach_every_place() -> None:
+    pool, head = Component("gem_local", {"p": 4.0}), Component("lse", {"r": 2.0})
+    model = create_model("timm:vgg11_bn", (3, 32, 32), 10, pool, head)
+    powers = [module.get_parameter("p") for module in model.modules() if isinstance(module, GemPool)]
+    assert [float(p.detach()) for p in powers] == [4] * 5
+    assert [float(m.log_r.detach().exp()) for m in model.modules() if isinstance(m, GlobalLse)] == pytest.approx([2])
+
+
+def test_unknown_options_are_an_error() -> None:
+    with pytest.raises(UsageError, match="unknown timm:resnet18 option 'pretrain'; did you mean 'pretrained'"):
+        create_model("timm:resnet18", (3, 32, 32), 10, pretrain=True)
 
 
 def test_a_timm_model_takes_the_place_of_an_architecture() -> None:
     cells = plan(Selection(("rotation_variance",), architectures=("timm:resnet18",), seeds=(0,)))
-    assert {cell.architecture for cell in cells} == {"timm:resnet18"}
-    assert {(cell.dataset, cell.variant) for cell in cells} == {
+    assert {cell.architecture for cell in cells} == {architectures.resolve("timm:resnet18")}
+    assert {(cell.dataset.name, cell.variant) for cell in cells} == {
         (dataset, variant) for dataset in ("mnist_sample", "colour_shapes") for variant in ("plain", "rotated")
     }
-    assert all(not cell.model for cell in cells)

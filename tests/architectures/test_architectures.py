@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from itertools import pairwise
+from math import log
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from poolbench.architectures import create_model
-from poolbench.core import UsageError
-from poolbench.engine import initialise
+from poolbench.core import Cell, Component, TrainConfig, UsageError
+from poolbench.data import Split, images_dataset
+from poolbench.declared import Entry
+from poolbench.engine import build_model, initialise
 from poolbench.measures.shift import exact_consistency
-from poolbench.pooling import list_heads, list_pools
-from poolbench.registry import architectures
+from poolbench.pooling import Pool, list_heads, list_pools, pooling_paths
+from poolbench.pooling.padding import PaddingMode
+from poolbench.registry import architectures, heads, pools
 
 SMALL = {"shape_net": 3, "resnet18": 4}
 
@@ -66,7 +70,7 @@ EXACT = ["aps", "aps_blur3", "lps", "dense"]
 
 
 def trained(model: nn.Module, steps: int) -> nn.Module:
-    """The model after a few steps on random images: weights and BatchNorm statistics have moved."""
+    """Return the model after a few steps on random images, with changed weights and BatchNorm statistics."""
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     model.train()
@@ -89,7 +93,7 @@ def test_polyphase_and_dense_networks_are_exactly_consistent(name: str, pool: st
     stride = 4 if name == "resnet20" else 16
     with torch.no_grad():
         expected = model(images)
-        assert float(expected.std()) > 1e-3, "a network that says nothing is consistent for nothing"
+        assert float(expected.std()) > 1e-3, "constant logits would be consistent for any pool"
         for shift in itertools.product(range(0, stride, 1 if stride == 4 else 3), range(0, 32, 5)):
             torch.testing.assert_close(model(torch.roll(images, shift, dims=(-2, -1))), expected, rtol=0, atol=1e-9)
     found = exact_consistency(model, images, torch.zeros(2, dtype=torch.int64), total_stride=4)
@@ -125,17 +129,17 @@ def test_an_odd_map_is_an_error_and_not_a_silent_loss(pool: str) -> None:
         model(torch.rand(2, 1, 28, 28))
 
 
-def test_dense_dilates_what_follows_and_keeps_the_receptive_field() -> None:
-    dense = create_model("vgg_like", (1, 32, 32), 10, "dense", "avg", "circular", width=4)
-    dilations = [m.dilation[0] for m in dense.modules() if isinstance(m, nn.Conv2d)]
+def test_pool_dense_dilates_later_convolutions_and_keeps_the_receptive_field() -> None:
+    dilated = create_model("vgg_like", (1, 32, 32), 10, "dense", "avg", "circular", width=4)
+    dilations = [m.dilation[0] for m in dilated.modules() if isinstance(m, nn.Conv2d)]
     assert dilations == [1, 1, 2, 2, 4, 4, 8, 8]
     torch.manual_seed(1)
-    dense = create_model("all_convolutional", (1, 32, 32), 10, "dense", "avg", "circular", width=4).eval()
+    dilated = create_model("all_convolutional", (1, 32, 32), 10, "dense", "avg", "circular", width=4).eval()
     torch.manual_seed(1)
     strided = create_model("all_convolutional", (1, 32, 32), 10, "decimate", "avg", "circular", width=4).eval()
     x = torch.rand(1, 1, 32, 32)
     maps: list[Tensor] = []
-    for model in (dense, strided):
+    for model in (dilated, strided):
         model.get_submodule("class_maps").register_forward_hook(lambda m, i, out: maps.append(out))
         model(x)
     torch.testing.assert_close(maps[0][..., ::4, ::4], maps[1], rtol=1e-4, atol=1e-5)
@@ -217,13 +221,58 @@ def test_shape_net_has_the_convolutions_of_the_original() -> None:
     assert parameters(model) == (9 * 3 + 3) + (9 * 9 + 3) + (9 * 3 + 1)
 
 
+def test_pools_and_heads_take_options() -> None:
+    pool, head = Component("gem_local", {"p": 4.0}), Component("lse", {"r": 2.0})
+    model = create_model("simple_conv", (1, 28, 28), 10, pool=pool, head=head)
+    assert [float(model.get_parameter(f"pool{i}.p").detach()) for i in (2, 4)] == [4, 4]
+    assert float(model.get_parameter("head.log_r").detach()) == pytest.approx(log(2))
+
+
+def test_options_of_a_cell_reach_its_network() -> None:
+    split = Split(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4) % 2)
+    cell = Cell(
+        "b",
+        Component("noise"),
+        architectures.resolve("simple_conv", {"width": 4, "hidden": 5}),
+        pools.resolve("gem_local", {"p": 4.0}),
+        heads.resolve("top_k", {"k": 3}),
+        "plain",
+        0,
+        TrainConfig(epochs=1),
+    )
+    network = build_model(cell, images_dataset("noise", ("0", "1"), split, split, "made here"), "cpu")
+    assert network.get_parameter("network.fc1.weight").shape == (5, 16)
+    assert float(network.get_parameter("network.pool2.p").detach()) == 4
+    assert network.get_submodule("network.head").k == 3
+
+
+def test_a_pool_that_keeps_its_size_dilates_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Same(Pool):
+        keeps_size = True
+
+        def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    monkeypatch.setitem(pools._entries, "same", Entry("same", Same))
+    model = build("simple_conv", "same")
+    assert [m.dilation[0] for m in model.modules() if isinstance(m, nn.Conv2d)] == [1, 1, 2, 2, 4]
+    assert "pool2" in pooling_paths(model)
+
+
 def test_bad_arguments_are_answered() -> None:
+    with pytest.raises(UsageError, match="unknown gem_local option 'power'"):
+        create_model("simple_conv", (1, 28, 28), 10, pool=Component("gem_local", {"power": 4.0}))
+    with pytest.raises(UsageError, match="option 'width' of architecture 'simple_conv' is of type int"):
+        create_model("simple_conv", (1, 28, 28), 10, width=2.5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="did you mean 'simple_conv'"):
         create_model("simpleconv", (1, 28, 28), 10)
     with pytest.raises(UsageError, match="unknown head"):
         create_model("simple_conv", (1, 28, 28), 10, head="nothing")
-    with pytest.raises(UsageError, match="has no such option"):
-        create_model("simple_conv", (1, 28, 28), 10, depth=3)
+    with pytest.raises(UsageError, match="unknown simple_conv option 'dpeth'"):
+        create_model("simple_conv", (1, 28, 28), 10, dpeth=3)
     with pytest.raises(UsageError, match="cannot be halved"):
         create_model("vgg_like", (1, 8, 8), 10)
     with pytest.raises(UsageError, match="num_pooling is 0, 1 or 2"):
