@@ -27,7 +27,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 @pytest.fixture
 def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Yield the function that forgets the plugins given so far, as a new process would; they are forgotten at the end."""
+    """Yield the function that forgets the plugins given so far; it is called at the end, too."""
     registries = (benchmarks, datasets, architectures, pools, heads)
     for registry in registries:
         registry.entry(registry.names()[0])

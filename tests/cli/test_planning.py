@@ -59,7 +59,10 @@ def test_marks_are_listed(cli: Cli) -> None:
         ("max,gem_local:p=4,eps=1e-3,avg", ["max", "gem_local:p=4,eps=1e-3", "avg"]),
         ("gem_local:p=2,gem_local:p=4", ["gem_local:p=2", "gem_local:p=4"]),
         ("timm:resnet18,vgg_like", ["timm:resnet18", "vgg_like"]),
-        ("timm:resnet18:pretrained=true,vgg_like:width=8,hidden=4", ["timm:resnet18:pretrained=true", "vgg_like:width=8,hidden=4"]),
+        (
+            "timm:resnet18:pretrained=true,vgg_like:width=8,hidden=4",
+            ["timm:resnet18:pretrained=true", "vgg_like:width=8,hidden=4"],
+        ),
         ("", []),
     ],
 )  # fmt: skip
@@ -102,7 +105,9 @@ def test_training_options_are_part_of_the_cells(cli: Cli) -> None:
     train = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 3}
     expected = plan(Selection(("global_pooling",), "smoke", seeds=(0,), train=train))
     assert [line.split()[0] for line in lines] == [cell.id for cell in expected]
-    assert {(cell.train.optimizer, cell.train.learning_rate, cell.train.epochs) for cell in expected} == {("sgd", 0.1, 3)}
+    assert {(cell.train.optimizer, cell.train.learning_rate, cell.train.epochs) for cell in expected} == {
+        ("sgd", 0.1, 3)
+    }
     assert lines == planned(cli, *SMALL, "--train", "optimizer=sgd,learning_rate=0.1", "--epochs", "3")
     assert lines == planned(cli, *SMALL, "--train", "optimizer=sgd,learning_rate=0.1,epochs=3", "--epochs", "3")
 

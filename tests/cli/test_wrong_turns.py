@@ -39,7 +39,10 @@ Cli = Callable[..., Result]
         (["tune", "global_pooling"], "Missing option '--trials'"),
         (["regress", "--baseline", "nowhere"], "is not a work folder"),
         (["plan", "all", "--pool", "gem_local:q=4"], "unknown gem_local option 'q'"),
-        (["plan", "all", "--pool", "gem_local:p=four"], "option 'p' of pool 'gem_local' is of type float (default 3.0)"),
+        (
+            ["plan", "all", "--pool", "gem_local:p=four"],
+            "option 'p' of pool 'gem_local' is of type float (default 3.0)",
+        ),
         (["plan", "all", "--pool", "max,p=4"], "options follow the name and a colon, like max:p=4; got 'max,p=4'"),
         (["plan", "all", "--pool", "p=4,max"], "options follow the name and a colon, like NAME:p=4"),
         (["plan", "all", "--head", "gem:power=4"], "unknown gem option 'power'"),
