@@ -16,8 +16,9 @@ SMALL = ("global_pooling", "--preset", "smoke", "--seeds", "0", "--head", "avg",
 
 
 @pytest.mark.end_to_end
+@pytest.mark.timeout(1800)
 def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: Callable[..., Any], cli: Cli) -> None:
-    first = poolbench("run", "all", "--preset", "smoke", "--device", "cpu")
+    first = poolbench("run", "all", "--preset", "smoke", "--device", "cpu", timeout=1500)
     assert first.returncode == 0, first.stderr
     report = tmp_path / first.stdout.strip()
     assert report.read_text().startswith("<!doctype html>")

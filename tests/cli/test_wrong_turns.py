@@ -53,6 +53,10 @@ Cli = Callable[..., Result]
         (["plan", "all", "--train", "learning_rate=fast"], "'learning_rate' is of type float, got 'fast'"),
         (["plan", "all", "--train", "sgd"], "a training option is NAME=VALUE"),
         (["plan", "all", "--train", "epochs=3", "--epochs", "4"], "--epochs 4 contradicts --train epochs=3"),
+        (
+            ["run", "shift_robustness", "--preset", "smoke", "--dataset", "mnist_sample"],
+            "dataset 'mnist_sample' does not fit shift_robustness: it has no option canvas, samples",
+        ),
         (["plan", "all", "--plugin", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["plan", "all", "--plugin", "no_such_module"], "'no_such_module' cannot be imported"),
     ],
