@@ -176,12 +176,13 @@ def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Data
 def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset) -> Measurement:
     """Return the declared metrics, tables and arrays of a trained cell; raise UsageError for an undeclared metric."""
     cell, row = attempt.cell, attempt.rows[-1]
+    declared = {metric.name for metric in benchmark.metrics}
     if cell.split == "test":
         measured = benchmark.measure(cell, benchmark.options(**cell.measure), model, data)
     else:
-        # A tuning trial is judged by its validation accuracy alone.
-        measured = Measurement({"accuracy": row["val_accuracy"], "loss": row["val_loss"]})
-    declared = {metric.name for metric in benchmark.metrics}
+        # Trials of a tuning are judged on validation images only.
+        validated = {"accuracy": row["val_accuracy"], "loss": row["val_loss"]}
+        measured = Measurement({name: value for name, value in validated.items() if name in declared})
     for name in measured.metrics:
         if name not in declared:
             raise closest(f"metric of {benchmark.name} (declare it in its metrics)", name, declared)

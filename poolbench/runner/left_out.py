@@ -58,7 +58,7 @@ def explanations(left_out: Iterable[Result], unreadable: int) -> list[str]:
 
 def _advice(plugins: Sequence[str]) -> str:
     if not plugins:
-        return "no plugin is recorded for them; install the version of poolbench, or the package, that has it"
+        return "no plugin is recorded; install the package, or the version of poolbench, that they came from"
     give = f"give {' '.join(f'--plugin {shlex.quote(plugin)}' for plugin in plugins)}"
     return give if all(plugin.endswith(".py") for plugin in plugins) else f"{give}, or install it"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from poolbench.core import NO_COMPONENT, Cell, TrainConfig, UsageError
+from poolbench.core import NO_COMPONENT, Cell, Component, Options, TrainConfig, UsageError
 from poolbench.declared import Option
 from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
 from poolbench.task import Benchmark, Grid, NoOptions
@@ -129,8 +129,8 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
     """
     measure = asdict(grid.measure or NoOptions())
     for dataset, architecture, pool, head in itertools.product(
-        [datasets.parse(name, grid.data) for name in grid.datasets],
-        [architectures.parse(name, grid.model) for name in grid.architectures],
+        [_with_options(datasets, name, grid.data, benchmark) for name in grid.datasets],
+        [_with_options(architectures, name, grid.model, benchmark) for name in grid.architectures],
         [NO_COMPONENT if name == NO_COMPONENT.name else pools.parse(name) for name in grid.pools],
         [NO_COMPONENT if name == NO_COMPONENT.name else heads.parse(name) for name in grid.heads],
     ):
@@ -139,6 +139,16 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
                 benchmark.name, dataset, architecture, pool, head, grid.variant, seed, grid.train,
                 grid.padding_mode, measure, version=benchmark.version,
             )  # fmt: skip
+
+
+def _with_options(registry: Registry[Any], text: str, given: Options, benchmark: Benchmark) -> Component:
+    """Return the component with a grid's options; raise UsageError if it does not have one of them."""
+    name = split_component(text)[0]
+    missing = [option for option in given if option not in registry.options(name)]
+    if missing:
+        lacks = f"it has no option {', '.join(missing)}"
+        raise UsageError(f"{registry.kind} '{name}' does not fit {benchmark.name}: {lacks}; choose another")
+    return registry.parse(text, given)
 
 
 def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:

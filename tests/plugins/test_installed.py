@@ -64,7 +64,8 @@ def test_an_installed_plugin_runs_and_is_left_out_where_it_is_missing(tmp_path: 
     report = (out / "report" / "report.html").read_text()
     assert "Decisions by class, one panel per pool." in report
     assert "confusion of spread" in report  # the title of a panel, in the drawing
-    assert len(list(out.rglob("confusion.png"))) == 2  # the figures of the cells, in their MLflow runs
+    # In MLflow: one figure in the run of each cell, one over both in the run of the command.
+    assert len(list(out.rglob("confusion.png"))) == 3
 
     # A pool of the plugin in a task of the package.
     mixed = ("run", "shift_robustness", *SMOKE, "--seeds", "0", "--pool", "max,spread", "--no-mlflow")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from poolbench.core import Cell, Measurement
+from poolbench.core import NO_COMPONENT, Cell, Component, Measurement
 from poolbench.files import StorageError, write_atomically
 from poolbench.runner.ledger import CellRecord, Ledger
 
@@ -173,7 +174,43 @@ def test_cells_of_another_version_are_counted_and_left_out(ledger: Ledger, cells
     del older["split"]
     config.write_text(json.dumps({**older, "version": 7}))
     assert [result.cell for result in ledger.results()] == [cells[2]]
-    assert ledger.foreign() == 2
+    assert ledger.left_out() == ["2 cells are left out: written by another version of poolbench"]
+
+
+def test_cells_of_missing_plugins_are_left_out_with_a_line_per_plugin(ledger: Ledger, cells: list[Cell]) -> None:
+    assert ledger.left_out() == []
+    strange = [
+        (replace(cells[0], benchmark="brighter_half", pool=Component("mine")), ["my_plugin.py"]),
+        (replace(cells[1], benchmark="brighter_half", pool=Component("mine")), ["my_plugin.py"]),
+        (replace(cells[0], pool=Component("mine"), head=Component("my_head")), ["a b.py", "package.module"]),
+        (replace(cells[0], dataset=Component("retired")), []),
+    ]
+    for cell, plugins in [(cells[3], []), *strange]:
+        ledger.record(cell.id).begin(cell, {"plugins": plugins})
+    none = replace(cells[2], pool=NO_COMPONENT, architecture=Component("timm:of_any_name", {"pretrained": False}))
+    ledger.record(none.id).begin(none, {})
+    assert {result.cell for result in ledger.results()} == {cells[3], none}
+    assert sorted(ledger.left_out()) == [
+        "1 cell of 'tiny' is left out (no dataset 'retired'): no plugin is recorded; install the package, or "
+        "the version of poolbench, that they came from",
+        "1 cell of 'tiny' is left out (no pool 'mine', no head 'my_head'): give --plugin 'a b.py' "
+        "--plugin package.module, or install it",
+        "2 cells of 'brighter_half' are left out: give --plugin my_plugin.py",
+    ]
+
+
+def test_an_invocation_is_closed_with_its_outcome(ledger: Ledger) -> None:
+    with ledger.open_invocation("poolbench run all", "quick") as invocation:
+        assert invocation.is_running()
+    assert invocation.content["outcome"] == "finished"
+    with ledger.open_invocation("poolbench run all", "quick") as invocation:
+        invocation.outcome = "failed"
+    assert invocation.content["outcome"] == "failed"
+    for error, expected in ((KeyboardInterrupt, "interrupted"), (StorageError, "failed")):
+        with pytest.raises(error), ledger.open_invocation("poolbench run all", "quick") as invocation:
+            raise error
+        assert invocation.content["outcome"] == expected
+        assert not invocation.is_running()
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

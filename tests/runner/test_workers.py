@@ -31,7 +31,7 @@ SETTINGS = Settings(DataLocation("data"), "cpu", "an invocation")
 
 
 def some_cells(epochs: int) -> list[Cell]:
-    return plan(Selection(("shift_robustness",), "smoke", pools=("max",), seeds=(0, 1), epochs=epochs))[:2]
+    return plan(Selection(("shift_robustness",), "smoke", pools=("max",), seeds=(0, 1), train={"epochs": epochs}))[:2]
 
 
 def attempts(ledger: Ledger, cell: Cell) -> int:
@@ -40,7 +40,7 @@ def attempts(ledger: Ledger, cell: Cell) -> int:
 
 @pytest.fixture
 def log(run_cells: Callable[..., Any], ledger: Ledger) -> Any:
-    """A listener that keeps what it hears."""
+    """A listener that records its calls."""
     return run_cells([], ledger)
 
 
@@ -75,10 +75,10 @@ def test_results_do_not_depend_on_the_number_of_jobs(
 def test_a_killed_worker_costs_its_cell_one_retry(ledger: Ledger, log: Any, moment: str) -> None:
     """Killed while it starts up or in the middle of the training, but only once."""
     cells = some_cells(epochs=20)
-    heard, kills = getattr(log, moment), []
+    recorded, kills = getattr(log, moment), []
 
     def kill_once(*arguments: Any) -> None:
-        heard(*arguments)
+        recorded(*arguments)
         if not kills:
             kills.append(arguments[0])
             kill_the_worker()
@@ -94,10 +94,10 @@ def test_a_killed_worker_costs_its_cell_one_retry(ledger: Ledger, log: Any, mome
 
 def test_a_cell_whose_worker_dies_twice_has_failed(ledger: Ledger, log: Any) -> None:
     cells = some_cells(epochs=1)
-    heard = log.cell_started
+    recorded = log.cell_started
 
     def kill(cell: Cell) -> None:
-        heard(cell)
+        recorded(cell)
         if cell == cells[0]:
             kill_the_worker()
 
@@ -113,10 +113,10 @@ def test_a_cell_whose_worker_dies_twice_has_failed(ledger: Ledger, log: Any) -> 
 
 def test_replicas_whose_worker_dies_are_halved(ledger: Ledger, log: Any) -> None:
     cells = [replace(some_cells(epochs=1)[0], seed=seed) for seed in range(3)]
-    heard = log.cell_started
+    recorded = log.cell_started
 
     def kill(cell: Cell) -> None:
-        heard(cell)
+        recorded(cell)
         if cell == cells[2]:
             kill_the_worker()
 
