@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 
 from poolbench.core import DataLocation, MissingData, UsageError
-from poolbench.data import Dataset, Split, images, load_dataset, padded
+from poolbench.data import Dataset, Split, images, load_dataset
 from poolbench.data.images import CIFAR10_CLASSES, DIGITS, GARMENTS, cifar10, fashion_mnist, mnist
 
 Loader = Callable[[DataLocation, str], Dataset]
@@ -325,7 +325,7 @@ def test_download_fetches_what_is_absent(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_padding_adds_black_pixels_on_every_side() -> None:
     dataset = load_dataset("fashion_mnist_sample", DataLocation("."))
-    wider = padded(dataset, 2)
+    wider = load_dataset("fashion_mnist_sample", DataLocation("."), pad=2)
     assert wider.in_shape == (1, 32, 32)
     for before, after in ((dataset.train, wider.train), (dataset.test, wider.test)):
         assert isinstance(before, Split)
@@ -335,5 +335,7 @@ def test_padding_adds_black_pixels_on_every_side() -> None:
         assert torch.equal(after.labels, before.labels)
     assert wider.digest != dataset.digest
     assert wider.mean[0] == pytest.approx(dataset.mean[0] * 28**2 / 32**2)
-    with pytest.raises(UsageError, match="drawn at its size"):
-        padded(load_dataset("shapes", DataLocation(".")), 2)
+    with pytest.raises(UsageError, match="unknown shapes option 'pad'"):
+        load_dataset("shapes", DataLocation("."), pad=2)
+    with pytest.raises(UsageError, match="pad is at least 0 pixels, got -1"):
+        load_dataset("fashion_mnist_sample", DataLocation("."), pad=-1)
