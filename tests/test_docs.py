@@ -22,7 +22,11 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 FENCE = re.compile(r"(?:Save as `(?P<path>[^`]+)`[^\n]*\n\n)?```(?P<language>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
-OPTIONS = {"run": ["--seeds", "0", "--device", "cpu", "--no-mlflow"], "report": ["--no-mlflow"]}
+# One process per command: starting two workers takes longer than these cells.
+RUN = ["--seeds", "0", "--device", "cpu", "--no-mlflow", "--jobs", "1"]
+
+
+CONTRAST = ("__init__.py", "measure.py", "figures.py", "README.md")
 
 
 class Block(NamedTuple):
@@ -124,7 +128,7 @@ def test_the_examples_of_extending_run(extended: Extended) -> None:
     for line, output in runs.items():
         assert re.search(r"\b[1-9]\d* finished", output), f"{line}:\n{output}"
     for pool in ("max", "midrange"):
-        assert f"pool={pool}" in runs["poolbench run shift_robustness --preset smoke --pool max,midrange"]
+        assert f" {pool} avg " in runs["poolbench run shift_robustness --preset smoke --pool max,midrange"]
 
 
 def test_a_pool_a_head_a_data_set_and_an_architecture_are_one_file(extended: Extended) -> None:
@@ -138,14 +142,20 @@ def test_a_pool_a_head_a_data_set_and_an_architecture_are_one_file(extended: Ext
     }
 
 
-CONTRAST = ("__init__.py", "measure.py", "figures.py", "README.md")
-
-
-def test_a_task_with_its_own_figure_is_one_folder(extended: Extended) -> None:
-    _run("poolbench report", extended.folder)
-    report = (extended.folder / "poolbench-out" / "report" / "report.html").read_text()
-    assert "Mean accuracy over seeds at each contrast, one line per pool." in report
-    assert "Average pooling keeps more accuracy at low contrast than max pooling." in report
+@pytest.fixture(scope="module")
+def report(extended: Extended) -> dict[str, str]:
+    """Add a claim in one file and a measure in two, run the task; return the files of the report by name."""
+    tasks = extended.folder / "poolbench_tasks"
+    claim = next(block.text for block in blocks(DOCS / "extending.md") if block.text.startswith("Claim("))
+    new = claim.replace("gap_beats_gmp", "added").replace("is more accurate than global max", "beats global max")
+    _edit(tasks / "global_pooling" / "__init__.py", "        claims=(\n", textwrap.indent(new, " " * 12) + ",\n")
+    metric = 'Metric("accuracy_half", "accuracy at 50 % contrast", higher_is_better=True, tolerance=0.02),'
+    _edit(tasks / "contrast" / "__init__.py", "        metrics=(\n", f"            {metric}\n")
+    number = ', "accuracy_half": rows[1]["accuracy"]'
+    _edit(tasks / "contrast" / "measure.py", '"accuracy_low": rows[-1]["accuracy"]', number)
+    # Other cells than before: finished ones are not measured again.
+    _run("poolbench run contrast --preset smoke --epochs 2", extended.folder)
+    return {path.name: path.read_text() for path in (extended.folder / "poolbench-out" / "report").iterdir()}
 
 
 def _edit(file: Path, after: str, new: str) -> None:
@@ -154,43 +164,26 @@ def _edit(file: Path, after: str, new: str) -> None:
     file.write_text(text.replace(after, after + new))
 
 
-def test_a_claim_is_one_edit(extended: Extended) -> None:
-    claim = next(block for block in blocks(DOCS / "extending.md") if block.text.startswith("Claim("))
-    text = claim.text.replace("is more accurate than global max", "beats global max").replace(
-        "gap_beats", "new_gap_beats"
-    )
-    task = extended.folder / "poolbench_tasks" / "global_pooling" / "__init__.py"
-    _edit(task, "        claims=(\n", textwrap.indent(text, " " * 12) + ",\n")
-    _run("poolbench report", extended.folder)
+def test_a_task_with_its_own_figure_is_one_folder(report: dict[str, str]) -> None:
+    assert "Mean accuracy over seeds at each contrast, one line per pool." in report["report.html"]
+    assert "Average pooling keeps more accuracy at low contrast than max pooling." in report["report.html"]
+
+
+def test_a_claim_is_one_edit(report: dict[str, str]) -> None:
     for name in ("report.html", "report.md"):
-        assert (
-            "Global average pooling beats global max pooling."
-            in (extended.folder / "poolbench-out" / "report" / name).read_text()
-        )
+        assert "Global average pooling beats global max pooling." in report[name]
 
 
-def test_a_measure_is_two_edits(extended: Extended) -> None:
-    task = extended.folder / "poolbench_tasks" / "contrast"
-    _edit(task / "measure.py", '"accuracy_low": rows[-1]["accuracy"]', ', "accuracy_half": rows[1]["accuracy"]')
-    refused = _process("poolbench run contrast --preset smoke --epochs 2", extended.folder)
-    assert "declare it in its metrics" in refused.stderr
-    metric = 'Metric("accuracy_half", "accuracy at 50 % contrast", higher_is_better=True, tolerance=0.02),'
-    _edit(task / "__init__.py", "        metrics=(\n", f"            {metric}\n")
-    _run("poolbench run contrast --preset smoke --epochs 2 --retry-failed", extended.folder)
-    report = extended.folder / "poolbench-out" / "report"
-    assert "accuracy at 50 % contrast" in (report / "report.html").read_text()
-    assert "accuracy_half" in (report / "results.csv").read_text()
+def test_a_measure_is_two_edits(report: dict[str, str]) -> None:
+    assert "accuracy at 50 % contrast" in report["report.html"]
+    assert "accuracy_half" in report["results.csv"]
 
 
 def _run(line: str, folder: Path) -> str:
-    done = _process(line, folder)
-    assert done.returncode == 0, f"{line}:\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def _process(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(line)
     assert program == "poolbench"
-    command = [sys.executable, "-m", "poolbench.cli", *arguments, *OPTIONS.get(arguments[0], [])]
+    command = [sys.executable, "-m", "poolbench.cli", *arguments, *(RUN if arguments[0] == "run" else [])]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{line}:\n{done.stderr}"
+    return done.stdout + done.stderr
