@@ -66,7 +66,7 @@ def test_networks_that_differ_in_their_pool_start_from_the_same_weights(name: st
     assert not any(torch.equal(first.state_dict()[key], second.state_dict()[key]) for key in weights)
 
 
-EXACT = ["aps", "aps_blur3", "lps", "dense"]
+EXACT = ["aps", "aps_blur3", "lps", "max_aps", "max_aps_blur3", "max_lps", "dense"]
 
 
 def trained(model: nn.Module, steps: int) -> nn.Module:
@@ -122,7 +122,7 @@ def test_single_precision_stays_within_rounding() -> None:
     assert worst <= 3e-6 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps"])
+@pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps", "max_aps", "max_aps_blur3", "max_lps"])
 def test_an_odd_map_is_an_error_and_not_a_silent_loss(pool: str) -> None:
     model = create_model("resnet18", (1, 28, 28), 10, pool, "avg", "circular", width=4)
     with pytest.raises(UsageError, match=rf"pool '{pool}' needs a map whose sides .* got 7x7"):
