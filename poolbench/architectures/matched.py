@@ -16,11 +16,12 @@ def parameter_count(
     classes: int,
     pool: str | Component = "max",
     head: str | Component = "avg",
+    width: int | None = None,
     **options: Scalar,
 ) -> int:
-    """Return the number of parameters of a network; ``options`` are those of the architecture."""
+    """Return the number of parameters of the network that ``create_model`` builds from these arguments."""
     with torch.device("meta"):
-        model = create_model(architecture, in_shape, classes, pool, head, **options)  # type: ignore[arg-type]
+        model = create_model(architecture, in_shape, classes, pool, head, "zeros", width, **options)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -30,6 +31,7 @@ def matched_width(
     classes: int,
     pool: str | Component,
     parameters: int,
+    head: str | Component = "avg",
     **options: Scalar,
 ) -> int:
     """Return the width at which the network with that pool has the number of parameters closest to ``parameters``.
@@ -41,7 +43,7 @@ def matched_width(
         raise UsageError(f"a network has at least one parameter, got {parameters}")
 
     def size(width: int) -> int:
-        return parameter_count(architecture, in_shape, classes, pool, width=width, **options)
+        return parameter_count(architecture, in_shape, classes, pool, head, width, **options)
 
     low, high = 1, 1
     while size(high) < parameters:

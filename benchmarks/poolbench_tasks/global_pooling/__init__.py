@@ -55,9 +55,10 @@ def global_pooling() -> Benchmark:
         protocol=(
             "Three double convolutions, 1x1 class maps, then the head. Variant 'article' is the published "
             "protocol with its flaws (a sigmoid before the cross entropy, training order not shuffled, pixels in "
-            "[0, 1]); 'corrected' trains on logits, shuffled, standardised; 'features' trains like 'corrected', but its "
-            "head acts on the last feature maps, which are not negative, and a linear layer classifies. The validation images are the test "
-            "split, as in the article, so 'best accuracy' is chosen on the images it is quoted for."
+            "[0, 1]); 'corrected' trains on logits, shuffled, standardised. 'features' trains like 'corrected', but "
+            "its head acts on the last feature maps, which are not negative, before a linear classifier. The "
+            "validation images are the test split, as in the article, so 'best accuracy' is chosen on the images it "
+            "is quoted for."
         ),
         metrics=(
             Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.01),
@@ -69,7 +70,7 @@ def global_pooling() -> Benchmark:
         presets={
             "smoke": [
                 replace(grid, heads=("avg", "max"))
-                for grid in _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3))
+                for grid in _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3))[:2]
             ],
             "quick": _grids("fashion_mnist_sample", replace(published, epochs=10, learning_rate=3e-3)),
             "paper": _grids("fashion_mnist", published),
