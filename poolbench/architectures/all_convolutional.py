@@ -20,17 +20,22 @@ def all_convolutional(
     head: Component,
     padding_mode: PaddingMode,
     width: int = 16,
+    padded_1x1: bool = False,
 ) -> nn.Module:
     """Eight conv-BN-ReLU (f f f/2 2f 2f 2f/2 2f, 1x1 2f), class maps, head; published: decimate and avg.
 
     The two strided convolutions are convolutions with stride 1 followed by the pool, so pool "decimate" gives the
-    published network.
+    published network. ``padded_1x1`` pads the 1x1 convolution by one pixel on each side, as the code of the rotation
+    study does: maps of 28x28 images end at 9x9 in place of 7x7, and the head averages over that border, which in a
+    circular network costs the exact invariance to shifts.
     """
     channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, factor in enumerate((1, 1, 1, 2, 2, 2, 2, 2), start=1):
         out = factor * width
-        layers[f"conv{index}"] = maps.conv3x3(channels, out) if index < 8 else nn.Conv2d(channels, out, 1)
+        layers[f"conv{index}"] = (
+            maps.conv3x3(channels, out) if index < 8 else maps.conv1x1(channels, out, int(padded_1x1))
+        )
         layers[f"norm{index}"] = nn.BatchNorm2d(out)
         layers[f"relu{index}"] = nn.ReLU()
         channels = out

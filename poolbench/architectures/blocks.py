@@ -40,6 +40,11 @@ class Resolution:
             bias=bias,
         )
 
+    def conv1x1(self, channels_in: int, channels_out: int, padding: int = 0) -> nn.Conv2d:
+        """Return a 1x1 convolution; ``padding`` grows the map by as many pixels on each side."""
+        self.size = (self.size[0] + 2 * padding, self.size[1] + 2 * padding)
+        return nn.Conv2d(channels_in, channels_out, 1, padding=padding, padding_mode=self.padding_mode)
+
     def shortcut_pool(self, channels: int) -> nn.Module:
         """Return the pool of the shortcut beside the next :meth:`halve`; does not change the resolution."""
         pool = create_pool(self.pool, channels, padding_mode=self.padding_mode)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import nn
 
 from poolbench.architectures.blocks import ClassMaps, Resolution
 from poolbench.core import Component
+from poolbench.pooling import create_head
 from poolbench.pooling.padding import PaddingMode
 from poolbench.registry import architectures
 
 
 class XavierConv2d(nn.Conv2d):
     """Convolution with the article's initialisation: Xavier-uniform weights, bias 0.01."""
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.constant_(self.bias, 0.01)
+
+
+class XavierLinear(nn.Linear):
+    """Linear layer with the article's initialisation: Xavier-uniform weights, bias 0.01."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -30,10 +41,13 @@ def fashion_convnet(
     padding_mode: PaddingMode,
     width: int = 8,
     sigmoid: bool = False,
+    head_on: Literal["class_maps", "features"] = "class_maps",
 ) -> nn.Module:
     """Three stages of two convolutions (f 2f 4f), 1x1 class maps, global pool.
 
-    The published network ends in a ``sigmoid``.
+    The published network ends in a ``sigmoid``. ``head_on`` "features" pools the last feature maps and classifies
+    them by a linear layer: feature maps are not negative, as gem needs; class maps are, and gem clamps that part.
+    For head avg the two are the same function.
     """
     channels, maps = in_shape[0], Resolution(in_shape, pool, padding_mode)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -44,8 +58,12 @@ def fashion_convnet(
             layers[f"relu{stage}{part}"] = nn.ReLU()
             channels = wide
         layers[f"pool{stage}"] = maps.halve(channels, floor=True)
-    layers["class_maps"] = XavierConv2d(channels, num_classes, 1)
-    layers["classifier"] = ClassMaps(head, num_classes, maps.size)
+    if head_on == "features":
+        layers["head"] = pooled = create_head(head, channels, size=maps.size)
+        layers["linear"] = XavierLinear(channels * pooled.feature_multiplier, num_classes)
+    else:
+        layers["class_maps"] = XavierConv2d(channels, num_classes, 1)
+        layers["classifier"] = ClassMaps(head, num_classes, maps.size)
     if sigmoid:
         layers["sigmoid"] = nn.Sigmoid()
     return nn.Sequential(layers)

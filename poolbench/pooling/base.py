@@ -16,7 +16,6 @@ class Pool(nn.Module):
 
     keeps_size: ClassVar[bool] = False  # no subsampling: networks dilate later convolutions instead
     keeps_constants: ClassVar[bool] = True  # a constant map stays the same constant
-    darkens_border: ClassVar[bool] = False  # with padding_mode="zeros" a constant map fades at the border
     signed: ClassVar[bool] = True  # False: uses the magnitude or the positive part of its input only
     needs_divisible_size: ClassVar[bool] = False  # h and w must be multiples of the stride, else UsageError
     needs_power_of_two_stride: ClassVar[bool] = False  # other strides raise UsageError

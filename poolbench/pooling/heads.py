@@ -77,9 +77,9 @@ class GlobalCatAvgMax(Head):
 class GlobalGem(Head):
     """Generalised mean (mean x^p)^(1/p) over all positions, with one learned p.
 
-    p = 1 gives avg, large p approaches max. Inputs are clamped to at least ``eps``, so use it after a ReLU:
-    negative inputs are lost. Computed in float32 or better, as x^p overflows half precision. Raises UsageError
-    for an initial p <= 0.
+    p = 1 gives avg, large p approaches max. Meant for non-negative features, as after a ReLU: inputs are clamped to
+    at least ``eps``, so the negative part of a class map is lost and gets no gradient. Computed in float32 or
+    better, as x^p overflows half precision. Raises UsageError for an initial p <= 0.
     """
 
     def __init__(self, channels: int, size: Size = None, p: float = 3.0, eps: float = 1e-6) -> None:
@@ -99,7 +99,11 @@ class GlobalGem(Head):
 
 @heads.register("l2", reference="Hyvärinen & Köster 2007", shift_equivariant=True, learnable=False, random=False)
 class GlobalL2(Head):
-    """Root mean square over all positions."""
+    """Root mean square over all positions.
+
+    Meant for non-negative features: it drops the sign, so strong evidence against a class in a class map counts as
+    evidence for it.
+    """
 
     def __init__(self, channels: int, size: Size = None) -> None:
         super().__init__()
@@ -112,7 +116,9 @@ class GlobalL2(Head):
 class GlobalLse(Head):
     """Log-mean-exp (1/r) log(mean exp(r x)) over all positions, with one learned r > 0.
 
-    Approaches avg for small r and max for large r. Raises UsageError for an initial r <= 0.
+    Approaches avg for small r and max for large r. Defined for signed maps (the source pools class maps), but the
+    initial r = 10 fits small values, such as normalised non-negative features: where values differ by more than
+    about 1 it is a maximum. Raises UsageError for an initial r <= 0.
     """
 
     def __init__(self, channels: int, size: Size = None, r: float = 10.0) -> None:
@@ -131,9 +137,7 @@ class GlobalLse(Head):
         return (top.flatten(1) + torch.log1p(mean) / r).to(x.dtype)
 
 
-@heads.register(
-    "top_k", reference="Zhou et al. 2016 (k-max pooling)", shift_equivariant=True, learnable=False, random=False
-)
+@heads.register("top_k", reference="Durand et al. 2016 (WELDON)", shift_equivariant=True, learnable=False, random=False)
 class GlobalTopK(Head):
     """Mean of the k largest values of each channel, a quarter of them by default; k = 1 is max, k = h * w is avg.
 
@@ -168,7 +172,11 @@ class GlobalMedian(Head):
 
 
 @heads.register(
-    "softmax_weighted", reference="Stergiou et al. 2021, global", shift_equivariant=True, learnable=False, random=False
+    "softmax_weighted",
+    reference="McFee et al. 2018 (AutoPool, alpha = 1)",
+    shift_equivariant=True,
+    learnable=False,
+    random=False,
 )
 class GlobalSoftmax(Head):
     """Mean over all positions, weighted by the softmax of the channel's values."""

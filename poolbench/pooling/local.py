@@ -13,7 +13,11 @@ from poolbench.registry import pools
 
 
 @pools.register(
-    "max", reference="LeCun et al. 1998; Ranzato et al. 2007", shift_equivariant=False, learnable=False, random=False
+    "max",
+    reference="Riesenhuber & Poggio 1999; Ranzato et al. 2007",
+    shift_equivariant=False,
+    learnable=False,
+    random=False,
 )
 class MaxPool(Pool):
     """Maximum over windows of stride x stride."""
@@ -38,7 +42,7 @@ class OverlappingMaxPool(Pool):
         return F.max_pool2d(pad(x, (1, 1, 1, 1), self.padding_mode, -float("inf")), 3, self.stride)
 
 
-@pools.register("avg", reference="LeCun et al. 1989", shift_equivariant=False, learnable=False, random=False)
+@pools.register("avg", reference="LeCun et al. 1990", shift_equivariant=False, learnable=False, random=False)
 class AvgPool(Pool):
     """Mean over windows of stride x stride. Mode "zeros" excludes the padding from the mean."""
 
@@ -121,7 +125,7 @@ class StridedConv(nn.Conv2d, Pool):
 
 @pools.register(
     "space_to_depth",
-    reference="Shi et al. 2016 (pixel shuffle); Sajjadi et al. 2018",
+    reference="Sunkara & Luo 2022 (SPD-Conv); inverse of Shi et al. 2016",
     shift_equivariant=False,
     learnable=True,
     random=False,

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from poolbench.core import UsageError
 from poolbench.pooling.base import Pool
-from poolbench.pooling.padding import PaddingMode, cover, pad
+from poolbench.pooling.padding import PaddingMode, cover, pad, pad_filter
 from poolbench.pooling.windows import complete, widen, window_mean
 from poolbench.registry import pools
 
 
 class BinomialBlur(Pool):
-    """Binomial filter of odd ``size``, then stride (Zhang 2019).
+    """Binomial filter of odd ``size``, then stride (Zhang 2019); a constant map stays constant.
 
-    Padding "zeros" darkens the border, as published; the other modes keep a constant map constant.
+    The filter reflects at the border where the network pads with zeros (see ``pad_filter``).
     """
 
-    darkens_border = True
     kernel: Tensor
 
     def __init__(self, channels: int, size: int, stride: int, padding_mode: PaddingMode) -> None:
@@ -33,8 +32,7 @@ class BinomialBlur(Pool):
         self.register_buffer("kernel", kernel.expand(channels, 1, size, size).clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        reach = self.kernel.shape[-1] // 2
-        padded = pad(x, (reach, reach, reach, reach), self.padding_mode)
+        padded = pad_filter(x, self.kernel.shape[-1] // 2, self.padding_mode)
         return F.conv2d(padded, self.kernel.to(x.dtype), stride=self.stride, groups=self.channels)
 
 
@@ -90,10 +88,17 @@ def dense_max(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, stride=1)
 
 
+def padded_dense_max(x: Tensor, padding_mode: PaddingMode) -> Tensor:
+    """Return the maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h, w), padded at the right and bottom.
+
+    Mode "zeros" pads with -inf: the maximum is taken over the pixels that exist. Mode "circular" keeps circular
+    shifts exact.
+    """
+    return dense_max(pad(x, (0, 1, 0, 1), padding_mode, -float("inf")))
+
+
 class MaxBlur(Pool):
     """Anti-aliased max pooling: maximum over 2x2 with stride 1, then a binomial blur with the stride (Zhang 2019)."""
-
-    darkens_border = True
 
     def __init__(self, channels: int, size: int, stride: int, padding_mode: PaddingMode) -> None:
         super().__init__()
@@ -101,8 +106,7 @@ class MaxBlur(Pool):
         self.blur = BinomialBlur(channels, size, stride, padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        largest = dense_max(pad(x, (0, 1, 0, 1), self.padding_mode, -float("inf")))
-        out: Tensor = self.blur(largest)
+        out: Tensor = self.blur(padded_dense_max(x, self.padding_mode))
         return out
 
 

@@ -34,11 +34,31 @@ def pad(x: Tensor, widths: tuple[int, int, int, int], mode: PaddingMode, value: 
     height, width = x.shape[-2:]
     # torch wraps at most once and reflects at most size - 1 pixels.
     reach = {"circular": 0, "reflect": -1, "replicate": max(widths)}[mode]
-    if max(widths[:2]) <= width + reach and max(widths[2:]) <= height + reach:
+    fits = max(widths[:2]) <= width + reach and max(widths[2:]) <= height + reach
+    # The gradients of torch's reflect and replicate have no deterministic kernel on a GPU, those of an index have.
+    if fits and not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
         return F.pad(x, widths, mode=mode)
     rows = _sources(height, widths[2], widths[3], mode, x.device)
     columns = _sources(width, widths[0], widths[1], mode, x.device)
     return x.index_select(-2, rows).index_select(-1, columns)
+
+
+def pad_filter(x: Tensor, reach: int, mode: PaddingMode) -> Tensor:
+    """Return x (b, c, h, w) padded by ``reach`` on every side for a low-pass filter of size 2 * reach + 1.
+
+    Real zeros would darken the border: a constant map would fade to 9/16 in its corners under a 3x3 binomial
+    filter. In networks that pad with zeros the filter therefore reflects, as published (Zhang 2019) and as in timm;
+    a side that is not larger than the padding cannot be reflected and is replicated. Other modes stay as they are.
+    """
+    widths = (reach, reach, reach, reach)
+    if mode != "zeros":
+        return pad(x, widths, mode)
+    height, width = x.shape[-2:]
+    if min(height, width) > reach:
+        return pad(x, widths, "reflect")
+    rows: PaddingMode = "reflect" if height > reach else "replicate"
+    columns: PaddingMode = "reflect" if width > reach else "replicate"
+    return pad(pad(x, (0, 0, reach, reach), rows), (reach, reach, 0, 0), columns)
 
 
 def _sources(size: int, before: int, after: int, mode: PaddingMode, device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from poolbench.core import UsageError
 from poolbench.pooling.base import Pool
-from poolbench.pooling.lowpass import BinomialBlur
+from poolbench.pooling.lowpass import BinomialBlur, MaxBlur, padded_dense_max
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import widen
 from poolbench.registry import pools
@@ -22,6 +22,7 @@ from poolbench.registry import pools
 class PolyphasePool(Pool):
     """(b, c, h, w) -> (b, c, h/stride, w/stride): ``take(prepare(x), choose(prepare(x)))``.
 
+    ``before`` is a module (b, c, h, w) -> (b, c, h, w) that ``prepare`` applies; None leaves the map as it is.
     Component i * stride + j of a map x is x[..., i::stride, j::stride]. The three steps are separate methods so
     that the skip connection of a residual block can use the phase that its main branch chose::
 
@@ -34,9 +35,9 @@ class PolyphasePool(Pool):
     runs_on_meta = False
     name: str
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, stride: int, before: nn.Module | None = None) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.before = stride, before
 
     def score(self, components: Tensor) -> Tensor:
         """Return scores (b, stride^2) of components (b, c, stride^2, h/stride, w/stride); the highest is chosen.
@@ -47,7 +48,7 @@ class PolyphasePool(Pool):
 
     def prepare(self, x: Tensor) -> Tensor:
         """Return x (b, c, h, w) filtered: the input of ``choose`` and ``take``."""
-        return x
+        return x if self.before is None else self.before(x)
 
     def choose(self, x: Tensor) -> Tensor:
         """Return one-hot weights (b, stride^2) of the components of a prepared map."""
@@ -116,38 +117,73 @@ def _fingerprints(x: Tensor, stride: int) -> Tensor:
     return F.pixel_unshuffle(views, stride).exp().mean(dim=(-2, -1))
 
 
+class DenseMaxFilter(nn.Module):
+    """Maximum over 2x2 with stride 1, (b, c, h, w) -> (b, c, h, w).
+
+    Chaman & Dokmanic 2021 and Rojas-Gomez et al. 2022 split max pooling into this and a polyphase sampling. Without
+    it a polyphase pool stands for a strided convolution, not for max pooling.
+    """
+
+    def __init__(self, padding_mode: PaddingMode) -> None:
+        super().__init__()
+        self.padding_mode = padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return padded_dense_max(x, self.padding_mode)
+
+
+class LargestComponent(PolyphasePool):
+    """The polyphase component with the largest L2 norm over all channels, after the filter ``before``."""
+
+    def score(self, components: Tensor) -> Tensor:
+        return widen(components).square().sum(dim=(1, 3, 4), dtype=torch.float64)
+
+
 @pools.register("aps", reference="Chaman & Dokmanic 2021", shift_equivariant=True, learnable=False, random=False)
-class AdaptivePolyphase(PolyphasePool):
-    """The polyphase component with the largest L2 norm over all channels."""
+class AdaptivePolyphase(LargestComponent):
+    """The polyphase component with the largest L2 norm over all channels; in place of a stride."""
 
     name = "aps"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(stride)
 
-    def score(self, components: Tensor) -> Tensor:
-        return widen(components).square().sum(dim=(1, 3, 4), dtype=torch.float64)
-
 
 @pools.register("aps_blur3", reference="Chaman & Dokmanic 2021", shift_equivariant=True, learnable=False, random=False)
-class BlurredAdaptivePolyphase(AdaptivePolyphase):
-    """Binomial 3x3 low-pass, then the polyphase component with the largest L2 norm."""
+class BlurredAdaptivePolyphase(LargestComponent):
+    """Binomial 3x3 low-pass, then the polyphase component with the largest L2 norm; in place of a stride."""
 
-    darkens_border = True
     name = "aps_blur3"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
-        super().__init__(channels, stride, padding_mode)
-        self.blur = BinomialBlur(channels, 3, 1, padding_mode)
+        super().__init__(stride, BinomialBlur(channels, 3, 1, padding_mode))
 
-    def prepare(self, x: Tensor) -> Tensor:
-        out: Tensor = self.blur(x)
-        return out
+
+@pools.register("max_aps", reference="Chaman & Dokmanic 2021", shift_equivariant=True, learnable=False, random=False)
+class MaxAdaptivePolyphase(LargestComponent):
+    """Maximum over 2x2 with stride 1, then the polyphase component with the largest L2 norm."""
+
+    name = "max_aps"
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(stride, DenseMaxFilter(padding_mode))
+
+
+@pools.register(
+    "max_aps_blur3", reference="Chaman & Dokmanic 2021", shift_equivariant=True, learnable=False, random=False
+)
+class MaxBlurredAdaptivePolyphase(LargestComponent):
+    """Maximum over 2x2 with stride 1, binomial 3x3 low-pass, then the component with the largest L2 norm."""
+
+    name = "max_aps_blur3"
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
+        super().__init__(stride, MaxBlur(channels, 3, 1, padding_mode))
 
 
 @pools.register("lps", reference="Rojas-Gomez et al. 2022", shift_equivariant=True, learnable=True, random=True)
 class LearnablePolyphase(PolyphasePool):
-    """The polyphase component with the highest score of a small circular CNN.
+    """The polyphase component with the highest score of a small circular CNN; in place of a stride.
 
     In training the component is sampled by Gumbel-softmax at ``temperature`` (set the attribute to anneal it),
     with the straight-through gradient of the softmax. ``hard=False`` trains with the softmax-weighted sum of the
@@ -170,7 +206,7 @@ class LearnablePolyphase(PolyphasePool):
     ) -> None:
         super().__init__(stride)
         if temperature <= 0:
-            raise UsageError(f"pool 'lps' needs a temperature > 0, got {temperature}")
+            raise UsageError(f"pool '{self.name}' needs a temperature > 0, got {temperature}")
         self.temperature, self.hard = temperature, hard
         hidden = hidden or channels
         # Circular for every padding mode of the network: a roll of the component must not change its score.
@@ -186,7 +222,7 @@ class LearnablePolyphase(PolyphasePool):
 
     def follower(self) -> PolyphasePool:
         """Return a pool without the CNN, whose weights would never receive a gradient."""
-        follower = PolyphasePool(self.stride)
+        follower = PolyphasePool(self.stride, self.before)
         follower.name = self.name
         return follower
 
@@ -197,3 +233,25 @@ class LearnablePolyphase(PolyphasePool):
         with torch.autocast(x.device.type, enabled=False):
             scores = widen(self.score(self.components(x)))
             return F.gumbel_softmax(scores, self.temperature, hard=self.hard).to(x.dtype)
+
+
+@pools.register("max_lps", reference="Rojas-Gomez et al. 2022", shift_equivariant=True, learnable=True, random=True)
+class MaxLearnablePolyphase(LearnablePolyphase):
+    """Maximum over 2x2 with stride 1, then the polyphase component with the highest score of a small circular CNN.
+
+    Options and errors are those of pool "lps".
+    """
+
+    name = "max_lps"
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: PaddingMode = "zeros",
+        hidden: int | None = None,
+        temperature: float = 1.0,
+        hard: bool = True,
+    ) -> None:
+        super().__init__(channels, stride, padding_mode, hidden, temperature, hard)
+        self.before = DenseMaxFilter(padding_mode)

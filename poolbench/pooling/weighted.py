@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.pooling.base import Pool
-from poolbench.pooling.padding import PaddingMode
+from poolbench.pooling.padding import PaddingMode, pad
 from poolbench.pooling.windows import complete, spread, widen, window_max, window_mean
 from poolbench.registry import pools
 
@@ -39,10 +39,11 @@ class SoftPool(Pool):
 
 @pools.register("lip", reference="Gao et al. 2019", shift_equivariant=False, learnable=True, random=False)
 class LocalImportancePool(Pool):
-    """Mean over windows of stride x stride with learned weights exp(12 sigmoid(conv1x1(x))).
+    """Mean over overlapping 3x3 windows around every stride-th pixel, weights exp(12 sigmoid(conv1x1(x))).
 
-    The smallest gate of the paper, without its instance normalisation, which is undefined for a map of one
-    pixel. A gate with weights 0 gives avg.
+    Windows as published; mode "zeros" crops them at the border. The smallest gate of the paper, without its
+    instance normalisation, which is undefined for a map of one pixel. A gate with weights 0 gives the plain mean
+    of each window.
     """
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
@@ -51,9 +52,13 @@ class LocalImportancePool(Pool):
         self.gate = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        filled = complete(x, self.stride, self.padding_mode)
-        logits = 12 * widen(self.gate(filled)).sigmoid()
-        return softmax_mean(widen(filled), logits, self.stride).to(x.dtype)
+        # In mode "zeros" avg_pool2d pads the weights, too: pixels beyond the border have weight 0.
+        inside = self.padding_mode == "zeros"
+        filled = x if inside else pad(x, (1, 1, 1, 1), self.padding_mode)
+        # Weights run from exp(-12) to 1: the factor exp(-12) cancels in the ratio.
+        weights = (12 * widen(self.gate(filled)).sigmoid() - 12).exp()
+        above, below = (F.avg_pool2d(part, 3, self.stride, int(inside)) for part in (weights * filled, weights))
+        return (above / below).to(x.dtype)
 
 
 @pools.register("stochastic", reference="Zeiler & Fergus 2013", shift_equivariant=False, learnable=False, random=True)

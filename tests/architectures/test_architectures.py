@@ -66,7 +66,7 @@ def test_networks_that_differ_in_their_pool_start_from_the_same_weights(name: st
     assert not any(torch.equal(first.state_dict()[key], second.state_dict()[key]) for key in weights)
 
 
-EXACT = ["aps", "aps_blur3", "lps", "dense"]
+EXACT = ["aps", "aps_blur3", "lps", "max_aps", "max_aps_blur3", "max_lps", "dense"]
 
 
 def trained(model: nn.Module, steps: int) -> nn.Module:
@@ -122,7 +122,7 @@ def test_single_precision_stays_within_rounding() -> None:
     assert worst <= 3e-6 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps"])
+@pytest.mark.parametrize("pool", ["aps", "aps_blur3", "lps", "max_aps", "max_aps_blur3", "max_lps"])
 def test_an_odd_map_is_an_error_and_not_a_silent_loss(pool: str) -> None:
     model = create_model("resnet18", (1, 28, 28), 10, pool, "avg", "circular", width=4)
     with pytest.raises(UsageError, match=rf"pool '{pool}' needs a map whose sides .* got 7x7"):
@@ -214,6 +214,85 @@ def test_a_sigmoid_ends_the_article_variant() -> None:
     out = create_model("fashion_convnet", (1, 28, 28), 10, sigmoid=True)(torch.randn(4, 1, 28, 28) * 9).detach()
     assert float(out.min()) > 0
     assert float(out.max()) < 1
+
+
+def fashion(head: str, head_on: str) -> nn.Module:
+    """Return fashion_convnet in float64; equal seeds give equal weights of the parts that are shared."""
+    model = create_model("fashion_convnet", (1, 28, 28), 10, "max", head, head_on=head_on).double()
+    initialise(model, seed=1)
+    return model
+
+
+def test_a_head_on_features_with_avg_is_the_network_with_class_maps() -> None:
+    # The mean and the linear layer commute.
+    maps, features = fashion("avg", "class_maps"), fashion("avg", "features")
+    assert parameters(maps) == parameters(features)
+    with torch.no_grad():
+        features.get_parameter("linear.weight").copy_(maps.get_parameter("class_maps.weight")[:, :, 0, 0])
+        features.get_parameter("linear.bias").copy_(maps.get_parameter("class_maps.bias"))
+    x = torch.rand(3, 1, 28, 28, dtype=torch.float64)
+    torch.testing.assert_close(features(x), maps(x))
+
+
+@pytest.mark.parametrize("head", list_heads())
+def test_heads_on_features_get_values_that_are_not_negative(head: str) -> None:
+    seen: dict[str, Tensor] = {}
+    for head_on, path in (("class_maps", "classifier.head"), ("features", "head")):
+        model = fashion(head, head_on)
+        model.get_submodule(path).register_forward_hook(lambda m, i, out, on=head_on: seen.update({on: i[0].detach()}))
+        assert model(torch.randn(8, 1, 28, 28, dtype=torch.float64)).shape == (8, 10)
+    assert seen["features"].shape == (8, 32, 3, 3)
+    assert float(seen["features"].min()) >= 0
+    assert float((seen["class_maps"] < 0).double().mean()) > 0.1
+
+
+def test_linear_layers_on_features_start_as_the_class_maps_do() -> None:
+    model = fashion("max", "features")
+    bias = model.get_parameter("linear.bias")
+    assert torch.equal(bias, torch.full_like(bias, 0.01))
+    # Xavier: uniform in +-sqrt(6 / (32 + 10)).
+    largest = float(model.get_parameter("linear.weight").detach().abs().max())
+    assert 0.9 * (6 / 42) ** 0.5 < largest <= (6 / 42) ** 0.5
+
+
+def test_all_convolutional_with_a_padded_1x1_ends_at_9x9() -> None:
+    published = create_model("all_convolutional", (1, 28, 28), 10, "decimate", width=4, padded_1x1=True).double()
+    tight = create_model("all_convolutional", (1, 28, 28), 10, "decimate", width=4).double()
+    assert parameters(published) == parameters(tight)
+    tight.load_state_dict(published.state_dict())
+    sizes: list[int] = []
+    for model in (published.eval(), tight.eval()):
+        model.get_submodule("class_maps").register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
+    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    out = published(x)
+    features: list[Tensor] = []
+    tight.get_submodule("relu8").register_forward_hook(lambda m, i, out: features.append(out))
+    tight(x)
+    assert sizes == [9, 7]
+    # A zero through the 1x1 convolution is its bias: 32 of the 81 places hold one constant.
+    bias = published.get_parameter("conv8.bias")[None, :, None, None].expand(2, -1, 1, 1)
+    border = published.get_submodule("class_maps")(nn.functional.relu(published.get_submodule("norm8")(bias))).relu()
+    inside = tight.get_submodule("class_maps")(features[0]).relu().sum((-2, -1))
+    torch.testing.assert_close(out, (inside + 32 * border[..., 0, 0]) / 81)
+
+
+def test_strided_net_as_published_is_a_stack_of_strided_convolutions() -> None:
+    model = create_model("strided_net", (3, 32, 32), 10, "decimate", width=4, published=True, dropout=0.3).double()
+    blocks: list[nn.Module] = []
+    for channels, out in pairwise((3, 4, 8, 16, 32, 64)):
+        convolution = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False)
+        blocks += [convolution, nn.BatchNorm2d(out), nn.ReLU(), nn.Dropout2d(0.3)]
+    classifier = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)]
+    plain = nn.Sequential(*blocks, *classifier).double()
+    plain.load_state_dict(dict(zip(plain.state_dict(), model.state_dict().values(), strict=True)))
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    # In training, too: BatchNorm sees the halved maps, and dropout draws whole channels in the same order.
+    for training in (True, False):
+        outputs = []
+        for network in (model.train(training), plain.train(training)):
+            torch.manual_seed(0)
+            outputs.append(network(x))
+        torch.testing.assert_close(outputs[0], outputs[1])
 
 
 def test_shape_net_has_the_convolutions_of_the_original() -> None:

@@ -136,24 +136,29 @@ def test_gated_against_a_double_loop(stride: int) -> None:
     torch.testing.assert_close(pool(x), by_windows(x, stride, definition))
 
 
-def test_lip_against_a_double_loop() -> None:
-    x, pool = images(1, 2, 4, 5), made("lip", 2)
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_lip_against_a_double_loop(mode: str) -> None:
+    x, pool = images(1, 2, 4, 5), made("lip", 2, padding_mode=mode)
     weight, bias = pool.gate.weight[:, :, 0, 0].tolist(), pool.gate.bias.tolist()
     out = pool(x)
     for c, i, j in itertools.product(range(2), range(2), range(3)):
         above = below = 0.0
-        for y, z in itertools.product(range(2 * i, 2 * i + 2), range(2 * j, min(2 * j + 2, 5))):
+        for y, z in itertools.product(range(2 * i - 1, 2 * i + 2), range(2 * j - 1, 2 * j + 2)):
+            if mode == "zeros" and not (0 <= y < 4 and 0 <= z < 5):
+                continue
+            y, z = y % 4, z % 5
             logit = bias[c] + sum(weight[c][k] * float(x[0, k, y, z]) for k in range(2))
             importance = exp(12 / (1 + exp(-logit)))
             above, below = above + importance * float(x[0, c, y, z]), below + importance
         assert float(out[0, c, i, j].detach()) == pytest.approx(above / below, rel=1e-12)
 
 
-def test_lip_with_a_gate_of_zero_is_avg() -> None:
+def test_lip_with_a_gate_of_zero_is_the_mean_of_overlapping_windows() -> None:
     x, pool = images(2, 3, 5, 4), made("lip")
     for parameter in pool.parameters():
         torch.nn.init.zeros_(parameter)
-    torch.testing.assert_close(pool(x), made("avg")(x))
+    expected = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+    torch.testing.assert_close(pool(x), expected)
 
 
 def test_softpool_is_per_channel_and_does_not_overflow() -> None:
@@ -239,14 +244,38 @@ def test_blur_kernels_are_outer_products(size: int) -> None:
 def test_blur_against_a_double_loop(size: int, stride: int) -> None:
     x, taps, reach = images(1, 1, 5, 6), binomials(size), size // 2
     rows, columns = -(-5 // stride), -(-6 // stride)
-    zeros, circular = torch.zeros(2, rows, columns, dtype=torch.float64)
+    reflected, circular = torch.zeros(2, rows, columns, dtype=torch.float64)
     for i, j, a, b in itertools.product(range(rows), range(columns), range(size), range(size)):
         y, z = i * stride + a - reach, j * stride + b - reach
         circular[i, j] += taps[a] * taps[b] * x[0, 0, y % 5, z % 6]
-        if 0 <= y < 5 and 0 <= z < 6:
-            zeros[i, j] += taps[a] * taps[b] * x[0, 0, y, z]
-    torch.testing.assert_close(made(f"blur{size}", 1, stride=stride)(x)[0, 0], zeros)
+        inside = x[0, 0, 4 - abs(4 - abs(y)), 5 - abs(5 - abs(z))]
+        reflected[i, j] += taps[a] * taps[b] * inside
+    torch.testing.assert_close(made(f"blur{size}", 1, stride=stride)(x)[0, 0], reflected)
     torch.testing.assert_close(made(f"blur{size}", 1, stride=stride, padding_mode="circular")(x)[0, 0], circular)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blur_in_a_zero_padded_network_is_that_of_timm(size: int, stride: int) -> None:
+    from timm.layers.blur_pool import BlurPool2d
+
+    x = images(2, 3, 9, 8)
+    published = BlurPool2d(3, filt_size=size, stride=stride, pad_mode="reflect").double()
+    torch.testing.assert_close(made(f"blur{size}", stride=stride)(x), published(x))
+    if size != 7:
+        dense = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-float("inf")), 2, stride=1)
+        torch.testing.assert_close(made(f"max_blur{size}", stride=stride)(x), published(dense))
+
+
+LOWPASS = ["blur3", "blur5", "blur7", "max_blur3", "max_blur5", "aps_blur3", "max_aps_blur3", "area"]
+
+
+@pytest.mark.parametrize("name", LOWPASS)
+@pytest.mark.parametrize("size", [(2, 2), (2, 8), (4, 2), (8, 8)])
+def test_a_constant_stays_constant_in_a_corner(name: str, size: tuple[int, int]) -> None:
+    # Where a filter of zeros would leave 9/16 of it, also on maps not larger than the padding.
+    out = made(name)(torch.ones(1, 3, *size, dtype=torch.float64))
+    torch.testing.assert_close(out, torch.ones_like(out))
 
 
 @pytest.mark.parametrize("name", ["blur3", "blur5", "blur7", "max_blur3", "max_blur5"])

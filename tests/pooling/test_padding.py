@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from poolbench.pooling.padding import PaddingMode, cover, pad
+from poolbench.pooling.padding import PaddingMode, cover, pad, pad_filter
 
 NUMPY_NAMES: dict[PaddingMode, str] = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
 
@@ -19,6 +19,27 @@ def test_pad_is_that_of_numpy(mode: PaddingMode, size: tuple[int, int], widths: 
     left, right, top, bottom = widths
     expected = np.pad(x.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), mode=NUMPY_NAMES[mode])  # type: ignore[call-overload]
     assert np.array_equal(pad(x, widths, mode).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "rows", "columns"),
+    [
+        ("zeros", (5, 6), "reflect", "reflect"),
+        ("zeros", (3, 3), "reflect", "reflect"),
+        ("zeros", (2, 5), "edge", "reflect"),
+        ("zeros", (5, 1), "reflect", "edge"),
+        ("zeros", (1, 2), "edge", "edge"),
+        ("circular", (2, 5), "wrap", "wrap"),
+        ("replicate", (2, 5), "edge", "edge"),
+    ],
+)
+def test_filters_reflect_where_the_network_pads_with_zeros(
+    mode: PaddingMode, size: tuple[int, int], rows: str, columns: str
+) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (2, 2), (0, 0)), mode=rows)  # type: ignore[call-overload]
+    expected = np.pad(expected, ((0, 0), (0, 0), (0, 0), (2, 2)), mode=columns)  # type: ignore[call-overload]
+    assert np.array_equal(pad_filter(x, 2, mode).numpy(), expected)
 
 
 def test_zeros_take_the_value() -> None:

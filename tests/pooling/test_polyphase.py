@@ -12,9 +12,10 @@ from torch import Tensor
 
 from poolbench.core import UsageError
 from poolbench.pooling import create_pool, polyphase
+from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.polyphase import PolyphasePool
 
-NAMES = ["aps", "aps_blur3", "lps"]
+NAMES = ["aps", "aps_blur3", "lps", "max_aps", "max_aps_blur3", "max_lps"]
 SHIFTS = list(itertools.product(range(12), range(12)))
 by_name = pytest.mark.parametrize("name", NAMES)
 by_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -205,6 +206,29 @@ def test_aps_blur3_is_blur_then_aps() -> None:
     x = draw(6, 2, 6, 8)
     blur = create_pool("blur3", 2, stride=1, padding_mode="circular").double()
     assert torch.equal(made("aps_blur3", 2)(x), made("aps", 2)(blur(x)))
+
+
+@pytest.mark.parametrize(("name", "bare"), [("max_aps", "aps"), ("max_aps_blur3", "aps_blur3"), ("max_lps", "lps")])
+@pytest.mark.parametrize("mode", ["circular", "zeros"])
+def test_max_pools_are_a_dense_maximum_before_the_bare_pool(name: str, bare: str, mode: PaddingMode) -> None:
+    x = draw(6, 2, 6, 8)
+    filled = F.pad(x, (0, 1, 0, 1), mode="circular") if mode == "circular" else F.pad(x, (0, 1, 0, 1), value=-1e9)
+    dense = filled.unfold(2, 2, 1).unfold(3, 2, 1).amax((-2, -1))
+    torch.manual_seed(0)
+    pool = create_pool(name, 2, padding_mode=mode).double().eval()
+    torch.manual_seed(0)
+    expected = create_pool(bare, 2, padding_mode=mode).double().eval()
+    assert torch.equal(pool(x), expected(dense))
+
+
+@by_name
+def test_a_follower_filters_as_its_pool_does(name: str) -> None:
+    pool, x = made(name, 2), draw(4, 2, 6, 8)
+    follower = pool.follower()
+    assert not list(follower.parameters())
+    assert torch.equal(follower.prepare(x), pool.prepare(x))
+    phase = pool.choose(pool.prepare(x))
+    assert torch.equal(follower.take(follower.prepare(x), phase), pool(x))
 
 
 @by_name

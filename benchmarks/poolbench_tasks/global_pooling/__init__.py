@@ -12,6 +12,7 @@ from poolbench.task import Benchmark, Figure, Grid, deferred
 
 ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
 HEADS = ("avg", "max", "avgmax", "gem", "flatten")
+FEATURE_HEADS = ("avg", "max", "gem")
 
 draw = deferred("poolbench_tasks.global_pooling.figures")
 FIGURES = (
@@ -39,7 +40,8 @@ def _grids(dataset: str, train: TrainConfig) -> Sequence[Grid]:
         model={"sigmoid": True},
         data={"normalize": "unit"},
     )
-    return (article, corrected)
+    features = replace(corrected, variant="features", heads=FEATURE_HEADS, model={"head_on": "features"})
+    return (article, corrected, features)
 
 
 @benchmarks.register("global_pooling")
@@ -53,8 +55,10 @@ def global_pooling() -> Benchmark:
         protocol=(
             "Three double convolutions, 1x1 class maps, then the head. Variant 'article' is the published "
             "protocol with its flaws (a sigmoid before the cross entropy, training order not shuffled, pixels in "
-            "[0, 1]); 'corrected' trains on logits, shuffled, standardised. The validation images are the test "
-            "split, as in the article, so 'best accuracy' is chosen on the images it is quoted for."
+            "[0, 1]); 'corrected' trains on logits, shuffled, standardised. 'features' trains like 'corrected', but "
+            "its head acts on the last feature maps, which are not negative, before a linear classifier. The "
+            "validation images are the test split, as in the article, so 'best accuracy' is chosen on the images it "
+            "is quoted for."
         ),
         metrics=(
             Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.01),
@@ -66,7 +70,7 @@ def global_pooling() -> Benchmark:
         presets={
             "smoke": [
                 replace(grid, heads=("avg", "max"))
-                for grid in _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3))
+                for grid in _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3))[:2]
             ],
             "quick": _grids("fashion_mnist_sample", replace(published, epochs=10, learning_rate=3e-3)),
             "paper": _grids("fashion_mnist", published),
