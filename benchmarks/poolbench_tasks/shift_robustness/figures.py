@@ -8,7 +8,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group
+from poolbench.analysis.groups import Group, has_learned
 from poolbench.core import Result
 from poolbench.plots import curves, heatmaps, intervals, maps, scatter
 from poolbench.plots.depth import layer_ticks, percent_of_depth, short_names
@@ -72,7 +72,7 @@ def map_parts(scene: Scene) -> Figure | None:
     figure = Figure(figsize=(WIDTH, first + len(chosen) * (size + gap)))
     for index, (group, result, parts) in enumerate(chosen):
         top = first + index * (size + gap)
-        learned = result.facts["learned"]
+        learned = has_learned(result)
         lines = [*names[group.id].split(" · "), f"seed {result.cell.seed}", *([] if learned else ["not learned"])]
         place = (0.12 / WIDTH, 1 - (top + size / 2) / figure.get_figheight())
         figure.text(*place, "\n".join(filter(None, lines)), va="center", color="#000000" if learned else GREY)
