@@ -35,7 +35,7 @@ def metric_tables(
     """
     groups = [group for group in scene.groups if columns in group.fields]
     shown = [scene.metric(name) for name in metrics]
-    shown = [metric for metric in shown if any(group.values(metric.name) for group in groups)]
+    shown = [m for m in shown if any(group.values(m.name) or group.unlearned_values(m.name) for group in groups)]
     if not shown:
         return None
     members_of = scene.panels(groups, panels, within=(rows, columns))
