@@ -22,6 +22,7 @@ LAYERS_AND_POOL = ("num_pooling", "pool")
 NETWORK = ("dataset", "architecture")
 PROBABILITY = "P(circle)"
 PARTS_UNIT = "logit deviations"
+INTERVALS = ("exact_consistency", "grid_consistency", "worst_accuracy", "subset_accuracy")
 PARTS = ("map_phase", "map_boundary", "map_phases")
 QUANTITIES = {"l2": "relative L2 change", "cosine": "1 - cosine", "aligned": "L2 change, motion undone"}
 
@@ -35,11 +36,12 @@ def shift_map_of_cell(result: Result, record: Record) -> Figure:
 
 
 def consistency_accuracy(scene: Scene) -> Figure | None:
-    return scatter.metric_scatter(scene, "accuracy", "consistency", NETWORK)
+    return scatter.metric_scatter(scene, "subset_accuracy", "grid_consistency", NETWORK)
 
 
 def pool_padding(scene: Scene) -> Figure | None:
-    metrics = ("consistency", "worst_accuracy", "accuracy")
+    # Crops and the grid are the same shifts for either padding.
+    metrics = ("crop_sampled", "grid_consistency", "grid_worst_accuracy", "subset_accuracy")
     return heatmaps.metric_tables(scene, metrics, columns="padding_mode", panels=(*NETWORK, "variant"))
 
 
@@ -52,7 +54,7 @@ def learning_curves_of_cell(result: Result, record: Record) -> Figure | None:
 
 
 def consistency(scene: Scene) -> Figure | None:
-    return intervals.metric_intervals(scene, ("consistency", "worst_accuracy", "accuracy"), ("num_pooling",))
+    return intervals.metric_intervals(scene, INTERVALS, ("num_pooling",))
 
 
 def map_parts(scene: Scene) -> Figure | None:
@@ -142,7 +144,7 @@ def sensitivity_of_cell(result: Result, record: Record) -> Figure:
 
 
 def _flips(result: Result) -> list[str]:
-    return [f"flips {100 * result.metrics['flips']:.1f} %"] if "flips" in result.metrics else []
+    return [f"flips {100 * result.metrics['square_flips']:.1f} %"] if "square_flips" in result.metrics else []
 
 
 def _highest(curves: Sequence[Mapping[str, Curve]]) -> dict[str, float]:
