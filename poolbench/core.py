@@ -285,8 +285,7 @@ class Claim:
     Without them it says that the metric exceeds, in each network, the metric ``minus`` and the number ``target``
     (those that are given). ``says`` "equal" claims that there is no difference beyond the margin instead.
 
-    ``where`` restricts all cells. ``than`` replaces it for a second comparison of the same kind, whose effect is
-    subtracted: the claim is then that the effect is larger under ``where`` than under ``than``.
+    ``where`` restricts all cells. With ``than``, the claim is that the effect is larger under ``where`` than under it.
     ``target_runs`` is the number of runs behind a published ``target``, whose scatter widens the interval (0: exact).
     ``margin`` replaces the metric's tolerance. Raises ValueError if the claim compares with nothing.
     """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from poolbench.analysis.effects import Key, Point, estimate, mean_point, paired, point, scaled_margin, unscaled
-from poolbench.analysis.frames import varying_fields
+from poolbench.analysis.frames import fields_of, varying_fields
 from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, scaled
 from poolbench.analysis.reach import NOT_A_TEST, within_reach
 from poolbench.analysis.statistics import Estimate, Interval, further_seeds
@@ -90,7 +90,10 @@ def judge(
         notes.append(_left_out("out of reach of the claim", learned, judged))
     effects, level = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
-        notes.insert(0, "fewer than two pairs")
+        differing = _pairing_fields(claim, judged.sets)[1] if claim.than and judged.all_present else []
+        notes.insert(
+            0, f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
+        )
         return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
     found = estimate(effects)
     if claim.target_runs:
@@ -149,8 +152,8 @@ def _effects(
 ) -> tuple[dict[Key, Point], float]:
     """Return the effect of every seed and combination of other fields, and the mean of the metric on its scale."""
     known = {metric.name: metric for metric in metrics}
-    metric, keys = known[claim.metric], _pairing_fields(claim, sides.sets)
-    if not sides.all_present:
+    metric, (keys, differing) = known[claim.metric], _pairing_fields(claim, sides.sets)
+    if not sides.all_present or (claim.than and differing):
         return {}, 0.0
     subtracted = rows[rows["metric"] == claim.minus].set_index("cell")["value"] if claim.minus else None
     points = []
@@ -185,17 +188,24 @@ def _less(point: Point, target: float) -> Array | None:
     return None if point.images is None else point.images - target
 
 
-def _pairing_fields(claim: Claim, sets: Sequence[pd.DataFrame]) -> list[str]:
-    """Return the fields by which cells are paired: those that vary, that the claim does not fix and all sets share.
+def _pairing_fields(claim: Claim, sets: Sequence[pd.DataFrame]) -> tuple[list[str], list[str]]:
+    """Return the fields by which cells are paired, and those that vary but of which the sets share no value.
 
-    A field cannot pair cells if the sets share no value of it (pool, if one side has no pooling layers).
+    The latter cannot pair cells (pool, if one side has no pooling layers). Fields that the claim fixes are neither.
     """
     fixed = {*claim.better, *claim.worse, *claim.where, *claim.than}
-    return [
-        name
-        for name in varying_fields(pd.concat(sets))
-        if name not in fixed and (len(sets) == 1 or set.intersection(*(set(rows[name].dropna()) for rows in sets)))
-    ]
+    together = pd.concat(sets)
+    if claim.than:
+        # All fields, also those that others determine: what differs beside the setting spoils the comparison.
+        # Variants are only names for settings.
+        varying = [name for name in fields_of(together) if name != "variant" and together[name].nunique() > 1]
+    else:
+        varying = varying_fields(together)
+    varying = [name for name in varying if name not in fixed]
+    shared = [name for name in varying if set.intersection(*(set(rows[name].dropna()) for rows in sets))]
+    if len(sets) == 1:
+        return varying, []
+    return shared, [name for name in varying if name not in shared]
 
 
 def _source(row: Mapping[Hashable, Any]) -> object:

@@ -275,6 +275,11 @@ def test_a_lead_that_depends_on_a_setting(finished: Finished) -> None:
     assert ruled(results, replace(BASE, where={"shuffle": True}, than={"shuffle": False})).ruling == (
         "no difference that matters"
     )
+    # Of the flaw with shuffling and its absence without, nothing follows about the flaw.
+    ends = [result for result in results if result.cell.variant in ("True_True", "False_False")]
+    confounded = ruled(ends, replace(BASE, where={"flaw": True}, than={"flaw": False}))
+    assert (confounded.ruling, confounded.effect) == ("undecided", None)
+    assert confounded.note == "its two sides differ in shuffle as well"
 
 
 def test_ratios_of_metrics_that_are_positive_by_nature(finished: Finished) -> None:

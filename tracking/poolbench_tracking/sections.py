@@ -52,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """The results of one benchmark under one protocol. ``absent`` are the claims whose networks it does not have."""
+    """The results of one benchmark under one protocol. ``absent`` are claims about this protocol without networks."""
 
     benchmark: Benchmark
     protocol: str
@@ -97,7 +97,7 @@ def sections_of(results: Sequence[Result], run_links: Mapping[str, str], images:
             verdict = judge(claim, name, benchmark.metrics, frame, protocol, images)
             if verdict.networks:
                 rulings.append(_ruling(verdict, benchmark.metric(claim.metric)))
-            else:
+            elif protocol in (claim.reach.presets or (protocol,)):
                 absent.append(claim)
         runs = [_run(result, run_links) for group in groups_of(found) for result in group.results]
         yield Section(benchmark, protocol, found, rulings, absent, tables, runs)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from poolbench.core import (
-    Claim,
-    Metric,
-    Scalar,
-    TrainConfig,
-)
+from poolbench.core import Metric, Scalar, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
+from poolbench_tasks.shift_robustness.claims import CLAIMS
 
-SOURCE = "Scheidl 2022, 'Why pooling layers in deep learning can cause problems'"
 POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
+
+FLOOR = 0.001
+"""Deviations of the logit: less than that is rounding noise to a reader, and to logarithms."""
 
 draw = deferred("poolbench_tasks.shift_robustness.figures")
 FIGURES = (
@@ -151,30 +149,71 @@ def shift_robustness() -> Benchmark:
         version=4,
         metrics=(
             Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02),
-            Metric("subset_accuracy", "accuracy, same images", higher_is_better=True, tolerance=0.02),
-            Metric("worst_accuracy", "worst-case accuracy", higher_is_better=True, tolerance=0.03),
-            Metric("exact_consistency", "exact consistency", higher_is_better=True, tolerance=0.01),
-            Metric("grid_consistency", "consistency, grid", higher_is_better=True, tolerance=0.01),
-            Metric("crop_sampled", "consistency, crops", higher_is_better=True, tolerance=0.02),
+            Metric(
+                "subset_accuracy", "accuracy, same images", higher_is_better=True, tolerance=0.02, per_image="correct"
+            ),
+            Metric("worst_accuracy", "worst-case accuracy", higher_is_better=True, tolerance=0.03, per_image="worst"),
+            Metric(
+                "exact_consistency", "exact consistency", higher_is_better=True, tolerance=0.01, per_image="consistency"
+            ),
+            Metric(
+                "grid_consistency",
+                "consistency, grid",
+                higher_is_better=True,
+                tolerance=0.01,
+                per_image="grid_consistency",
+            ),
+            Metric(
+                "crop_sampled", "consistency, crops", higher_is_better=True, tolerance=0.02, per_image="crop_sampled"
+            ),
             Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01),
             Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability"),
-            Metric("aliasing", "aliasing", higher_is_better=False, tolerance=0.05, unit="logit deviations"),
-            Metric("square_boundary", "border effect, square", False, 0.1, "logit deviations"),
+            Metric(
+                "aliasing", "aliasing", False, 0.05, "logit deviations", scale="log", floor=FLOOR, per_image="aliasing"
+            ),
+            Metric(
+                "square_boundary", "border effect, square", False, 0.1, "logit deviations", scale="log", floor=FLOOR
+            ),
             Metric("square_flips", "decision flips, square", False, 0.02, "share of positions"),
             Metric("averaged_consistency", "consistency, phases averaged", higher_is_better=True, tolerance=0.01),
-            Metric("consistency", "consistency, exact or grid", True, 0.01, headline=False),
-            Metric("grid_worst_accuracy", "worst-case accuracy, grid", True, 0.03, headline=False),
+            Metric("consistency", "consistency, exact or grid", True, 0.01, headline=False, per_image="consistency"),
+            Metric(
+                "grid_worst_accuracy", "worst-case accuracy, grid", True, 0.03, headline=False, per_image="grid_worst"
+            ),
             Metric("averaged_accuracy", "accuracy, phases averaged", True, 0.02, headline=False),
             Metric("bfloat16_consistency", "consistency in bfloat16, few images", True, 0.01, headline=False),
             Metric("subpixel_consistency", "consistency, half-pixel shifts, few images", True, 0.01, headline=False),
             Metric("consistency_corrected", "consistency of different shifts", True, 0.02, headline=False),
             Metric("kappa", "consistency beyond chance", True, 0.05, headline=False),
-            Metric("mean_shifted_accuracy", "accuracy, mean over shifts", True, 0.02, headline=False),
-            Metric("circular_sampled", "sampled consistency, circular shifts", True, 0.02, headline=False),
+            Metric(
+                "mean_shifted_accuracy",
+                "accuracy, mean over shifts",
+                True,
+                0.02,
+                headline=False,
+                per_image="mean_correct",
+            ),
+            Metric(
+                "circular_sampled",
+                "sampled consistency, circular shifts",
+                True,
+                0.02,
+                headline=False,
+                per_image="circular_sampled",
+            ),
             Metric("circular_sampled_se", "its standard error", tolerance=0.01, headline=False),
             Metric("crop_sampled_se", "standard error of the consistency of crops", tolerance=0.01, headline=False),
             Metric("circular_legacy", "consistency as published, one pair a batch", True, 0.05, headline=False),
-            Metric("square_aliasing", "aliasing, square", False, 0.05, "logit deviations", headline=False),
+            Metric(
+                "square_aliasing",
+                "aliasing, square",
+                False,
+                0.05,
+                "logit deviations",
+                headline=False,
+                scale="log",
+                floor=FLOOR,
+            ),
             Metric("square_interior_range", "interior range, square", False, 0.1, "logit", headline=False),
             Metric("square_noise", "rounding noise, square", False, 0.001, "logit deviations", headline=False),
             Metric("square_range", "range of the map, square", False, 0.05, "probability", headline=False),
@@ -234,50 +273,6 @@ def shift_robustness() -> Benchmark:
         seeds={"smoke": 2, "quick": 5, "paper": 5},
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
-        claims=(
-            Claim(
-                "pooling_breaks_shift_invariance",
-                "Away from the border the output without pooling does not vary, with two max-pooling layers it does.",
-                SOURCE,
-                "aliasing",
-                better={"num_pooling": 0},
-                worse={"num_pooling": 2, "pool": "max"},
-            ),
-            Claim(
-                "blur_lowers_aliasing",
-                "Anti-aliased max pooling varies less under shifts than max pooling (two layers).",
-                "Zhang 2019, 'Making convolutional networks shift-invariant again'",
-                "aliasing",
-                better={"pool": "max_blur3"},
-                worse={"pool": "max"},
-                where={"num_pooling": 2},
-            ),
-            Claim(
-                "aps_keeps_decisions",
-                "With circular padding adaptive polyphase sampling keeps more decisions under shifts than max pooling.",
-                "Chaman and Dokmanic 2021, 'Truly shift-invariant convolutional neural networks'",
-                "consistency",
-                better={"pool": "aps"},
-                worse={"pool": "max"},
-                where={"padding_mode": "circular", "variant": "plain"},
-            ),
-            Claim(
-                "blur_raises_accuracy",
-                "Anti-aliased max pooling raises the accuracy of networks trained without shifted images.",
-                "Zhang 2019, 'Making convolutional networks shift-invariant again'",
-                "accuracy",
-                better={"pool": "max_blur3"},
-                worse={"pool": "max"},
-                where={"variant": "plain"},
-            ),
-            Claim(
-                "shifted_training_keeps_decisions",
-                "Networks trained on shifted images keep more decisions under shifts.",
-                SOURCE,
-                "consistency",
-                better={"variant": "shifted"},
-                worse={"variant": "plain"},
-            ),
-        ),
+        claims=CLAIMS,
         figures=FIGURES,
     )
