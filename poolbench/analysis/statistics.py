@@ -102,7 +102,8 @@ def crossed_estimate(blocks: Sequence[np.ndarray[Any, Any]], weights: Sequence[f
     images and the mean squares A (seeds), B (images), E (rest), the variance of the mean is (A + B - E) / IJ. The
     part of the seeds, A / IJ, is s^2 / I of their means; that of the images, (B - E) / IJ, is cut at 0.
     The degrees of freedom are Satterthwaite's (1946): nominal 95 % intervals cover .94 to .97 from 5 seeds on, .92 or
-    more with 3, and .88 or more with 2 (simulated; the least where seeds make most of the variance). Raises ValueError for blocks of different seeds.
+    more with 3, and .88 or more with 2 (simulated; the least where seeds make most of the variance).
+    Raises ValueError for blocks of different seeds.
     """
     if len({len(block) for block in blocks}) != 1 or len(blocks) != len(weights):
         raise ValueError(f"blocks need the same seeds and a weight each, got {[b.shape for b in blocks]}, {weights}")
