@@ -228,7 +228,12 @@ class Metric:
     """A number that a cell yields.
 
     ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in
-    the metric's unit, that nobody would act on: the gate's practical margin.
+    the metric's unit, that nobody would act on: the margin of the gate and of claims.
+
+    ``scale`` "log" is for skewed metrics that are positive by nature: means, intervals and comparisons are those of
+    logarithms; values below ``floor`` (above 0) count as ``floor``.
+    ``per_image`` names the column of the table "decisions" (one row per image) whose mean or root mean square the
+    metric is; intervals then cover the choice of images, too. Raises ValueError for "log" without a floor.
     """
 
     name: str
@@ -237,6 +242,13 @@ class Metric:
     tolerance: float = 0.0
     unit: str = ""
     headline: bool = True
+    scale: Literal["linear", "log"] = "linear"
+    floor: float = 0.0
+    per_image: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scale == "log" and self.floor <= 0:
+            raise ValueError(f"metric {self.name} is logarithmic and needs a floor above 0, got {self.floor}")
 
 
 COST_METRICS = (
@@ -250,20 +262,52 @@ COST_METRICS = (
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A published sentence of the form "A beats B in a metric", judged on cells paired by seed.
+class Reach:
+    """Under which conditions a claim may be judged; elsewhere its effect is shown, but it is no test of the claim.
 
-    ``better`` and ``worse`` give the fields in which the two sides differ; ``where`` restricts both.
-    Fields are those of :class:`Cell` or keys of its model options.
+    ``datasets`` (empty: all). The training must follow one of ``presets`` or last for at least ``min_epochs``: if
+    both are given, either is enough; if none is, any training will do. ``min_accuracy`` is what the networks of the
+    claim must reach on average. ``note`` says in words what the claim is about.
+    """
+
+    presets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    min_epochs: int = 0
+    min_accuracy: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published sentence about a metric, judged on cells paired by seed.
+
+    With ``better`` and ``worse``, the fields in which two sides differ, it says that the first side is better.
+    Without them it says that the metric exceeds, in each network, the metric ``minus`` and the number ``target``
+    (those that are given). ``says`` "equal" claims that there is no difference beyond the margin instead.
+
+    ``where`` restricts all cells. With ``than``, the claim is that the effect is larger under ``where`` than under it.
+    ``target_runs`` is the number of runs behind a published ``target``, whose scatter widens the interval (0: exact).
+    ``margin`` replaces the metric's tolerance. Raises ValueError if the claim compares with nothing.
     """
 
     name: str
     sentence: str
     source: str
     metric: str
-    better: Mapping[str, Scalar]
-    worse: Mapping[str, Scalar]
+    better: Mapping[str, Scalar] = field(default_factory=dict)
+    worse: Mapping[str, Scalar] = field(default_factory=dict)
     where: Mapping[str, Scalar] = field(default_factory=dict)
+    than: Mapping[str, Scalar] = field(default_factory=dict)
+    minus: str = ""
+    target: float | None = None
+    target_runs: int = 0
+    says: Literal["above", "equal"] = "above"
+    margin: float | None = None
+    reach: Reach = Reach()
+
+    def __post_init__(self) -> None:
+        if bool(self.better) != bool(self.worse) or not (self.better or self.minus or self.target is not None):
+            raise ValueError(f"claim {self.name} compares with nothing: give better and worse, or minus, or target")
 
 
 @dataclass(frozen=True)
@@ -292,7 +336,7 @@ class Result:
 
     ``history`` holds one row per epoch with ``epoch``, ``time`` (seconds since 1970) and metrics;
     ``metrics`` the final numbers; ``facts`` everything else that was observed: seconds, environment,
-    data digest, whether the network learned.
+    data digest, chance, share of the commonest decision. ``analysis.learning.judged`` adds "learned".
     """
 
     cell: Cell

@@ -127,7 +127,9 @@ def test_every_benchmark_measures_accuracy_and_claims_known_metrics() -> None:
         assert benchmark.metric("accuracy").higher_is_better
         assert set(benchmark.presets) == set(benchmark.seeds) == set(PRESETS)
         for claim in benchmark.claims:
-            assert benchmark.metric(claim.metric).higher_is_better is not None
+            # Sides need a direction; one metric above another does not.
+            assert benchmark.metric(claim.metric).higher_is_better is not None or not claim.better
+            assert not claim.minus or benchmark.metric(claim.minus)
 
 
 def test_selectors_replace_axes_but_not_absent_ones() -> None:

@@ -2,67 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 
-from poolbench.analysis.frames import varying_fields
-from poolbench.analysis.statistics import Interval, paired_difference
+from poolbench.analysis.effects import Key, Point, estimate, mean_point, paired, point, scaled_margin, unscaled
+from poolbench.analysis.frames import fields_of, varying_fields
+from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, scaled
+from poolbench.analysis.reach import NOT_A_TEST, within_reach
+from poolbench.analysis.statistics import Estimate, Interval, further_seeds
 from poolbench.core import Claim, Metric, Scalar
 
-Ruling = Literal["holds", "does not hold", "undecided"]
+Ruling = Literal[
+    "holds",
+    "holds, too small to matter",
+    "no difference that matters",
+    "does not hold, too small to matter",
+    "does not hold",
+    "undecided",
+    "not a test of this claim",
+]
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the results say about a claim.
 
-    ``effect`` is better minus worse with its 95 % interval, signed so that positive values support the
-    claim; None with fewer than two pairs. ``note`` names what weakens or prevents the ruling.
+    ``effect`` is the mean effect with its 95 % interval, signed so that positive values (ratios above 1 where
+    ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what weakens or prevents the
+    ruling. ``further`` is the number of further seeds expected to decide an undecided claim, None if unknown.
+    ``networks`` counts the networks that the claim is about, 0 if one of its sides has none.
     """
 
     claim: Claim
     ruling: Ruling
     effect: Interval | None
     note: str = ""
+    is_ratio: bool = False
+    further: int | None = None
+    networks: int = 0
 
 
-def judge(claim: Claim, benchmark: str, metric: Metric, frame: pd.DataFrame) -> Verdict:
-    """Judge one claim of a benchmark on a results frame; ``metric`` is the one that the claim names.
+@dataclass(frozen=True)
+class _Sides:
+    """The rows of a claim: of both sides, or of all its cells; a second pair for ``than``."""
 
-    The claim holds if the 95 % t interval of the paired differences lies above 0. Cells are paired if
-    they agree in seed and in every field that the claim does not fix. Differences of one seed are
-    averaged first, so n is the number of seeds, not of cells. Networks that have not learned are left out.
+    sets: Sequence[pd.DataFrame]
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.sets))
+
+    @property
+    def all_present(self) -> bool:
+        return all(map(len, self.sets))
+
+
+def judge(
+    claim: Claim,
+    benchmark: str,
+    metrics: Sequence[Metric],
+    frame: pd.DataFrame,
+    preset: str = "",
+    images: ImageValues = NO_IMAGES,
+) -> Verdict:
+    """Judge one claim of a benchmark on a results frame that holds the cells of one ``preset``.
+
+    Cells are paired if they agree in seed and in every field that the claim does not fix; effects of one seed are
+    averaged, so n is the number of seeds. Networks that have not learned are left out. Intervals cover seeds, and
+    images where ``images`` has their values. See :func:`ruling_of` for the rulings and :class:`Reach` for where a
+    claim may be judged.
     """
-    rows = frame[(frame["benchmark"] == benchmark) & (frame["metric"] == metric.name)]
-    rows = _where(rows, claim.where)
-    involved = [_where(rows, side) for side in (claim.better, claim.worse)]
-    sides = [side[side["learned"]] for side in involved]
-    fixed = {*claim.better, *claim.worse, *claim.where}
-    # A field cannot pair cells if the sides share no value of it (pool, if one side has no pooling layers).
-    keys = [
-        name
-        for name in varying_fields(pd.concat(sides))
-        if name not in fixed and set(sides[0][name].dropna()) & set(sides[1][name].dropna())
-    ]
-    better, worse = (side.groupby(["seed", *keys], dropna=False)["value"].mean() for side in sides)
-    pairs = pd.concat([better, worse], axis=1, keys=["better", "worse"], join="inner").dropna()
-    per_seed = pairs.groupby("seed").mean()
-    total = sum(map(len, involved))
-    dropped = total - sum(map(len, sides))
-    note = f"left out because not learned: {dropped} of {total} networks" if dropped else ""
-    if len(per_seed) < 2:
-        return Verdict(claim, "undecided", None, "; ".join(filter(None, ["fewer than two pairs", note])))
-    sign = 1 if metric.higher_is_better else -1
-    interval = paired_difference((sign * per_seed["better"]).tolist(), (sign * per_seed["worse"]).tolist()).interval
-    ruling: Ruling = "undecided"
+    metric = {metric.name: metric for metric in metrics}[claim.metric]
+    rows = frame[frame["benchmark"] == benchmark]
+    everyone = _sides(claim, rows[rows["metric"] == metric.name])
+    learned = _Sides([side[side["learned"].astype(bool)] for side in everyone.sets])
+    networks = everyone.total if everyone.all_present else 0
+    notes = [_left_out("not learned", everyone, learned)]
+    accuracies = rows[rows["metric"] == "accuracy"].set_index("cell")["value"]
+    reached, why = within_reach(claim.reach, learned.sets, preset, accuracies)
+    judged = learned
+    if not why:
+        judged = _Sides(reached)
+        notes.append(_left_out("out of reach of the claim", learned, judged))
+    effects, level = _effects(claim, metrics, rows, judged, images)
+    if len({seed for seed, _ in effects}) < 2:
+        differing = _pairing_fields(claim, judged.sets)[1] if claim.than and judged.all_present else []
+        notes.insert(
+            0, f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
+        )
+        return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
+    found = estimate(effects)
+    if claim.target_runs:
+        # The published mean scatters, too, by the variance of one run over the number of its runs.
+        found = replace(found, fixed_part=found.fixed_part + found.seeds_part * found.n / claim.target_runs)
+    margin = scaled_margin(metric.tolerance if claim.margin is None else claim.margin, level, metric)
+    effect = unscaled(found.interval(), metric)
+    is_ratio = metric.scale == "log"
+    if why:
+        return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, networks=networks)
+    ruling = ruling_of(found.interval(), margin, claim.says)
+    further = None
+    if ruling == "undecided":
+        further, text = _further(claim, found, margin)
+        notes.insert(0, text)
+    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks)
+
+
+def ruling_of(interval: Interval, margin: float, says: Literal["above", "equal"] = "above") -> Ruling:
+    """Return the ruling on an effect whose positive values support the claim.
+
+    An interval inside +-margin is no difference that matters, said with its sign where it excludes 0. Else the claim
+    holds above 0, does not hold below 0 and is undecided across 0. A claim of equality holds inside +-margin,
+    does not hold outside, and is undecided otherwise.
+    """
+    inside = -margin < interval.low and interval.high < margin
+    if says == "equal":
+        outside = interval.low > margin or interval.high < -margin
+        return "holds" if inside else "does not hold" if outside else "undecided"
     if interval.low > 0:
-        ruling = "holds"
-    elif interval.high < 0:
-        ruling = "does not hold"
-    return Verdict(claim, ruling, interval, note)
+        return "holds, too small to matter" if inside else "holds"
+    if interval.high < 0:
+        return "does not hold, too small to matter" if inside else "does not hold"
+    return "no difference that matters" if inside else "undecided"
+
+
+def _further(claim: Claim, found: Estimate, margin: float) -> tuple[int | None, str]:
+    """Return how many further seeds would decide, as a number and in words."""
+    count = further_seeds(found, margin, margin if claim.says == "equal" else 0.0, MOST_SEEDS)
+    if count is not None:
+        return (
+            count,
+            f"{count} more seed{'s' if count != 1 else ''} would decide it if mean and spread stay as they are",
+        )
+    return None, f"not even {MOST_SEEDS} seeds would decide it if mean and spread stay as they are"
+
+
+def _sides(claim: Claim, rows: pd.DataFrame) -> _Sides:
+    conditions = [claim.where, claim.than] if claim.than else [claim.where]
+    sides = [claim.better, claim.worse] if claim.better else [{}]
+    return _Sides([_where(_where(rows, condition), side) for condition in conditions for side in sides])
+
+
+def _effects(
+    claim: Claim, metrics: Sequence[Metric], rows: pd.DataFrame, sides: _Sides, images: ImageValues
+) -> tuple[dict[Key, Point], float]:
+    """Return the effect of every seed and combination of other fields, and the mean of the metric on its scale."""
+    known = {metric.name: metric for metric in metrics}
+    metric, (keys, differing) = known[claim.metric], _pairing_fields(claim, sides.sets)
+    if not sides.all_present or (claim.than and differing):
+        return {}, 0.0
+    subtracted = rows[rows["metric"] == claim.minus].set_index("cell")["value"] if claim.minus else None
+    points = []
+    for side in sides.sets:
+        found: dict[Key, list[Point]] = {}
+        for row in side.to_dict("records"):
+            cell, value = str(row["cell"]), float(row["value"])
+            here = point(value, metric, cell, _source(row), images)
+            if subtracted is not None:
+                if cell not in subtracted.index:
+                    continue
+                other = known[claim.minus]
+                here = here.minus(point(float(subtracted[cell]), other, cell, here.source, images))
+            key = (int(row["seed"]), tuple(None if pd.isna(row[name]) else row[name] for name in keys))
+            found.setdefault(key, []).append(here)
+        points.append({key: mean_point(members) for key, members in found.items()})
+    level = sum(scaled(float(value), metric) for side in sides.sets for value in side["value"]) / sides.total
+    if claim.better:
+        sign = -1.0 if metric.higher_is_better is False else 1.0
+        effects = [paired(points[start], points[start + 1]) for start in range(0, len(points), 2)]
+        effects = [{key: effect.times(sign) for key, effect in found.items()} for found in effects]
+    else:
+        effects = points
+    result = paired(effects[0], effects[1]) if len(effects) > 1 else effects[0]
+    if claim.target is not None:
+        target = scaled(claim.target, metric)
+        result = {key: replace(p, value=p.value - target, images=_less(p, target)) for key, p in result.items()}
+    return result, level
+
+
+def _less(point: Point, target: float) -> Array | None:
+    return None if point.images is None else point.images - target
+
+
+def _pairing_fields(claim: Claim, sets: Sequence[pd.DataFrame]) -> tuple[list[str], list[str]]:
+    """Return the fields by which cells are paired, and those that vary but of which the sets share no value.
+
+    The latter cannot pair cells (pool, if one side has no pooling layers). Fields that the claim fixes are neither.
+    """
+    fixed = {*claim.better, *claim.worse, *claim.where, *claim.than}
+    together = pd.concat(sets)
+    if claim.than:
+        # All fields, also those that others determine: what differs beside the setting spoils the comparison.
+        # Variants are only names for settings.
+        varying = [name for name in fields_of(together) if name != "variant" and together[name].nunique() > 1]
+    else:
+        varying = varying_fields(together)
+    varying = [name for name in varying if name not in fixed]
+    shared = [name for name in varying if set.intersection(*(set(rows[name].dropna()) for rows in sets))]
+    if len(sets) == 1:
+        return varying, []
+    return shared, [name for name in varying if name not in shared]
+
+
+def _source(row: Mapping[Hashable, Any]) -> object:
+    """Return what decides on which images a cell was measured."""
+    options = ((name, value) for name, value in row.items() if str(name).startswith("data.") and not pd.isna(value))
+    return row["dataset"], tuple(options)
 
 
 def _where(frame: pd.DataFrame, conditions: Mapping[str, Scalar]) -> pd.DataFrame:
@@ -70,3 +219,12 @@ def _where(frame: pd.DataFrame, conditions: Mapping[str, Scalar]) -> pd.DataFram
     for name, value in conditions.items():
         frame = frame[frame[name] == value] if name in frame.columns else frame.iloc[:0]
     return frame
+
+
+def _left_out(reason: str, before: _Sides, after: _Sides) -> str:
+    dropped = before.total - after.total
+    return f"left out because {reason}: {dropped} of {before.total} networks" if dropped else ""
+
+
+def _joined(notes: Sequence[str]) -> str:
+    return "; ".join(filter(None, notes))

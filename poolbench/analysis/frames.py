@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from poolbench.analysis.groups import AXES, cell_fields, groups_of
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.effects import group_interval
+from poolbench.analysis.groups import AXES, cell_fields, groups_of, has_learned
+from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.core import Metric, Result, UsageError
 
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")
@@ -28,7 +29,7 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
             "seed": result.cell.seed,
             "group": result.cell.group,
             "cell": result.cell.id,
-            "learned": bool(result.facts["learned"]),
+            "learned": has_learned(result),
             "metric": metric,
             "value": value,
         }
@@ -86,28 +87,29 @@ def varying_fields(frame: pd.DataFrame) -> list[str]:
     return chosen or ["pool"]
 
 
-def summary_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def summary_rows(
+    results: Sequence[Result], metrics: Sequence[Metric], images: ImageValues = NO_IMAGES
+) -> list[dict[str, Any]]:
     """Return one row per group and metric: fields, group, metric, mean, low, high, n, learned.
 
-    ``low`` and ``high`` bound the 95 % t interval of the mean over ``n`` seeds; ``learned`` is the share of
-    networks that have learned.
+    ``low`` and ``high`` bound the 95 % interval of the mean (logarithmic metrics: the geometric mean) over the ``n``
+    networks that have learned; ``learned`` is their share. Without any, n is 0 and the numbers are absent.
     """
     rows: list[dict[str, Any]] = []
     for group in groups_of(results):
         for metric in metrics:
-            values = list(group.values(metric.name).values())
-            if not values:
+            interval = group_interval(group, metric, images)
+            if interval is None and not group.unlearned_values(metric.name):
                 continue
-            interval = t_interval(values)
             rows.append(
                 {
                     **group.fields,
                     "group": group.id,
                     "metric": metric.name,
-                    "mean": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
+                    "mean": interval and interval.mean,
+                    "low": interval and interval.low,
+                    "high": interval and interval.high,
+                    "n": interval.n if interval else 0,
                     "learned": 1 - group.unlearned / len(group.results),
                 }
             )

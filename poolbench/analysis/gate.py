@@ -5,6 +5,9 @@ inconclusive   not shown to be worse, but a drop that matters could hide: the in
                tolerance, or the metric is undefined for too many seeds
 fine           neither; always if both sides have equal values
 no data        a benchmark, group, seed or metric of the baseline that the current results lack
+
+Networks that have not learned enter no mean. If a group has fewer networks that have learned than in the baseline,
+that is a comparison of its own, named "learned".
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
+from scipy import stats
 
 from poolbench.analysis.frames import fields_of, varying_fields
 from poolbench.analysis.statistics import Interval, prediction_interval
@@ -47,10 +51,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Side:
-    """One group on one side of the comparison: the seeds it has, and {seed: value} where a metric is defined."""
+    """One group on one side of the comparison: the seeds it has, {seed: value} where a metric is defined.
+
+    ``learned`` counts the networks that have learned; only those have values.
+    """
 
     seeds: frozenset[int]
     values: Mapping[int, float]
+    learned: int
 
 
 def compare(
@@ -60,7 +68,8 @@ def compare(
 
     ``metrics`` maps the name of each known benchmark to its metrics. A metric regresses if its mean leaves
     the baseline's 1 - alpha t prediction interval on the bad side and differs from the baseline's mean by
-    more than its tolerance.
+    more than its tolerance. Results are judged beforehand (see ``learning.judged``), the current ones by the best
+    accuracies of the baseline.
     """
     found: list[Comparison] = []
     for name, before in baseline.groupby("benchmark"):
@@ -79,13 +88,20 @@ def _compare_benchmark(
 ) -> list[Comparison]:
     labels = _labels(before)
     seeds_before, seeds_after = _seeds(before), _seeds(after)
-    values_after = _values(after)
+    learned_before, learned_after = (frame[frame["learned"].astype(bool)] for frame in (before, after))
+    counts = {group: (_count(learned_before, group), _count(learned_after, group)) for group in seeds_before}
+    values_after = _values(learned_after)
     found = []
-    for (group, name), values in _values(before).items():
+    for group, (was, now) in counts.items():
+        all_there = len(seeds_after.get(group, ())) >= len(seeds_before[group])
+        if all_there and now / len(seeds_after[group]) < was / len(seeds_before[group]):
+            trained = len(seeds_before[group]), len(seeds_after[group])
+            found.append(_fewer_learned(benchmark, group, labels[group], (was, now), trained, alpha))
+    for (group, name), values in _values(learned_before).items():
         if name not in directed:
             continue
-        old = _Side(seeds_before[group], values)
-        new = _Side(seeds_after.get(group, frozenset()), values_after.get((group, name), {}))
+        old = _Side(seeds_before[group], values, counts[group][0])
+        new = _Side(seeds_after.get(group, frozenset()), values_after.get((group, name), {}), counts[group][1])
         metric = directed[name]
         expected, outcome, reason = _judge(old, new, metric, alpha)
         n = len(new.values)
@@ -94,6 +110,22 @@ def _compare_benchmark(
             Comparison(benchmark, group, labels[group], name, expected, observed, n, metric.tolerance, outcome, reason)
         )
     return found
+
+
+def _count(learned: pd.DataFrame, group: str) -> int:
+    return int(learned.loc[learned["group"] == group, "seed"].nunique())
+
+
+def _fewer_learned(
+    benchmark: str, group: str, label: str, learned: tuple[int, int], trained: tuple[int, int], alpha: float
+) -> Comparison:
+    """Compare how many networks have learned, (baseline, current): Fisher's exact test, one-sided."""
+    p = float(stats.hypergeom.cdf(learned[1], sum(trained), sum(learned), trained[1]))
+    reason = f"{learned[1]} of {trained[1]} networks have learned, in the baseline {learned[0]} of {trained[0]}"
+    outcome: Outcome = "regressed" if p <= alpha else "inconclusive"
+    return Comparison(
+        benchmark, group, label, "learned", None, learned[1] / trained[1], trained[1], 0.0, outcome, reason
+    )
 
 
 def _seeds(frame: pd.DataFrame) -> dict[str, frozenset[int]]:
@@ -116,6 +148,8 @@ def _judge(old: _Side, new: _Side, metric: Metric, alpha: float) -> tuple[Interv
         return None, "no data", "the current results lack this group"
     if len(new.seeds) < len(old.seeds):
         return None, "no data", f"the current results have {len(new.seeds)} of {len(old.seeds)} seeds"
+    if not new.values and not new.learned:
+        return None, "inconclusive", "no network has learned"
     if not new.values:
         return None, "no data", "the metric is missing or undefined for every seed of the current results"
     expected = prediction_interval(list(old.values.values()), len(new.values), alpha) if len(old.values) > 1 else None

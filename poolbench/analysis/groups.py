@@ -28,14 +28,32 @@ class Group:
     results: Sequence[Result]
 
     @property
+    def learned(self) -> list[Result]:
+        """The results of networks that have learned: those that means, intervals and lines are made of."""
+        return [result for result in self.results if has_learned(result)]
+
+    @property
     def unlearned(self) -> int:
         """Number of networks that have not learned."""
-        return sum(not result.facts["learned"] for result in self.results)
+        return len(self.results) - len(self.learned)
 
     def values(self, metric: str) -> dict[int, float]:
-        """Return {seed: value} of a metric; seeds where it is absent, infinite or NaN are left out."""
-        found = {result.cell.seed: result.metrics.get(metric, math.nan) for result in self.results}
-        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+        """Return {seed: value} of a metric over the networks that have learned, finite values only."""
+        return _values(self.learned, metric)
+
+    def unlearned_values(self, metric: str) -> dict[int, float]:
+        """Return {seed: value} of a metric over the networks that have not learned, finite values only."""
+        return _values([result for result in self.results if not has_learned(result)], metric)
+
+
+def has_learned(result: Result) -> bool:
+    """Return what ``learning.judged`` found; True for results that it has not seen."""
+    return bool(result.facts.get("learned", True))
+
+
+def _values(results: Sequence[Result], metric: str) -> dict[int, float]:
+    found = {result.cell.seed: result.metrics.get(metric, math.nan) for result in results}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
 def groups_of(results: Sequence[Result]) -> list[Group]:

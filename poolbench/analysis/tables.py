@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from poolbench.analysis.effects import estimate, group_points, paired
 from poolbench.analysis.frames import results_frame, varying_fields
 from poolbench.analysis.groups import AXES, Group, groups_of
-from poolbench.analysis.statistics import holm, paired_difference, t_interval
+from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.analysis.text import metric_label, number_text
 from poolbench.core import Metric, Result
 
@@ -18,20 +19,28 @@ SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of a table; ``best`` if it beats every other group of the table."""
+    """One number of a table; ``best`` if it beats every other group of the table, ``tied`` if it shares first place."""
 
     text: str
     best: bool = False
+    tied: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One group of a table: its field values, its numbers, its seeds (``n``) and how many have not learned."""
+    """One group of a table: its field values, its numbers, its networks (``n``) and how many have not learned."""
 
     fields: Sequence[str]
     entries: Sequence[Entry]
     n: int
     unlearned: int
+
+    @property
+    def seeds_text(self) -> str:
+        """The networks behind the numbers, such as "5" or "4 of 5 learned"."""
+        if self.unlearned:
+            return f"{self.n - self.unlearned} of {self.n} learned"
+        return str(self.n) if self.n > 1 else "n = 1, no interval"
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,14 @@ class Table:
     def has_best(self) -> bool:
         return any(entry.best for row in self.rows for entry in row.entries)
 
+    @property
+    def has_ties(self) -> bool:
+        return any(entry.tied for row in self.rows for entry in row.entries)
 
-def comparison_tables(metrics: Sequence[Metric], results: Sequence[Result]) -> list[Table]:
+
+def comparison_tables(
+    metrics: Sequence[Metric], results: Sequence[Result], images: ImageValues = NO_IMAGES
+) -> list[Table]:
     """Return a table of the headline metrics for each data set and variant of one benchmark's results.
 
     Numbers of different data sets or variants do not compare, so they never share a table.
@@ -57,44 +72,51 @@ def comparison_tables(metrics: Sequence[Metric], results: Sequence[Result]) -> l
     for group in groups_of(results):
         tables.setdefault((str(group.fields["dataset"]), str(group.fields["variant"])), []).append(group)
     names = [name for name in varying_fields(results_frame(results)) if name not in ("dataset", "variant")] or ["pool"]
-    return [_table(metrics, groups, names) for groups in tables.values()]
+    return [_table(metrics, groups, names, images) for groups in tables.values()]
 
 
-def best_group(groups: Sequence[Group], metric: Metric) -> str | None:
-    """Return the id of the group that beats every other group in a metric, None if noise could explain its lead.
+@dataclass(frozen=True)
+class FirstPlace:
+    """Ids of groups: ``best`` beats all others; without it, ``tied`` are the leader and those it does not beat."""
 
-    The group with the best mean wins if a paired t test over common seeds separates it from each other
-    group at p <= 0.05 after Holm's correction (Holm 1979). Groups with a network that has not learned
-    take no part.
+    best: str | None = None
+    tied: frozenset[str] = frozenset()
+
+
+def first_place(groups: Sequence[Group], metric: Metric, images: ImageValues = NO_IMAGES) -> FirstPlace:
+    """Return which group is best in a metric, or which ones share first place.
+
+    The group with the best mean is best if a one-sided paired test over common seeds puts it above each other group
+    at 5 %. To say that it beats all of them takes every one of these tests to succeed (an intersection-union test,
+    Berger 1982), so no correction for their number is due. Nothing is said where some group has fewer than two seeds
+    in common with the leader. Networks that have not learned take no part.
     """
-    values = {group.id: group.values(metric.name) for group in groups if not group.unlearned}
-    values = {name: by_seed for name, by_seed in values.items() if by_seed}
-    if metric.higher_is_better is None or len(values) < 2:
-        return None
-    sign = 1 if metric.higher_is_better else -1
-    best = max(values, key=lambda name: sign * t_interval(list(values[name].values())).mean)
-    p_values = []
-    for name in values.keys() - {best}:
-        seeds = sorted(values[best].keys() & values[name].keys())
-        if len(seeds) < 2:
-            return None
-        difference = paired_difference([values[best][s] for s in seeds], [values[name][s] for s in seeds])
-        if sign * difference.interval.mean <= 0:
-            return None
-        p_values.append(difference.p)
-    return best if max(holm(p_values)) <= ALPHA else None
+    points = {group.id: group_points(group, metric, images) for group in groups}
+    points = {name: found for name, found in points.items() if found}
+    if metric.higher_is_better is None or len(points) < 2:
+        return FirstPlace()
+    sign = 1.0 if metric.higher_is_better else -1.0
+    leader = max(points, key=lambda name: sign * estimate(points[name]).mean)
+    chances = {}
+    for name in points.keys() - {leader}:
+        differences = {key: lead.times(sign) for key, lead in paired(points[leader], points[name]).items()}
+        if len(differences) < 2:
+            return FirstPlace()
+        chances[name] = estimate(differences).p_above_zero()
+    unbeaten = {name for name, p in chances.items() if p > ALPHA}
+    return FirstPlace(tied=frozenset({leader, *unbeaten})) if unbeaten else FirstPlace(best=leader)
 
 
-def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[str]) -> Table:
+def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[str], images: ImageValues) -> Table:
     names = [name for name in names if any(name in group.fields for group in groups)]
-    shown = [m for m in metrics if m.headline and any(group.values(m.name) for group in groups)]
-    best = {metric.name: best_group(groups, metric) for metric in shown}
-    costs = {name: title for name, title in SHOWN_COSTS.items() if any(group.values(name) for group in groups)}
+    shown = [m for m in metrics if m.headline and any(g.values(m.name) or g.unlearned_values(m.name) for g in groups)]
+    first = {metric.name: first_place(groups, metric, images) for metric in shown}
+    costs = {name: title for name, title in SHOWN_COSTS.items() if any(_costs(group, name) for group in groups)}
     rows = [
         Row(
             [str(group.fields.get(name, "-")) for name in names],
             [
-                *(Entry(number_text(group, metric), best[metric.name] == group.id) for metric in shown),
+                *(_entry(group, metric, first[metric.name], images) for metric in shown),
                 *(Entry(_cost_text(group, name)) for name in costs),
             ],
             len(group.results),
@@ -102,8 +124,16 @@ def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[s
         )
         for group in groups
     ]
-    columns = [*(metric_label(metric) for metric in shown), *costs.values()]
+    columns = [*(_column(metric) for metric in shown), *costs.values()]
     return Table(_caption(groups, names), names, columns, rows)
+
+
+def _entry(group: Group, metric: Metric, first: FirstPlace, images: ImageValues) -> Entry:
+    return Entry(number_text(group, metric, images=images), first.best == group.id, group.id in first.tied)
+
+
+def _column(metric: Metric) -> str:
+    return metric_label(metric) + (", geometric mean" if metric.scale == "log" else "")
 
 
 def _caption(groups: Sequence[Group], names: Sequence[str]) -> str:
@@ -113,9 +143,14 @@ def _caption(groups: Sequence[Group], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {groups[0].fields[name]}" for name in telling)
 
 
+def _costs(group: Group, name: str) -> list[float]:
+    """Return a cost of every network: it does not depend on what they have learned."""
+    return [*group.values(name).values(), *group.unlearned_values(name).values()]
+
+
 def _cost_text(group: Group, name: str) -> str:
     """Return the mean cost without an interval: parameters as an integer, milliseconds with two decimals."""
-    values = list(group.values(name).values())
+    values = _costs(group, name)
     if not values:
         return "-"
     return f"{fmean(values):,.0f}" if name == "cost_parameters" else f"{fmean(values):.2f}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import Group
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.images import NO_IMAGES, ImageValues
+from poolbench.analysis.statistics import Interval
 from poolbench.core import Metric, Scalar
 
 
@@ -34,11 +36,25 @@ def rounded(value: float, metric: Metric, sign: str = "") -> str:
     return f"{round(value, places) + 0.0:{sign}.{places}f}"
 
 
-def number_text(group: Group, metric: Metric, separator: str = " ") -> str:
-    """Return "mean ± half width of the 95 % t interval" over seeds; one seed gives its value alone, none "-"."""
-    values = list(group.values(metric.name).values())
-    if not values:
+def number_text(group: Group, metric: Metric, separator: str = " ", images: ImageValues = NO_IMAGES) -> str:
+    """Return "mean ± half width of the 95 % interval" over the networks that have learned.
+
+    Logarithmic metrics give "geometric mean [low, high]". One seed gives its value alone, none "-".
+    """
+    interval = group_interval(group, metric, images)
+    if interval is None:
         return "-"
-    interval = t_interval(values)
     mean = rounded(interval.mean, metric)
-    return mean if interval.n < 2 else f"{mean}{separator}± {rounded(interval.half_width, metric)}"
+    if interval.n < 2:
+        return mean
+    if metric.scale == "log":
+        return f"{mean}{separator}[{rounded(interval.low, metric)}, {rounded(interval.high, metric)}]"
+    return f"{mean}{separator}± {rounded(interval.half_width, metric)}"
+
+
+def effect_text(effect: Interval, metric: Metric, is_ratio: bool) -> str:
+    """Return an effect with its interval, such as "+0.400 [+0.152, +0.648], n = 3"; ratios as "x1.90 [1.20, 3.00]"."""
+    if is_ratio:
+        return f"x{effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}], n = {effect.n}"
+    mean, low, high = (rounded(value, metric, "+") for value in (effect.mean, effect.low, effect.high))
+    return f"{mean} [{low}, {high}], n = {effect.n}"

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from poolbench.analysis.groups import Group
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.statistics import Interval
 from poolbench.analysis.text import term
 from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
@@ -24,7 +23,7 @@ def metric_bars(
     label: str = "",
     legend_text: str = "{}",
 ) -> Figure | None:
-    """Draw the mean over seeds of each metric, one bar per group, with its 95 % t interval; pale if not learned.
+    """Draw the mean over seeds of each metric, one bar per group, with its 95 % interval.
 
     ``ticks`` are the texts below the metrics; ``panels`` and ``colour`` name fields; ``legend_text`` is the format
     of a legend entry, filled with the value of the colour field.
@@ -39,7 +38,7 @@ def metric_bars(
         for place, group in enumerate(members):
             for x, name in enumerate(metrics):
                 at = x + (place - (len(members) - 1) / 2) * width
-                _bar(panel, at, width, group, name, styles[group.fields.get(colour)][0])
+                _bar(panel, at, width, scene.interval(group, scene.metric(name)), styles[group.fields.get(colour)][0])
         panel.set_xticks(range(len(metrics)), ticks)
         panel.set_ylim(0, 1)
         panel.grid(axis="x", visible=False)
@@ -49,11 +48,11 @@ def metric_bars(
     return figure
 
 
-def _bar(panel: Axes, at: float, width: float, group: Group, metric: str, colour: str) -> None:
-    interval = t_interval(list(group.values(metric).values()))
-    panel.bar([at], [interval.mean], 0.92 * width, color=colour, alpha=0.35 if group.unlearned else 0.9)
+def _bar(panel: Axes, at: float, width: float, interval: Interval | None, colour: str) -> None:
+    if interval is None:
+        return
+    panel.bar([at], [interval.mean], 0.92 * width, color=colour, alpha=0.9)
     if interval.n > 1:
         panel.plot([at, at], [interval.low, interval.high], color="#222222", linewidth=1.2)
     text = f"{interval.mean:.3f}".replace("0.", ".", 1)
-    shade = "#222222" if group.unlearned else "white"
-    panel.text(at, 0.02, text, ha="center", va="bottom", fontsize=7.5, color=shade, fontweight="bold")
+    panel.text(at, 0.02, text, ha="center", va="bottom", fontsize=7.5, color="white", fontweight="bold")

@@ -70,11 +70,11 @@ def learning_curves(
 
 
 def _curves(group: Group, sources: Sequence[str]) -> dict[str, Curve]:
-    """Return {source: {epoch: finite values of the seeds}}."""
+    """Return {source: {epoch: finite values of the networks that have learned}}."""
     found: dict[str, Curve] = {}
     for source in sources:
         curve: Curve = {}
-        for row in (row for result in group.results for row in result.history):
+        for row in (row for result in group.learned for row in result.history):
             if source in row and math.isfinite(row[source]):
                 curve.setdefault(row["epoch"], []).append(row[source])
         found[source] = curve

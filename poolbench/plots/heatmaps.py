@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poolbench.analysis.groups import Group
-from poolbench.analysis.text import metric_label, number_text, term
+from poolbench.analysis.text import metric_label, term
 from poolbench.core import Metric, Scalar
 from poolbench.plots.images import heatmap, write_on
 from poolbench.plots.panels import axes_at, heading
@@ -36,7 +35,7 @@ def metric_tables(
     """
     groups = [group for group in scene.groups if columns in group.fields]
     shown = [scene.metric(name) for name in metrics]
-    shown = [metric for metric in shown if any(group.values(metric.name) for group in groups)]
+    shown = [m for m in shown if any(group.values(m.name) or group.unlearned_values(m.name) for group in groups)]
     if not shown:
         return None
     members_of = scene.panels(groups, panels, within=(rows, columns))
@@ -49,7 +48,7 @@ def metric_tables(
     height = HEAD + BOTTOM + sum(CELL * len(values) + between for values in down.values())
     figure = Figure(figsize=(left + 0.15 + (width + GAP) * len(shown) - GAP, height))
     limits = {
-        (value, metric.name): _limits([group for group in groups if group.fields.get(scale) == value], metric)
+        (value, metric.name): _limits(scene, [group for group in groups if group.fields.get(scale) == value], metric)
         for value in _values(groups, scale)
         for metric in shown
     }
@@ -66,7 +65,7 @@ def metric_tables(
         for index, metric in enumerate(shown):
             axes = axes_at(figure, left + index * (width + GAP), top, width, CELL * len(down[title]))
             shape = (len(down[title]), len(across))
-            _draw_table(axes, metric, places, shape, limits[members[0].fields.get(scale), metric.name])
+            _draw_table(axes, scene, metric, places, shape, limits[members[0].fields.get(scale), metric.name])
             _label(axes, [term(rows, value) for value in down[title]] if index == 0 else [], columns, across)
         top += CELL * len(down[title])
     return figure
@@ -85,30 +84,33 @@ def _values(groups: Sequence[Group], field: str) -> list[Scalar | None]:
 
 def _draw_table(
     axes: Axes,
+    scene: Scene,
     metric: Metric,
     places: Mapping[tuple[int, int], Group],
     shape: tuple[int, int],
     limits: tuple[float, float],
 ) -> None:
-    """Draw the means of groups by (row, column); white and grey if a network has not learned."""
+    """Draw the means of groups by (row, column); white and grey if no network has learned."""
     means = np.full(shape, np.nan)
     for place, group in places.items():
-        if not group.unlearned and group.values(metric.name):
-            means[place] = fmean(group.values(metric.name).values())
+        interval = scene.interval(group, metric)
+        if interval is not None:
+            means[place] = interval.mean
     image = heatmap(axes, means, limits, COLOURS)
     axes.set_aspect("auto")
     for (row, column), group in places.items():
-        text = number_text(group, metric)
-        if group.unlearned:
-            axes.text(column, row, f"{text}\nnot learned", color=GREY, fontsize=7, ha="center", va="center")
+        text, count = scene.number(group, metric), len(group.results)
+        if not group.learned:
+            axes.text(column, row, "not learned", color=GREY, fontsize=7, ha="center", va="center")
+        elif group.unlearned:
+            write_on(axes, image, row, column, f"{text}\n{len(group.learned)} of {count} learned")
         else:
             write_on(axes, image, row, column, text)
 
 
-def _limits(groups: Sequence[Group], metric: Metric) -> tuple[float, float]:
-    """Return limits around the learned groups' means; the lowest mean gets a colour too: white means not learned."""
-    means = [
-        fmean(values.values()) for group in groups if not group.unlearned and (values := group.values(metric.name))
-    ]
+def _limits(scene: Scene, groups: Sequence[Group], metric: Metric) -> tuple[float, float]:
+    """Return limits around the groups' means; the lowest mean gets a colour too: white means not learned."""
+    intervals = [scene.interval(group, metric) for group in groups]
+    means = [interval.mean for interval in intervals if interval is not None]
     low, high = min(means, default=0.0), max(means, default=1.0)
     return low - 0.2 * ((high - low) or 1), high

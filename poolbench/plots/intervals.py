@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poolbench.analysis.groups import Group
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.statistics import Interval
 from poolbench.analysis.text import metric_label, term
 from poolbench.plots.scene import Scene
 from poolbench.plots.style import GREY, WIDTH
@@ -18,7 +18,7 @@ from poolbench.plots.style import GREY, WIDTH
 def metric_intervals(
     scene: Scene, metrics: Sequence[str], panels: Sequence[str] = (), colour: str = "pool"
 ) -> Figure | None:
-    """Draw each metric's seeds, mean and 95 % t interval, one row per group; ``panels`` and ``colour`` name fields."""
+    """Draw each metric's seeds, mean and 95 % interval, one row per group; ``panels`` and ``colour`` name fields."""
     shown = [scene.metric(name) for name in metrics]
     shown = [metric for metric in shown if any(group.values(metric.name) for group in scene.groups)]
     if not shown:
@@ -38,7 +38,8 @@ def metric_intervals(
     for metric, panel in zip(shown, axes, strict=True):
         for y, row in enumerate(rows):
             if isinstance(row, Group):
-                draw_dots(panel, y, list(row.values(metric.name).values()), *styles[row.fields.get(colour)], row)
+                style = styles[row.fields.get(colour)]
+                draw_dots(panel, y, list(row.values(metric.name).values()), scene.interval(row, metric), *style)
         panel.set_xlabel(metric_label(metric))
         clip(panel, [value for group in scene.groups for value in group.values(metric.name).values()])
         panel.set_ylim(len(rows) - 0.4, -0.6)
@@ -48,29 +49,27 @@ def metric_intervals(
     for text, row in zip(axes[0].get_yticklabels(), rows, strict=True):
         if isinstance(row, str):
             text.set_fontweight("bold")
-        elif row.unlearned:
+        elif not row.learned:
             text.set_color(GREY)
     return figure
 
 
 def _row_label(group: Group, colour: str) -> str:
-    name = term(colour, group.fields.get(colour))
-    return f"{name} ({group.unlearned} of {len(group.results)} not learned)" if group.unlearned else name
+    name, count = term(colour, group.fields.get(colour)), len(group.results)
+    return f"{name} ({len(group.learned)} of {count} learned)" if group.unlearned else name
 
 
-def draw_dots(axes: Axes, y: float, values: list[float], colour: str, marker: str, group: Group) -> None:
-    """Draw seeds as faint dots, their mean and its interval; grey and hollow if a network has not learned."""
-    if not values:
+def draw_dots(
+    axes: Axes, y: float, values: Sequence[float], interval: Interval | None, colour: str, marker: str
+) -> None:
+    """Draw the values of seeds as faint dots, and the interval and mean above them; nothing without an interval."""
+    if interval is None:
         return
-    if group.unlearned:
-        colour = GREY
     below = [y + 0.3] * len(values)
     axes.plot(values, below, linestyle="", marker="o", markersize=3.2, color=colour, alpha=0.55, markeredgewidth=0)
-    interval = t_interval(values)
     if interval.n > 1:
         axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
-    fill = "white" if group.unlearned else colour
-    axes.plot([interval.mean], [y], marker=marker, markersize=5.5, color=colour, markerfacecolor=fill, linestyle="")
+    axes.plot([interval.mean], [y], marker=marker, markersize=5.5, color=colour, linestyle="")
 
 
 def clip(axes: Axes, values: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from poolbench.analysis.groups import has_learned
 from poolbench.core import Result
 from poolbench.plots.images import Array, colour_bar, heatmap, write_on
 from poolbench.plots.panels import axes_at, panel_grid
@@ -49,14 +50,14 @@ def map_panels(
     names = {group.id: title for title, members in members_of.items() for group in members}
     titles = []
     for group_id, (result, _) in chosen.items():
-        learned = [] if result.facts["learned"] else ["not learned"]
+        learned = [] if has_learned(result) else ["not learned"]
         text = ", ".join([f"seed {result.cell.seed}", *facts(result), *learned])
         titles.append("\n".join(filter(None, [names[group_id], text])))
     figure, axes = panel_grid(titles, columns=4, panel_height=1.75, legend_rows=0, right=0.95)
     image = None
     for index, (panel, (result, values)) in enumerate(zip(axes, chosen.values(), strict=True)):
         image = heatmap(panel, values)
-        panel.title.set(fontsize=8, color="#000000" if result.facts["learned"] else GREY)
+        panel.title.set(fontsize=8, color="#000000" if has_learned(result) else GREY)
         if index % 4 == 0:
             panel.set_ylabel("y / px")
         if index + 4 >= len(chosen):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from poolbench.analysis.groups import Group
-from poolbench.analysis.statistics import StraightLine, straight_line, t_interval
+from poolbench.analysis.statistics import Interval, StraightLine, straight_line, t_interval
 from poolbench.analysis.text import metric_label, term
 from poolbench.core import Metric
 from poolbench.plots.intervals import clip, draw_dots
@@ -27,12 +27,13 @@ LEFT, RIGHT, BOTTOM, TITLE, SIZE = 0.75, 0.2, 0.7, 0.35, 2.9  # inches
 
 @dataclass(frozen=True)
 class Cloud:
-    """The seeds of one group as points, with their name, colour and marker."""
+    """The seeds of one group as points, their means with intervals, and their name, colour and marker."""
 
-    group: Group
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
+    x: Interval
+    y: Interval
     colour: str
     marker: str
 
@@ -40,7 +41,7 @@ class Cloud:
 def metric_scatter(
     scene: Scene, x_metric: str, y_metric: str, panels: Sequence[str] = (), colour: str = "pool"
 ) -> Figure | None:
-    """Draw one metric against another and, beside it, the residuals of a straight line through the learned groups.
+    """Draw one metric against another and, beside it, the residuals of a straight line, for networks that have learned.
 
     ``panels`` and ``colour`` name fields; markers tell apart what else varies.
     """
@@ -56,7 +57,7 @@ def metric_scatter(
     if len(kinds) > 1:
         shapes = [key(title, "#333333", "", SHAPES[index % len(SHAPES)]) for index, title in enumerate(kinds)]
     # Text is about 0.07 in wide per character at this size.
-    names = 0.25 + 0.07 * max(len(_row_label(cloud)) for cloud in clouds.values())
+    names = 0.25 + 0.07 * max(len(cloud.name) for cloud in clouds.values())
     heights = [max(2.3, 0.19 * len(members)) for members in members_of.values()]
     rows = legend_rows(keys)
     top = 0.1 + 0.22 * (rows + (legend_rows(shapes) if shapes else 0))
@@ -77,10 +78,9 @@ def _draw_row(against: Axes, clouds: Sequence[Cloud], x: Metric, y: Metric, name
     """Draw one panel and its residuals to the right, beyond ``names`` inches for the names of the rows."""
     figure = against.get_figure(root=True)
     assert figure is not None
-    learned = [cloud for cloud in clouds if not cloud.group.unlearned]
     fit = None
-    if len(learned) >= FEWEST:
-        fit = straight_line([v for cloud in learned for v in cloud.xs], [v for cloud in learned for v in cloud.ys])
+    if len(clouds) >= FEWEST:
+        fit = straight_line([v for cloud in clouds for v in cloud.xs], [v for cloud in clouds for v in cloud.ys])
     _draw_clouds(against, clouds, fit)
     against.set(xlabel=metric_label(x), ylabel=metric_label(y))
     place = against.get_position()
@@ -104,28 +104,30 @@ def _clouds(scene: Scene, kinds: Mapping[str, list[Group]], colour: str, x: Metr
             name = " · ".join(filter(None, [term(colour, value), kind if len(kinds) > 1 else ""]))
             xs, ys = group.values(x.name), group.values(y.name)
             seeds = [seed for seed in xs if seed in ys]
-            shade = GREY if group.unlearned else styles[value][0]
+            across, up = scene.interval(group, x), scene.interval(group, y)
+            # The groups were chosen by their values.
+            assert across is not None
+            assert up is not None
+            if group.unlearned:
+                name += f" ({len(group.learned)} of {len(group.results)} learned)"
             marker = SHAPES[index % len(SHAPES)]
-            found[group.id] = Cloud(group, name, [xs[s] for s in seeds], [ys[s] for s in seeds], shade, marker)
+            found[group.id] = Cloud(
+                name, [xs[s] for s in seeds], [ys[s] for s in seeds], across, up, styles[value][0], marker
+            )
     return found
-
-
-def _row_label(cloud: Cloud) -> str:
-    return f"{cloud.name} (not learned)" if cloud.group.unlearned else cloud.name
 
 
 def _draw_clouds(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine | None) -> None:
     """Draw seeds as faint dots, means with intervals in both directions, and the line over the range of its points."""
     for cloud in clouds:
         axes.plot(cloud.xs, cloud.ys, "o", markersize=2.6, color=cloud.colour, alpha=0.4, markeredgewidth=0)
-        x, y = t_interval(cloud.xs), t_interval(cloud.ys)
+        x, y = cloud.x, cloud.y
         if x.n > 1:
             axes.plot([x.low, x.high], [y.mean, y.mean], color=cloud.colour, linewidth=0.9, alpha=0.7)
             axes.plot([x.mean, x.mean], [y.low, y.high], color=cloud.colour, linewidth=0.9, alpha=0.7)
-        fill = "white" if cloud.group.unlearned else cloud.colour
-        axes.plot([x.mean], [y.mean], cloud.marker, markersize=5.5, color=cloud.colour, markerfacecolor=fill)
+        axes.plot([x.mean], [y.mean], cloud.marker, markersize=5.5, color=cloud.colour)
     if fit is not None:
-        fitted = [x for cloud in clouds if not cloud.group.unlearned for x in cloud.xs]
+        fitted = [x for cloud in clouds for x in cloud.xs]
         ends = np.array([min(fitted), max(fitted)])
         axes.plot(ends, fit.at(ends), "--", color="#333333", linewidth=1)
     for scale, values in (
@@ -140,16 +142,12 @@ def _draw_residuals(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine) -> N
     seen = []
     for row, cloud in enumerate(clouds):
         residuals = (np.array(cloud.ys) - fit.at(np.array(cloud.xs))).tolist()
-        draw_dots(axes, row, residuals, cloud.colour, cloud.marker, cloud.group)
-        if not cloud.group.unlearned:
-            seen += residuals
+        draw_dots(axes, row, residuals, t_interval(residuals), cloud.colour, cloud.marker)
+        seen += residuals
     clip(axes, seen)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.axvline(0, color="#333333", linewidth=1, linestyle="--", zorder=0)
     axes.set_ylim(len(clouds) - 0.4, -0.6)
-    axes.set_yticks(range(len(clouds)), [_row_label(cloud) for cloud in clouds])
+    axes.set_yticks(range(len(clouds)), [cloud.name for cloud in clouds])
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    for text, cloud in zip(axes.get_yticklabels(), clouds, strict=True):
-        if cloud.group.unlearned:
-            text.set_color(GREY)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import Group
-from poolbench.analysis.text import term
+from poolbench.analysis.images import TABLE, ImageValues
+from poolbench.analysis.statistics import Interval
+from poolbench.analysis.text import number_text, term
 from poolbench.core import Metric, Result, Scalar
 from poolbench.plots.legends import key
 from poolbench.plots.style import GREY, MARKERS, PALETTE
@@ -48,6 +52,20 @@ class Scene:
     def metric(self, name: str) -> Metric:
         """Return the metric of that name; raise KeyError if the benchmark declares none."""
         return {metric.name: metric for metric in self.metrics}[name]
+
+    def interval(self, group: Group, metric: Metric) -> Interval | None:
+        """Return the 95 % interval of the group's mean, as tables print it; None if no network has learned."""
+        return group_interval(group, metric, self.images)
+
+    def number(self, group: Group, metric: Metric) -> str:
+        """Return the group's mean and interval as text, as tables print it."""
+        return number_text(group, metric, images=self.images)
+
+    @cached_property
+    def images(self) -> ImageValues:
+        """The values per image of the groups' networks."""
+        results = {result.cell.id: result for group in self.groups for result in group.results}
+        return ImageValues(lambda cell: self.record(results[cell]).table(TABLE))
 
     def panels(
         self, groups: Sequence[Group], fields: Sequence[str], within: Sequence[str] = ()
@@ -105,8 +123,8 @@ class Scene:
         return table if set(columns) <= set(table) else None
 
     def tables(self, group: Group, name: str, columns: Sequence[str]) -> list[pd.DataFrame]:
-        """Return the stored tables of the group's results that have one with these columns."""
-        found = (self.table(result, name, columns) for result in group.results)
+        """Return the stored tables with these columns of the group's networks that have learned."""
+        found = (self.table(result, name, columns) for result in group.learned)
         return [table for table in found if table is not None]
 
     def arrays(self, result: Result, *names: str) -> list[np.ndarray[Any, Any]] | None:
@@ -123,4 +141,4 @@ def _differing(fields: Sequence[str], groups: Sequence[Group]) -> list[str]:
 
 def example(group: Group) -> Result:
     """Return one result of a group, the first that has learned: averaging over networks would blur their patterns."""
-    return next((result for result in group.results if result.facts["learned"]), group.results[0])
+    return next(iter(group.learned), group.results[0])

@@ -58,9 +58,12 @@ def test_fields_that_others_determine_are_left_out(finished: Finished) -> None:
 def test_summary_rows(finished: Finished) -> None:
     results = [finished("max", seed, value, learned=seed > 0) for seed, value in enumerate((0.8, 0.9, 1.0))]
     results.append(finished("avg", 0, 0.5, metrics={"odd": nan}))
+    results.append(finished("none", 0, 0.1, learned=False))
     rows = pd.DataFrame(summary_rows(results, [Metric("accuracy", "accuracy"), Metric("odd", "odd")]))
-    assert rows["pool"].tolist() == ["max", "avg"]
-    assert rows["metric"].tolist() == ["accuracy", "accuracy"]
-    assert rows["n"].tolist() == [3, 1]
-    assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.9, 0.65158, 1.14841], abs=1e-4)
-    assert rows["learned"].tolist() == pytest.approx([2 / 3, 1.0])
+    assert rows["pool"].tolist() == ["max", "avg", "none"]
+    assert rows["metric"].tolist() == ["accuracy", "accuracy", "accuracy"]
+    assert rows["n"].tolist() == [2, 1, 0]
+    # .9 and 1.0: t(0.975, 1) = 12.7062, s / sqrt 2 = .05.
+    assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.95, 0.31469, 1.58531], abs=1e-4)
+    assert pd.isna(rows.loc[2, "mean"])
+    assert rows["learned"].tolist() == pytest.approx([2 / 3, 1.0, 0.0])

@@ -175,3 +175,31 @@ def test_alpha_widens_the_interval(alpha: float) -> None:
     assert found.expected is not None
     assert usual.expected is not None
     assert (found.expected.half_width < usual.expected.half_width) == (alpha > 0.01)
+
+
+def with_learned(frame: pd.DataFrame, unlearned: range, accuracy: float = 0.1) -> pd.DataFrame:
+    """Return results in which these seeds of head avg have not learned."""
+    failed = (frame["head"] == "avg") & frame["seed"].isin(list(unlearned))
+    return frame.assign(learned=~failed, value=frame["value"].where(~failed, accuracy))
+
+
+def test_a_network_that_has_not_learned_is_one_finding_and_no_mean() -> None:
+    found = compared(results(), with_learned(results(noise=1), range(1)))
+    named = {(c.group, c.metric): c for c in found}
+    assert named["group avg", "learned"].outcome == "inconclusive"
+    assert named["group avg", "learned"].reason == "4 of 5 networks have learned, in the baseline 5 of 5"
+    # Its accuracy of .1 is in no mean.
+    assert named["group avg", "accuracy"].outcome != "regressed"
+    assert named["group avg", "accuracy"].observed == pytest.approx(0.8, abs=0.01)
+    assert ("group max", "learned") not in named
+
+
+def test_networks_that_learn_no_more_are_a_regression() -> None:
+    found = {(c.group, c.metric): c for c in compared(results(), with_learned(results(noise=1), range(5)))}
+    # Fisher: 1 / (10 choose 5) = 1 / 252.
+    assert found["group avg", "learned"].outcome == "regressed"
+    assert (found["group avg", "accuracy"].outcome, found["group avg", "accuracy"].n) == ("inconclusive", 0)
+    # What did not learn in the baseline, either, is no finding; nor is one more that does.
+    weak = with_learned(results(), range(5))
+    assert {c.group for c in compared(weak, weak)} == {"group max"}
+    assert {c.metric for c in compared(with_learned(results(), range(2)), results(noise=1))} == {"accuracy"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 
 from poolbench.analysis.statistics import t_interval
 from poolbench.plots.bars import metric_bars
@@ -16,11 +15,14 @@ from poolbench.plots.style import GREY, PALETTE
 
 def test_intervals_say_what_has_not_learned(made: Any) -> None:
     results = [made("max", seed, value) for seed, value in enumerate((0.7, 0.8, 0.9))]
-    results += [made("avg", 0, 0.5), made("avg", 1, 0.1, learned=False)]
+    results += [made("avg", 0, 0.5), made("avg", 1, 0.1, learned=False), made("blur", 0, 0.1, learned=False)]
     figure = metric_intervals(made.scene(results), ("accuracy", "loss"), ("variant",))
     assert figure is not None
     accuracy, loss = figure.axes
-    assert [text.get_text() for text in accuracy.get_yticklabels()] == ["max", "avg (1 of 2 not learned)"]
+    assert [text.get_text() for text in accuracy.get_yticklabels()] == [
+        "max", "avg (1 of 2 learned)", "blur (0 of 1 learned)"
+    ]  # fmt: skip
+    assert [text.get_color() == GREY for text in accuracy.get_yticklabels()] == [False, False, True]
     assert accuracy.get_xlabel() == "accuracy\u00a0↑"
     assert loss.get_xlabel() == "loss\u00a0↓"
     by_length = {
@@ -29,9 +31,10 @@ def test_intervals_say_what_has_not_learned(made: Any) -> None:
     assert np.asarray(by_length[3].get_xdata()).tolist() == [0.7, 0.8, 0.9]
     interval = t_interval([0.7, 0.8, 0.9])
     assert np.asarray(by_length[2].get_xdata()).tolist() == [interval.low, interval.high]
-    hollow = [line for line in accuracy.get_lines() if to_hex(line.get_markerfacecolor()) == "#ffffff"]
-    assert [np.asarray(line.get_xdata()).tolist() for line in hollow] == [[pytest.approx(0.3)]]
-    assert {line.get_color() for line in hollow} == {GREY}
+    # The mean of avg is that of the network that has learned; blur has none and nothing is drawn.
+    means = [np.asarray(line.get_xdata()).tolist() for line in accuracy.get_lines() if line.get_color() == PALETTE[1]]
+    assert means == [[0.5], [0.5]]
+    assert not [line for line in accuracy.get_lines() if line.get_color() == PALETTE[2]]
 
 
 def test_bars_are_means(made: Any) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from poolbench.analysis.statistics import t_interval
 from poolbench.core import Result
 from poolbench.plots.scatter import metric_scatter
-from poolbench.plots.style import GREY, PALETTE
+from poolbench.plots.style import PALETTE
 
 
 def scattered(made: Any, results: list[Result]) -> Figure:
@@ -66,17 +65,17 @@ def test_scatter_shows_what_accuracy_does_not_explain(made: Any) -> None:
     assert points(residuals, PALETTE[0], 2)[0][0] == pytest.approx([interval.low, interval.high])
     assert residuals.get_xlabel() == "spread minus the line\nfitted on accuracy\u00a0↓"
     labels = [text.get_text() for text in residuals.get_yticklabels()]
-    assert labels == ["max", "avg", "blur", "aps (not learned)"]
+    assert labels == ["max", "avg", "blur"]
 
 
-def test_what_has_not_learned_is_hollow_and_grey(made: Any) -> None:
-    against, residuals = scattered(made, clouds(made)).axes
+def test_what_has_not_learned_is_left_out(made: Any) -> None:
+    results = [*clouds(made), made("max", 3, 0.1, learned=False, metrics={"spread": 9.0})]
+    against, residuals = scattered(made, results).axes
     for axes in (against, residuals):
-        hollow = [line for line in axes.get_lines() if to_hex(line.get_markerfacecolor()) == "#ffffff"]
-        assert {line.get_color() for line in hollow} == {GREY}
-    assert residuals.get_yticklabels()[3].get_color() == GREY
-    # The scale is that of what has learned: 9 is far outside and marked by an arrow.
-    assert residuals.get_xlim()[1] < 1
+        assert not any(9.0 in values for pair in (points(axes, PALETTE[0], 4)) for values in pair)
+    assert points(against, PALETTE[0], 1) == [([pytest.approx(0.51)], [pytest.approx(1.62)])]
+    labels = [text.get_text() for text in residuals.get_yticklabels()]
+    assert labels == ["max (3 of 4 learned)", "avg", "blur"]
 
 
 def test_two_groups_have_no_line(made: Any) -> None:

@@ -44,7 +44,7 @@ def written(figure: Figure) -> list[str]:
 
 def test_maps_are_titled_with_their_flips(made: Any) -> None:
     results = [
-        made("max", 0, 0.9, metrics={"flips": 0.125}, arrays={"map": np.full((6, 8), 0.6)}),
+        made("max", 0, 0.9, metrics={"square_flips": 0.125}, arrays={"map": np.full((6, 8), 0.6)}),
         made("avg", 0, 0.2, learned=False, arrays={"map": np.full((6, 8), 0.2)}),
     ]
     figure = figures.shift_map(made.scene(results))

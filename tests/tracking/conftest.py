@@ -124,7 +124,7 @@ def store(ledger: Ledger) -> Callable[..., Result]:
     """Write a finished cell: ``store(pool, seed, accuracy, learned=..., facts=..., **fields)``; returns its result.
 
     Epoch e of 3 has the validation accuracy ``accuracy * e / 3``; the map is constant, V of layer k is
-    ``0.1 k + accuracy`` for means and 9 for maxima.
+    ``0.1 k + accuracy`` for means and 9 for maxima. A network that has not learned decides the same for all images.
     """
 
     def write(
@@ -158,7 +158,8 @@ def store(ledger: Ledger) -> Callable[..., Result]:
             {"map": np.full((6, 8), accuracy, np.float32), **(arrays or {})},
         )
         data = {"name": "drawn", "digest": "0123456789abcdef", "source": "made here"}
-        record.finish(measured, {"data": data, "learned": learned, **(facts or {})}, b"")
+        observed = {"data": data, "chance": 0.0, "commonest": 0.2 if learned else 1.0}
+        record.finish(measured, {**observed, **(facts or {})}, b"")
         return ledger.result(cell)
 
     return write

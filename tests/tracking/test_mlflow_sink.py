@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from poolbench.analysis.learning import judged
 from poolbench.core import Cell
 from poolbench.runner.ledger import Ledger
 
@@ -64,6 +65,22 @@ def test_every_cell_is_one_run_however_often_it_is_projected(filled: Ledger) -> 
     before = {run.info.run_id for run in runs(filled)}
     assert MlflowSink(filled.folder).sync([filled]) == 0
     assert {run.info.run_id for run in runs(filled)} == before
+
+
+def test_whether_a_network_has_learned_follows_the_other_results(filled: Ledger, cells: list[Cell]) -> None:
+    def tag(cell: Cell) -> str:
+        found = next(run for run in runs(filled) if run.data.tags.get("poolbench.cell") == cell.id)
+        return str(found.data.tags["poolbench.learned"])
+
+    sink = MlflowSink(filled.folder)
+    sink.sync([filled])
+    results = [filled.result(cell) for cell in cells]
+    assert tag(cells[1]) == "True"
+    # A better network shows what there is to learn.
+    better = replace(results[0], metrics={**results[0].metrics, "accuracy": 2.5})
+    for result in judged([better, *results[1:]]):
+        assert not sink.project(filled, result, None)
+    assert (tag(cells[0]), tag(cells[1])) == ("True", "False")
 
 
 def test_a_run_holds_what_the_ledger_holds(filled: Ledger, cells: list[Cell]) -> None:

@@ -6,13 +6,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from poolbench import registry
 from poolbench.analysis.frames import read_results
-from poolbench.core import Cell, Result, TrainConfig
+from poolbench.core import Cell, Reach, Result, TrainConfig
 from poolbench.files import StorageError
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
@@ -80,6 +82,11 @@ def test_no_bold_inside_the_noise(study: Benchmark, store_all: StoreAll, ledger:
     assert 'class="number best"' not in page
     assert NOTHING_BOLD in page
     assert NOTHING_BOLD in markdown
+    # Two share first place in both columns.
+    assert page.count('class="number tied"') == 4
+    assert rows(markdown, "max")[0][2].endswith("(tie)")
+    assert rows(markdown, "avg")[0][2].endswith("(tie)")
+    assert "tie" not in rows(markdown, "blur")[0][2]
 
 
 def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, store: Store, ledger: Ledger) -> None:
@@ -88,10 +95,11 @@ def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, stor
         store("blur", seed, 0.5 + 0.011 * seed)
         store("max", seed, 0.9 + 0.01 * seed, learned=seed != 1)
     page, markdown = reports(ledger)
-    assert rows(markdown, "max")[0][1] == "3, not learned (1 of 3)"
-    assert "not&nbsp;learned (1&nbsp;of&nbsp;3)" in page
-    assert "**" not in rows(markdown, "max")[0][2]
-    assert rows(markdown, "avg")[0][2].startswith("**")
+    # Its seeds 0 and 2 have learned: .90 and .92.
+    assert rows(markdown, "max")[0][1] == "2 of 3 learned"
+    assert "2 of 3 learned" in page
+    assert rows(markdown, "max")[0][2].startswith("**0.910")
+    assert "**" not in rows(markdown, "avg")[0][2]
 
 
 def test_integers_stay_integers(study: Benchmark, store: Store, ledger: Ledger) -> None:
@@ -110,11 +118,11 @@ def test_protocols_are_told_apart(study: Benchmark, store: Store, cell_of: Calla
     assert protocol_of(cell_of(version=2), study) == "version 2"
     assert protocol_of(cell_of(split="validation"), study) == "judged on validation images"
     store("max", 0, 0.9)
-    store("max", 0, 0.1, train=TrainConfig(epochs=1))
+    store("max", 0, 0.8, train=TrainConfig(epochs=1))
     _, markdown = reports(ledger)
     assert "## A study (quick)" in markdown
     assert "## A study (other settings)" in markdown
-    assert [row[2] for row in rows(markdown, "max")] == ["0.900", "0.100"]
+    assert [row[2] for row in rows(markdown, "max")] == ["0.900", "0.800"]
 
 
 def test_failed_skipped_and_unfinished_cells(study: Benchmark, ledger: Ledger, cell_of: Callable[..., Cell]) -> None:
@@ -143,6 +151,7 @@ def test_text_of_others_is_escaped(
     ledger.record(cell.id).begin(cell, {})
     ledger.record(cell.id).append("failed", reason=script, traceback=script)
     results = [store("max", seed, 0.5, facts={"environment": {"python": script}}) for seed in range(2)]
+    store("avg", 0, 0.5)
     ledger.open_invocation(f"poolbench run {script} | cat", "quick").close("finished")
     links = {results[0].cell.id: "javascript:alert(1)", results[1].cell.id: script}
     page, markdown = reports(ledger, links)
@@ -198,8 +207,9 @@ def test_tables_as_csv(study: Benchmark, store: Store, ledger: Ledger) -> None:
     summary = pd.read_csv(folder / "summary.csv").set_index("metric")
     assert list(summary.index) == ["accuracy", "loss", "hidden"]
     row = summary.loc["accuracy"]
-    assert (row["benchmark"], row["protocol"], row["pool"], row["n"]) == ("study", "quick", "max", 3)
-    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.9, 0.65158, 1.14841), abs=1e-4)
+    assert (row["benchmark"], row["protocol"], row["pool"], row["n"]) == ("study", "quick", "max", 2)
+    # .9 and 1.0: t(0.975, 1) = 12.7062, s / sqrt 2 = .05.
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.95, 0.31469, 1.58531), abs=1e-4)
     assert row["learned"] == pytest.approx(2 / 3)
 
 
@@ -244,3 +254,36 @@ def test_too_many_groups_are_tabled_and_not_drawn(
     assert "<svg" not in tabled
     assert "Not drawn: too many configurations" in tabled
     assert "Not drawn" not in drawn
+
+
+def test_intervals_cover_images_where_a_cell_has_their_values(
+    study: Benchmark, store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracies of .75 in every seed, but on four images: the interval is that of the images."""
+    metrics = (replace(study.metrics[0], per_image="correct"), *study.metrics[1:])
+    entry = registry.Entry("study", lambda: replace(study, metrics=metrics))
+    monkeypatch.setitem(registry.benchmarks._entries, "study", entry)
+    for seed in range(3):
+        store("max", seed, 0.75, tables={"decisions": pd.DataFrame({"correct": [1, 1, 1, 0]})})
+    _, markdown = reports(ledger)
+    # s^2 of the images is .25; t(0.975, 3) = 3.18245; 3.18245 * .5 / 2 = .796.
+    assert rows(markdown, "max")[0][2] == "0.750 ± 0.796"
+
+
+def test_claims_out_of_reach_and_without_networks(
+    study: Benchmark, store_all: StoreAll, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = study.claims[0]
+    claims = (
+        replace(base, reach=Reach(presets=("paper",))),
+        replace(base, name="no_such_pool", better={"pool": "absent"}),
+    )
+    entry = registry.Entry("study", lambda: replace(study, claims=claims))
+    monkeypatch.setitem(registry.benchmarks._entries, "study", entry)
+    store_all({"max": [0.8, 0.9, 1.0], "avg": [0.5, 0.5, 0.5]})
+    for text in reports(ledger):
+        assert "not a test of this claim" in text
+        assert "+0.400" in text
+        assert "+0.648" in text
+        assert "it is about training for the preset paper, these networks had 3" in text
+        assert "No networks here for: no such pool." in text

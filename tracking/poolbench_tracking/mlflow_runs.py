@@ -20,8 +20,9 @@ from poolbench_tracking.mlflow_store import Store, milliseconds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CELL, ATTEMPT, INVOCATION, CLOSED, FOLDER = (
+CELL, ATTEMPT, INVOCATION, CLOSED, FOLDER, LEARNED = (
     "poolbench.cell", "poolbench.attempt", "poolbench.invocation", "poolbench.closed", "poolbench.folder",
+    "poolbench.learned",
 )  # fmt: skip
 BATCH_LIMIT = 1000  # metrics that MLflow accepts per call
 LARGEST_CSV = 1_000_000  # bytes
@@ -30,6 +31,11 @@ LARGEST_CSV = 1_000_000  # bytes
 def attempt_of(result: Result) -> str:
     """Return the tag value that identifies one attempt at a cell: when it ended."""
     return f"{result.ended:.6f}"
+
+
+def learned_of(result: Result) -> str:
+    """Return the tag value that says whether the network has learned; "" if it was not judged (a failed cell)."""
+    return str(result.facts.get("learned", ""))
 
 
 def create_cell_run(store: Store, benchmark: Benchmark, result: Result, parent: str | None) -> str:
@@ -141,7 +147,7 @@ def _cell_tags(benchmark: Benchmark, result: Result) -> dict[str, str]:
         ATTEMPT: attempt_of(result),
         "poolbench.group": cell.group,
         "poolbench.split": cell.split,
-        "poolbench.learned": str(facts.get("learned", "")),
+        LEARNED: learned_of(result),
         "mlflow.source.name": "poolbench",
         "mlflow.source.git.commit": environment.pop("git_commit", ""),
         "mlflow.note.content": f"{benchmark.question}\n\n`{cell.label}`",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from poolbench.analysis.learning import judged
 from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Invocation, Ledger
@@ -22,9 +23,11 @@ from poolbench_tracking.mlflow_runs import (
     CLOSED,
     FOLDER,
     INVOCATION,
+    LEARNED,
     attempt_of,
     create_cell_run,
     create_parent_run,
+    learned_of,
     log_cell_artifacts,
     log_summary,
 )
@@ -56,7 +59,7 @@ class MlflowSink:
         written = 0
         for ledger in ledgers:
             invocations = {invocation.id: invocation for invocation in ledger.invocations()}
-            results = ledger.results()
+            results = judged(ledger.results())
             for result in results:
                 invocation = invocations.get(str(result.facts.get("invocation")))
                 written += self.project(ledger, result, invocation)
@@ -66,7 +69,11 @@ class MlflowSink:
         return written
 
     def project(self, ledger: Ledger, result: Result, invocation: Invocation | None) -> bool:
-        """Write the run of a finished or failed cell unless it exists; return whether it was written."""
+        """Write the run of a finished or failed cell unless it exists; return whether it was written.
+
+        Whether a network has learned depends on the other results, so the tag of an existing run is corrected if
+        the result says otherwise now.
+        """
         if result.status not in ("finished", "failed") or result.cell.benchmark not in benchmarks.names():
             return False
         benchmark = benchmarks.get(result.cell.benchmark)()
@@ -75,6 +82,8 @@ class MlflowSink:
                 if run.info.status == "RUNNING" and run.data.tags.get(FOLDER) == self.store.folder_id:
                     self.store.client.delete_run(run.info.run_id)
                 elif run.data.tags.get(ATTEMPT) == attempt_of(result):
+                    if "learned" in result.facts and run.data.tags.get(LEARNED) != learned_of(result):
+                        self.store.client.set_tag(run.info.run_id, LEARNED, learned_of(result))
                     return False
             parent = self._parent(benchmark, invocation) if invocation else None
             run_id = create_cell_run(self.store, benchmark, result, parent)
@@ -88,7 +97,7 @@ class MlflowSink:
         if invocation.is_running():
             return
         content = invocation.content
-        members = [result for result in results if result.facts.get("invocation") == invocation.id]
+        members = [result for result in judged(results) if result.facts.get("invocation") == invocation.id]
         states = {"finished": "FINISHED", "failed": "FAILED"}
         # All benchmarks, not those of the members: a cell that was retried now belongs to a later invocation.
         for name in benchmarks.names():

@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
+from poolbench.analysis.images import TABLE, ImageValues
+from poolbench.analysis.learning import judged
 from poolbench.files import storage, write_atomically
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.provenance import provenance
@@ -24,14 +26,15 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Raises StorageError
     if the folder cannot be written.
     """
-    results = ledger.results()
-    sections = list(sections_of(results, run_links or {}))
+    results = judged(ledger.results())
+    images = ImageValues(lambda cell: ledger.record(cell).table(TABLE))
+    sections = list(sections_of(results, run_links or {}, images))
     drawn = [_with_drawings(section, ledger) for section in sections]
     facts = provenance(results, ledger.invocations(), ledger.left_out())
     markdown, page = _templates(finalize=markdown_text), _templates(autoescape=True)
     files = {
         "results.csv": results_frame(results).to_csv(index=False),
-        "summary.csv": summary_frame(sections).to_csv(index=False),
+        "summary.csv": summary_frame(sections, images).to_csv(index=False),
         "report.md": markdown.get_template("report.md.j2").render(sections=sections, **facts),
         "report.html": page.get_template("report.html.j2").render(sections=drawn, **facts),
     }

@@ -13,10 +13,11 @@ from markupsafe import Markup
 
 from poolbench.analysis.claims import Verdict, judge
 from poolbench.analysis.frames import results_frame, summary_rows
-from poolbench.analysis.groups import groups_of
+from poolbench.analysis.groups import groups_of, has_learned
+from poolbench.analysis.images import ImageValues
 from poolbench.analysis.tables import Table, comparison_tables
-from poolbench.analysis.text import metric_label, rounded
-from poolbench.core import COST_METRICS, Claim, Result
+from poolbench.analysis.text import effect_text, metric_label
+from poolbench.core import COST_METRICS, Claim, Metric, Result
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark
 from poolbench_tracking.protocols import protocol_of
@@ -51,12 +52,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """The results of one benchmark under one protocol."""
+    """The results of one benchmark under one protocol. ``absent`` are claims about this protocol without networks."""
 
     benchmark: Benchmark
     protocol: str
     results: Sequence[Result]
     rulings: Sequence[Ruling]
+    absent: Sequence[Claim]
     tables: Sequence[Table]
     runs: Sequence[Run]
     drawings: Sequence[Drawing] = ()
@@ -74,11 +76,12 @@ class Section:
         return Counter(ruling.verdict.ruling for ruling in self.rulings)
 
 
-def sections_of(results: Sequence[Result], run_links: Mapping[str, str]) -> Iterator[Section]:
+def sections_of(results: Sequence[Result], run_links: Mapping[str, str], images: ImageValues) -> Iterator[Section]:
     """Yield a section per registered benchmark and protocol, without drawings, in order of first appearance.
 
-    ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Results of
-    benchmarks that are not registered are left out.
+    ``results`` are judged (see ``learning.judged``); ``images`` has their values per image. ``run_links`` maps cell
+    ids to the address, or else the name, of their MLflow runs. Results of benchmarks that are not registered are
+    left out.
     """
     known = {name: benchmarks.get(name)() for name in benchmarks.names()}
     members: dict[tuple[str, str], list[Result]] = {}
@@ -88,30 +91,32 @@ def sections_of(results: Sequence[Result], run_links: Mapping[str, str]) -> Iter
             members.setdefault((name, protocol_of(result.cell, known[name])), []).append(result)
     for (name, protocol), found in members.items():
         benchmark, frame = known[name], results_frame(found)
-        tables = comparison_tables(benchmark.metrics, found)
-        rulings = [_ruling(claim, benchmark, frame) for claim in benchmark.claims] if tables else []
+        tables = comparison_tables(benchmark.metrics, found, images)
+        rulings, absent = [], []
+        for claim in benchmark.claims if tables else ():
+            verdict = judge(claim, name, benchmark.metrics, frame, protocol, images)
+            if verdict.networks:
+                rulings.append(_ruling(verdict, benchmark.metric(claim.metric)))
+            elif protocol in (claim.reach.presets or (protocol,)):
+                absent.append(claim)
         runs = [_run(result, run_links) for group in groups_of(found) for result in group.results]
-        yield Section(benchmark, protocol, found, rulings, tables, runs)
+        yield Section(benchmark, protocol, found, rulings, absent, tables, runs)
 
 
-def summary_frame(sections: Sequence[Section]) -> pd.DataFrame:
+def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFrame:
     """Return one row per section, group and metric: benchmark, protocol, then the columns of ``summary_rows``."""
     rows = [
         {"benchmark": section.benchmark.name, "protocol": section.protocol, **row}
         for section in sections
-        for row in summary_rows(section.results, (*section.benchmark.metrics, *COST_METRICS))
+        for row in summary_rows(section.results, (*section.benchmark.metrics, *COST_METRICS), images)
     ]
     # As objects, because integers in a column with gaps would become floats.
     return pd.DataFrame(rows, dtype=object)
 
 
-def _ruling(claim: Claim, benchmark: Benchmark, frame: pd.DataFrame) -> Ruling:
-    metric = benchmark.metric(claim.metric)
-    verdict = judge(claim, benchmark.name, metric, frame)
-    if verdict.effect is None:
-        return Ruling(verdict, metric_label(metric), "-")
-    mean, low, high = (rounded(x, metric, "+") for x in (verdict.effect.mean, verdict.effect.low, verdict.effect.high))
-    return Ruling(verdict, metric_label(metric), f"{mean} [{low}, {high}], n = {verdict.effect.n}")
+def _ruling(verdict: Verdict, metric: Metric) -> Ruling:
+    effect = "-" if verdict.effect is None else effect_text(verdict.effect, metric, verdict.is_ratio)
+    return Ruling(verdict, metric_label(metric), effect)
 
 
 def _run(result: Result, links: Mapping[str, str]) -> Run:
@@ -122,7 +127,7 @@ def _run(result: Result, links: Mapping[str, str]) -> Run:
     return Run(
         result.cell.label,
         f"{accuracy:.3f}",
-        bool(result.facts["learned"]),
+        has_learned(result),
         link if is_address else "",
         "" if is_address else link,
     )

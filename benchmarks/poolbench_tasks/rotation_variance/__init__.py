@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from poolbench.core import (
-    Claim,
-    Metric,
-    Options,
-    TrainConfig,
-)
+from poolbench.core import Metric, Options, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
-
-SOURCE = "Quiroga et al. 2019, 'Measuring (in)variances in convolutional networks'"
+from poolbench_tasks.rotation_variance.claims import CLAIMS
 
 draw = deferred("poolbench_tasks.rotation_variance.figures")
 BY_LAYER = f"Mean over seeds of each layer, {captions.DEPTH} Grey: the same networks before training."
@@ -188,6 +182,8 @@ def rotation_variance() -> Benchmark:
                     ("V_max_stratified", "V of map maxima, stratified", False),
                     ("V_none_stratified", "V of positions, stratified", False),
                     ("V_back", "V of layers, maps rotated back", False),
+                    ("V_mean_rise", "V of map means, upper half of the layers minus lower half", None),
+                    ("V_mean_rise_random", "the same, random weights", None),
                     ("V_mean_random", "V of map means, random weights", None),
                     ("V_mean_stratified_random", "V of map means, stratified, random weights", None),
                     ("V_max_random", "V of map maxima, random weights", None),
@@ -234,18 +230,7 @@ def rotation_variance() -> Benchmark:
         options=RotationOptions,
         measure=deferred(f"{__name__}.measure").measure,
         version=3,
-        claims=tuple(
-            Claim(
-                f"rotated_training_lowers_v_{architecture}",
-                f"Training on rotated images lowers V ({architecture}).",
-                SOURCE,
-                "V_mean",
-                better={"variant": "rotated"},
-                worse={"variant": "plain"},
-                where={"architecture": architecture},
-            )
-            for architecture in dict.fromkeys(network.architecture for network in (*MNIST, *CIFAR10))
-        ),
+        claims=CLAIMS,
         figures=FIGURES,
     )
 

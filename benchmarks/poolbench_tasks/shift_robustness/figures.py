@@ -8,7 +8,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from poolbench.analysis.groups import Group
+from poolbench.analysis.groups import Group, has_learned
 from poolbench.core import Result
 from poolbench.plots import curves, heatmaps, intervals, maps, scatter
 from poolbench.plots.depth import layer_ticks, percent_of_depth, short_names
@@ -22,6 +22,7 @@ LAYERS_AND_POOL = ("num_pooling", "pool")
 NETWORK = ("dataset", "architecture")
 PROBABILITY = "P(circle)"
 PARTS_UNIT = "logit deviations"
+INTERVALS = ("exact_consistency", "grid_consistency", "worst_accuracy", "subset_accuracy")
 PARTS = ("map_phase", "map_boundary", "map_phases")
 QUANTITIES = {"l2": "relative L2 change", "cosine": "1 - cosine", "aligned": "L2 change, motion undone"}
 
@@ -35,11 +36,12 @@ def shift_map_of_cell(result: Result, record: Record) -> Figure:
 
 
 def consistency_accuracy(scene: Scene) -> Figure | None:
-    return scatter.metric_scatter(scene, "accuracy", "consistency", NETWORK)
+    return scatter.metric_scatter(scene, "subset_accuracy", "grid_consistency", NETWORK)
 
 
 def pool_padding(scene: Scene) -> Figure | None:
-    metrics = ("consistency", "worst_accuracy", "accuracy")
+    # Crops and the grid are the same shifts for either padding.
+    metrics = ("crop_sampled", "grid_consistency", "grid_worst_accuracy", "subset_accuracy")
     return heatmaps.metric_tables(scene, metrics, columns="padding_mode", panels=(*NETWORK, "variant"))
 
 
@@ -52,7 +54,7 @@ def learning_curves_of_cell(result: Result, record: Record) -> Figure | None:
 
 
 def consistency(scene: Scene) -> Figure | None:
-    return intervals.metric_intervals(scene, ("consistency", "worst_accuracy", "accuracy"), ("num_pooling",))
+    return intervals.metric_intervals(scene, INTERVALS, ("num_pooling",))
 
 
 def map_parts(scene: Scene) -> Figure | None:
@@ -72,7 +74,7 @@ def map_parts(scene: Scene) -> Figure | None:
     figure = Figure(figsize=(WIDTH, first + len(chosen) * (size + gap)))
     for index, (group, result, parts) in enumerate(chosen):
         top = first + index * (size + gap)
-        learned = result.facts["learned"]
+        learned = has_learned(result)
         lines = [*names[group.id].split(" · "), f"seed {result.cell.seed}", *([] if learned else ["not learned"])]
         place = (0.12 / WIDTH, 1 - (top + size / 2) / figure.get_figheight())
         figure.text(*place, "\n".join(filter(None, lines)), va="center", color="#000000" if learned else GREY)
@@ -142,7 +144,7 @@ def sensitivity_of_cell(result: Result, record: Record) -> Figure:
 
 
 def _flips(result: Result) -> list[str]:
-    return [f"flips {100 * result.metrics['flips']:.1f} %"] if "flips" in result.metrics else []
+    return [f"flips {100 * result.metrics['square_flips']:.1f} %"] if "square_flips" in result.metrics else []
 
 
 def _highest(curves: Sequence[Mapping[str, Curve]]) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from poolbench.measures.rotation.influence import Kept, standard_errors
 
 BLOCK = 2**20  # activations summed at a time on a CPU: they stay in its cache over the several passes of a sum
 RUN = 256  # images summed in the activations' precision before the sums are carried over to float64
@@ -57,11 +59,13 @@ class Moments:
     Sums are of differences from actual activations: from the image's own at the first angle for TV, from
     those of the run's first image at the same angle for SV. So no digits are lost to large activations, and
     a unit that never changes has exactly zero. Memory: about 44 bytes per unit and angle for float32
-    activations, whatever the number of images.
+    activations, whatever the number of images. With ``errors`` activations are kept as well, up to 512 MB of
+    them, for the standard errors of V.
     """
 
-    def __init__(self, angles: int, workspace: Workspace) -> None:
+    def __init__(self, angles: int, workspace: Workspace, errors: bool = False) -> None:
         self.angles, self.workspace = angles, workspace
+        self.kept = Kept() if errors else None
         self.total, self.class_total = Spread(), Spread()  # over all closed classes, over the current class
         self.run = 0  # images in the current run
         # Of the run: reference activations (angles, 1, units), and sums of differences and of their squares.
@@ -85,6 +89,8 @@ class Moments:
             self.ones = values.new_ones(angles, 1, max(angles, count))
         for columns in self._blocks(values):
             self._add(values[..., columns], columns)
+        if self.kept is not None:
+            self.kept.add(values)
         self.run += count
         if self.run >= RUN:
             self._carry_over()
@@ -134,18 +140,24 @@ class Moments:
         self.total.merge(count, self.class_total.mean, self.class_total.squares)
         self.class_total = Spread()
 
-    def result(self) -> dict[str, Tensor]:
-        """Return {column: (units,) float64} over all classes, and "classes": V within each class (classes, units)."""
+    def result(self, sizes: Sequence[int] = ()) -> dict[str, Tensor]:
+        """Return {column: (units,) float64} over all classes, and "classes": V within each class (classes, units).
+
+        ``sizes``: the number of units of each layer (default: one layer). The standard errors of V are NaN unless
+        activations were kept.
+        """
         n = self.total.count
-        tv, sv = self.tv / n, self.total.deviation().mean(dim=0)
+        deviations = self.total.deviation()
+        tv, sv = self.tv / n, deviations.mean(dim=0)
         tv_se = ((self.tv_squares - n * tv.square()).clamp(min=0) / (n - 1) / n).sqrt()
-        v = tv / sv
-        # Relative errors added in quadrature; that of SV as for the standard deviation of normal values.
-        v_se = v * ((tv_se / tv).square() + 1 / (2 * (n - 1))).sqrt()
+        v_se = layer_se = torch.full_like(tv, torch.nan)
+        if self.kept is not None:
+            sizes = list(sizes) or [len(tv)]
+            v_se, layer_se = standard_errors(self.kept, sizes, tv, self.total.mean, deviations)
         classes = torch.stack(self.by_class)
         finite = classes.isfinite()
         stratified = classes.where(finite, 0).sum(dim=0) / finite.sum(dim=0)
         return {
-            "TV": tv, "SV": sv, "V": v, "TV_se": tv_se, "V_se": v_se, "V_stratified": stratified,
-            "dead": (tv == 0) & (sv == 0), "classes": classes,
+            "TV": tv, "SV": sv, "V": tv / sv, "TV_se": tv_se, "V_se": v_se, "V_layer_se": layer_se,
+            "V_stratified": stratified, "dead": (tv == 0) & (sv == 0), "classes": classes,
         }  # fmt: skip

@@ -16,7 +16,7 @@ from poolbench.measures.rotation.inputs import AGGREGATIONS, Mask
 from poolbench.measures.rotation.layers import kind_of
 from poolbench.measures.rotation.moments import Moments, Workspace
 
-STATISTICS = ("TV", "SV", "V", "TV_se", "V_se", "V_stratified", "dead")
+STATISTICS = ("TV", "SV", "V", "TV_se", "V_se", "V_layer_se", "V_stratified", "dead")
 Key = tuple[str, str]  # layer, aggregation
 
 
@@ -25,17 +25,22 @@ class Recorder:
 
     ``aggregation``: see :func:`~poolbench.measures.rotation.variance.activation_variance`. With
     ``inverse_angles``, maps are first rotated by minus the angle of their image, and masked by the disc
-    unless ``mask`` is None.
+    unless ``mask`` is None. ``errors``: standard errors of V of reduced maps.
     """
 
     def __init__(
-        self, angles: int, aggregation: Sequence[str], inverse_angles: Sequence[float] | None, mask: Mask
+        self,
+        angles: int,
+        aggregation: Sequence[str],
+        inverse_angles: Sequence[float] | None,
+        mask: Mask,
+        errors: bool = False,
     ) -> None:
         self.angles, self.aggregation = angles, [name for name in AGGREGATIONS if name in aggregation]
         self.inverse_angles, self.mask = inverse_angles, mask
         self.workspace = Workspace()
         # The reduced maps of all layers are concatenated: one update of the moments per pass, not one per layer.
-        self.reduced = Moments(angles, self.workspace)
+        self.reduced = Moments(angles, self.workspace, errors)
         self.pieces: dict[Key, Tensor] = {}
         self.columns: dict[Key, int] = {}
         self.positions: dict[str, Moments] = {}
@@ -113,7 +118,7 @@ class Recorder:
         """Yield the statistics of each layer's units: all layers for one aggregation, then for the next."""
         if self.columns:
             sizes = list(self.columns.values())
-            parts = {name: values.split(sizes, dim=-1) for name, values in self.reduced.result().items()}
+            parts = {name: values.split(sizes, dim=-1) for name, values in self.reduced.result(sizes).items()}
             for aggregation in self.aggregation:
                 for index, key in enumerate(self.columns):
                     if key[1] == aggregation:

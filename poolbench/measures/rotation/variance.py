@@ -69,12 +69,12 @@ def activation_variance(
     """Return the rotation variance V = TV / SV of every unit of a network, from images (n, c, h, w) at all angles.
 
     One row per unit and aggregation, with columns depth, layer, kind, unit, aggregation, TV, SV, V, TV_se,
-    V_se, V_stratified, dead. For the activation a(t, x) at angle t (degrees) of image x, TV is the mean over
+    V_se, V_layer_se, V_stratified, dead. For the activation a(t, x) at angle t (degrees) of image x, TV is the mean over
     x of the standard deviation over t, and SV the mean over t of the standard deviation over x, both with
     ddof 1 (Quiroga et al. 2019). V = 0 is invariant; near 1, rotating an image changes the unit as much as
     replacing it. A unit that never changes is ``dead`` and has V = NaN; one that changes only with the angle
-    has V = inf. ``TV_se`` is the standard error over the images. ``V_se`` follows from it with SV treated as
-    normal and independent of TV, which overestimates the error, up to twofold in the cases tried.
+    has V = inf. ``TV_se`` is the standard error over the images. So are ``V_se``, and for the mean V of the unit's
+    layer ``V_layer_se``, by influence functions; they are NaN for positions, whose activations are not kept.
     ``V_stratified`` is the mean of V within each class of labels (n,), over classes with at least two images
     and a finite V; ``per_class`` adds a column "V of LABEL" for each class.
 
@@ -85,7 +85,8 @@ def activation_variance(
     that rotates with its image counts as constant.
 
     Memory: the activations of angles x ``chunk`` images (default: at most 2 million elements in the largest
-    layer, 268 million on a GPU) and 44 bytes per unit and angle, whatever the number of images.
+    layer, 268 million on a GPU), 44 bytes per unit and angle, and for the standard errors the reduced maps of
+    all images, or of every second, fourth, ... where they take more than 512 MB.
 
     Raises UsageError for fewer than two images or angles, and for unknown options.
     """
@@ -128,7 +129,7 @@ def _measured(
     """Return the table of units; after each pass call ``on_pass(image indices (b,), outputs (angles * b, ...))``."""
     check_inputs(images, angles, labels, options.aggregation, options.mask, options.fill)
     inverse_angles = angles if options.same_equivariant else None
-    recorder = Recorder(len(angles), options.aggregation, inverse_angles, options.mask)
+    recorder = Recorder(len(angles), options.aggregation, inverse_angles, options.mask, errors=True)
     classes, members = class_members(labels, len(images))
     model.eval()
     chunk = options.chunk or images_per_pass(model, images, angles)
@@ -145,11 +146,14 @@ def _measured(
 def layer_means(units: pd.DataFrame) -> pd.DataFrame:
     """Average the table of :func:`activation_variance` over each layer's units, for each aggregation.
 
-    Means are over finite values; ``dead`` becomes the share of dead units.
+    Means are over finite values; ``V_se`` becomes the standard error of the mean V over the images; ``dead`` the
+    share of dead units.
     """
     keys = ["depth", "layer", "kind", "aggregation"]
     averaged = ("TV", "SV", "V", "V_stratified")
     measured: list[Any] = [name for name in map(str, units) if name in averaged or name.startswith("V of ")]
     means = units[keys + measured].replace([np.inf, -np.inf], np.nan).groupby(keys)[measured].mean()
+    if "V_layer_se" in units:
+        means["V_se"] = units.groupby(keys)["V_layer_se"].first()
     means["dead"] = units.groupby(keys)["dead"].mean()
     return means.reset_index()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import nan, sqrt
 
 import torch
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures.classification import predictions, probabilities
+from poolbench.measures.shift.phases import period_by_layers
 from poolbench.recording import batch_size, outputs
 
 ROUNDING = 1e-4  # tolerance relative to the largest output (at least 0.01): about ten times float32 error in deep nets
+COMPARED = 4  # shifts at which a period that was computed layer by layer is compared with forward passes
 LEGACY_BATCH = 256
 LEGACY_SHIFTS = (-3, 3)  # bounds of torch.randint: -3..2
 
@@ -48,28 +51,53 @@ class Consistency:
     worst_accuracy: float
 
 
+@dataclass(frozen=True)
+class PerImage:
+    """What a classifier does to each image over a set of shifts, (n,) each, float64.
+
+    ``consistency``: sum_c p_i(c)^2. ``mean_correct``: share of the shifts at which the image is classified
+    correctly. ``worst``: 1 if that is all of them, else 0.
+    """
+
+    consistency: Tensor
+    mean_correct: Tensor
+    worst: Tensor
+
+
+def per_image(decisions: Tensor, labels: Tensor) -> PerImage:
+    """Summarise predicted classes (shifts, n) of images with labels (n,) image by image."""
+    right = (decisions == labels).double()
+    return PerImage(_shares(decisions, labels).square().sum(dim=1), right.mean(dim=0), right.amin(dim=0))
+
+
+def _shares(decisions: Tensor, labels: Tensor) -> Tensor:
+    """Return p_i(c), (n, classes)."""
+    classes = int(max(decisions.max(), labels.max())) + 1
+    counts = decisions.new_zeros(decisions.shape[1], classes, dtype=torch.float64)
+    ones = torch.ones_like(counts[:, :1]).expand(-1, len(decisions))
+    return counts.scatter_add_(1, decisions.T, ones) / len(decisions)
+
+
 def consistency_of(decisions: Tensor, labels: Tensor) -> Consistency:
     """Summarise predicted classes (shifts, n) of images with labels (n,), one row per distinct shift."""
     shifts = len(decisions)
-    classes = int(max(decisions.max(), labels.max())) + 1
-    share = F.one_hot(decisions, classes).double().mean(dim=0)
-    agreement = float(share.square().sum(dim=1).mean())
+    images = per_image(decisions, labels)
+    agreement = float(images.consistency.mean())
     corrected = 1.0 if shifts == 1 else (agreement - 1 / shifts) / (1 - 1 / shifts)
-    expected = float(share.mean(dim=0).square().sum())
-    right = decisions == labels
+    expected = float(_shares(decisions, labels).mean(dim=0).square().sum())
     return Consistency(
         agreement,
         corrected,
         (corrected - expected) / (1 - expected) if expected < 1 else nan,
-        float(right.double().mean()),
-        float(right.all(dim=0).double().mean()),
+        float(images.mean_correct.mean()),
+        float(images.worst.mean()),
     )
 
 
 def exact_consistency(model: nn.Module, images: Tensor, labels: Tensor, total_stride: int) -> Consistency:
-    """Return the consistency over ALL circular shifts, from total_stride^2 + 2 passes over images (n, c, h, w).
+    """Return the consistency over ALL circular shifts of images (n, c, h, w) with labels (n,).
 
-    ``labels`` (n,). Raises NotPeriodic as :func:`period_of_logits` does.
+    Costs and errors are those of :func:`period_of_logits`.
     """
     return consistency_of(predictions(period_of_logits(model, images, total_stride)).flatten(0, 1), labels)
 
@@ -79,14 +107,29 @@ def period_of_logits(model: nn.Module, images: Tensor, total_stride: int) -> Ten
 
     ``total_stride`` is in pixels. No other logits occur if the network is periodic: circular padding with
     sizes divisible by the stride at every downsampling, or zero padding with a uniform border wider than
-    receptive field and period. Raises NotPeriodic if a shift by the total stride changes an output; use
+    receptive field and period. Costs total_stride^2 + 2 passes, or about a tenth of that for a network of four
+    halvings that is a chain of layers with circular padding (see :mod:`poolbench.measures.shift.phases`), after
+    a comparison with a few passes. Raises NotPeriodic if a shift by the total stride changes an output; use
     :func:`shift_grid` for such networks.
     """
-    phases = range(total_stride)
-    logits = shifted_logits(model, images, phases, phases)
+    here = outputs(model, images)
     for shift in ((total_stride, 0), (0, total_stride)):
-        check_periodic(logits[0, 0], outputs(model, torch.roll(images, shift, dims=(-2, -1))), total_stride)
-    return logits
+        check_periodic(here, outputs(model, torch.roll(images, shift, dims=(-2, -1))), total_stride)
+    if total_stride**2 > COMPARED:
+        logits = period_by_layers(model, images, total_stride)
+        if logits is not None and _agrees(model, images, logits, here):
+            return logits
+    phases = range(total_stride)
+    return shifted_logits(model, images, phases, phases)
+
+
+def _agrees(model: nn.Module, images: Tensor, logits: Tensor, here: Tensor) -> bool:
+    """Return whether logits (rows, columns, n, outputs) are those of forward passes at some of the shifts."""
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.randint(len(logits), (COMPARED - 1, 2), generator=generator).tolist()
+    rolled = ((dy, dx, outputs(model, torch.roll(images, (dy, dx), dims=(-2, -1)))) for dy, dx in shifts)
+    passes = [(0, 0, here), *rolled]
+    return all(_within_rounding(logits[dy, dx], direct) for dy, dx, direct in passes)
 
 
 def shift_grid(model: nn.Module, images: Tensor, labels: Tensor, reach: int) -> Consistency:
@@ -103,21 +146,39 @@ def subpixel_consistency(
     return consistency_of(torch.stack(decisions), labels)
 
 
-def sampled_consistency(
-    model: nn.Module, images: Tensor, reach: int, generator: torch.Generator, boundary: Boundary = "circular"
-) -> tuple[float, float]:
-    """Return (agreement, its standard error) from one pair of random shifts per image (n, c, h, w).
+def sampled_agreement(
+    model: nn.Module,
+    images: Tensor,
+    reach: int,
+    generator: torch.Generator,
+    boundary: Boundary = "circular",
+    draws: int = 2,
+) -> Tensor:
+    """Return the share (n,) of agreeing pairs among the decisions at ``draws`` random shifts of each image (n, c, h, w).
 
-    Both shifts of a pair are uniform in {-reach..reach-1}^2 as in Zhang 2019, but drawn per image, not per
-    batch, so that images are independent samples. ``generator`` is a CPU generator; ``boundary`` as in
-    :func:`poolbench.geometry.move`.
+    Shifts are uniform in {-reach..reach-1}^2 as in Zhang 2019, but drawn per image, not per batch, so that
+    images are independent samples. The mean estimates C without bias, since a shift may be drawn twice.
+    ``generator`` is a CPU generator; ``boundary`` as in :func:`poolbench.geometry.move`.
     """
     decisions = []
-    for _ in range(2):
+    for _ in range(draws):
         shifts = torch.randint(-reach, reach, (len(images), 2), generator=generator).to(images.device)
         decisions.append(predictions(outputs(model, move(images, shifts, boundary, reach))))
-    agreement = float((decisions[0] == decisions[1]).double().mean())
-    return agreement, sqrt(agreement * (1 - agreement) / len(images))
+    pairs = [(first == second).double() for first, second in combinations(decisions, 2)]
+    return torch.stack(pairs).mean(dim=0)
+
+
+def sampled_consistency(
+    model: nn.Module,
+    images: Tensor,
+    reach: int,
+    generator: torch.Generator,
+    boundary: Boundary = "circular",
+    draws: int = 2,
+) -> tuple[float, float]:
+    """Return the mean of :func:`sampled_agreement` and its standard error over the images."""
+    agreement = sampled_agreement(model, images, reach, generator, boundary, draws)
+    return float(agreement.mean()), float(agreement.std(correction=0)) / sqrt(len(images))
 
 
 def legacy_consistency(model: nn.Module, images: Tensor, generator: torch.Generator) -> float:
@@ -148,13 +209,17 @@ def shifted_logits(model: nn.Module, images: Tensor, rows: Iterable[int], column
 
 def check_periodic(here: Tensor, moved: Tensor, total_stride: int) -> None:
     """Raise NotPeriodic if logits differ from those one full period away by more than rounding."""
-    change = float((moved - here).abs().max())
-    if not change <= ROUNDING * max(0.01, float(here.abs().max())):
+    if not _within_rounding(moved, here):
+        change = float((moved - here).abs().max())
         raise NotPeriodic(
             f"a shift by the total stride of {total_stride} px changes an output by {change:.2g}: the network is not "
             "periodic on these images (zero padding near an object, a size that is odd at some halving, or another "
             "total stride); measure over a stated set of shifts with shift_grid"
         )
+
+
+def _within_rounding(first: Tensor, second: Tensor) -> bool:
+    return float((first - second).abs().max()) <= ROUNDING * max(0.01, float(second.abs().max()))
 
 
 @dataclass(frozen=True)

@@ -232,3 +232,34 @@ def test_adaptive_polyphase_sampling_is_exactly_consistent_trained_or_not(pool: 
     logits = shift.shifted_logits(model, x, range(4), range(4))
     spread = float((logits - logits[:1, :1]).abs().max())
     assert (spread <= 3e-6 * max(1.0, float(logits.abs().max()))) is consistent
+
+
+def test_means_over_images_are_those_of_the_summary() -> None:
+    generator = torch.Generator().manual_seed(4)
+    decisions, labels = torch.randint(0, 4, (9, 30), generator=generator), torch.randint(0, 6, (30,))
+    found, whole = shift.per_image(decisions, labels), shift.consistency_of(decisions, labels)
+    for i in range(30):
+        votes = decisions[:, i].tolist()
+        assert float(found.consistency[i]) == pytest.approx(sum((votes.count(c) / 9) ** 2 for c in range(4)))
+        assert float(found.mean_correct[i]) == pytest.approx(votes.count(int(labels[i])) / 9)
+        assert float(found.worst[i]) == float(all(vote == int(labels[i]) for vote in votes))
+    assert whole.consistency == pytest.approx(float(found.consistency.mean()))
+    assert whole.mean_accuracy == pytest.approx(float(found.mean_correct.mean()))
+    assert whole.worst_accuracy == pytest.approx(float(found.worst.mean()))
+
+
+def test_more_draws_estimate_the_same_consistency_with_less_scatter() -> None:
+    model, x = Classifier(12), images(300, 12)
+    every = shift.consistency_of(
+        predictions(shift.shifted_logits(model, x, range(-3, 3), range(-3, 3))).flatten(0, 1),
+        torch.zeros(300, dtype=torch.int64),
+    ).consistency
+    errors = {}
+    for draws in (2, 6):
+        found = [
+            shift.sampled_consistency(model, x, 3, torch.Generator().manual_seed(seed), "circular", draws)
+            for seed in range(20)
+        ]
+        errors[draws] = torch.tensor([mean for mean, _ in found]) - every
+        assert abs(float(errors[draws].mean())) < 0.01
+    assert float(errors[6].std()) < float(errors[2].std())

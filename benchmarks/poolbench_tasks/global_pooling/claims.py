@@ -1,0 +1,49 @@
+"""What the article says, and what each of its flaws adds to it."""
+
+from __future__ import annotations
+
+from poolbench.core import Claim, Reach, Scalar
+
+ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
+SUITE = "question of this suite"
+REACH = Reach(
+    datasets=("fashion_mnist", "mnist", "cifar10"),
+    min_epochs=60,
+    note="the article trains on 60,000 images, and GAP gains most after epoch 28",
+)
+AVG: dict[str, Scalar] = {"head": "avg"}
+MAX: dict[str, Scalar] = {"head": "max"}
+
+
+def _lead(name: str, sentence: str, variant: str) -> Claim:
+    return Claim(name, sentence, ARTICLE, "accuracy", AVG, MAX, {"variant": variant}, reach=REACH)
+
+
+def _flaw(name: str, words: str, field: str, flawed: Scalar, corrected: Scalar) -> Claim:
+    """Say that the lead of GAP is larger with a flaw than without it, averaged over the other two flaws."""
+    return Claim(
+        f"gap_lead_from_{name}",
+        f"The lead of global average pooling is larger {words}.",
+        SUITE,
+        "accuracy",
+        AVG,
+        MAX,
+        {field: flawed},
+        {field: corrected},
+        reach=REACH,
+    )
+
+
+CLAIMS = (
+    _lead(
+        "gap_beats_gmp_article",
+        "Global average pooling gives a higher validation accuracy than global max pooling.",
+        "article",
+    ),
+    _lead(
+        "gap_beats_gmp_corrected", "The same, without the sigmoid, with shuffling and standardised inputs.", "corrected"
+    ),
+    _flaw("sigmoid", "with the sigmoid before the cross entropy than without", "sigmoid", True, False),
+    _flaw("order", "without shuffling than with it", "shuffle", False, True),
+    _flaw("pixels", "with pixels in [0, 1] than standardised", "data.normalize", "unit", "standard"),
+)

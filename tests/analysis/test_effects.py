@@ -1,0 +1,135 @@
+"""Means and differences over seeds and images, on planted values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import exp, log, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poolbench.analysis.effects import (
+    estimate,
+    group_estimate,
+    group_interval,
+    group_points,
+    paired,
+    scaled_margin,
+    values_interval,
+)  # fmt: skip
+from poolbench.analysis.groups import groups_of
+from poolbench.analysis.images import ImageValues, image_contributions
+from poolbench.analysis.statistics import crossed_interval, t_interval
+from poolbench.core import Metric, Result
+
+Finished = Callable[..., Result]
+CONSISTENCY = Metric("consistency", "consistency", True, 0.01, per_image="consistency")
+SPREAD = Metric("spread", "spread", False, 0.1, scale="log", floor=0.001, per_image="spread")
+
+
+def values_of(tables: Mapping[str, Mapping[str, Any]]) -> ImageValues:
+    """Return the values per image of cells by id."""
+
+    def table(cell: str) -> pd.DataFrame:
+        if cell not in tables:
+            raise FileNotFoundError(cell)
+        return pd.DataFrame(tables[cell])
+
+    return ImageValues(table)
+
+
+def study(finished: Finished, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[list[Result], ImageValues]:
+    """Return results whose consistency is the mean of values (seeds, images) by pool, and these values."""
+    results, tables = [], {}
+    for pool, array in arrays.items():
+        for seed, row in enumerate(array):
+            result = finished(pool, seed, 0.5, metrics={"consistency": float(row.mean())})
+            results.append(result)
+            tables[result.cell.id] = {"consistency": row}
+    return results, values_of(tables)
+
+
+def test_the_interval_of_a_group_covers_images_where_their_values_are_known(finished: Finished) -> None:
+    array = np.random.default_rng(0).random((3, 50)) + np.linspace(0, 2, 50)
+    results, images = study(finished, {"max": array})
+    (group,) = groups_of(results)
+    found = group_interval(group, CONSISTENCY, images)
+    assert found is not None
+    expected = crossed_interval(array)
+    assert (found.mean, found.half_width) == pytest.approx((expected.mean, expected.half_width))
+    # Without tables, or with one missing, the seeds are all there is.
+    alone = t_interval(array.mean(axis=1).tolist())
+    for known in (values_of({}), values_of({results[0].cell.id: {"consistency": array[0]}})):
+        over_seeds = group_interval(group, CONSISTENCY, known)
+        assert over_seeds is not None
+        assert over_seeds.half_width == pytest.approx(alone.half_width)
+    assert expected.half_width > 2 * alone.half_width
+
+
+def test_differences_are_paired_by_image(finished: Finished) -> None:
+    generator = np.random.default_rng(1)
+    hard = generator.random(40)  # images differ far more than pools
+    arrays = {pool: hard + lead + generator.normal(0, 0.05, (4, 40)) for pool, lead in (("max", 0.1), ("avg", 0.0))}
+    results, images = study(finished, arrays)
+    a, b = groups_of(results)
+    found = estimate(paired(group_points(a, CONSISTENCY, images), group_points(b, CONSISTENCY, images)))
+    expected = crossed_interval(arrays["max"] - arrays["avg"])
+    assert found.interval().half_width == pytest.approx(expected.half_width)
+    lone = group_interval(a, CONSISTENCY, images)
+    assert lone is not None
+    assert expected.half_width < lone.half_width / 3
+
+
+def test_images_of_another_number_or_data_set_do_not_pair(finished: Finished) -> None:
+    array = np.random.default_rng(2).random((3, 20)) + np.linspace(0, 2, 20)
+    results, images = study(finished, {"max": array, "avg": array[:, :10]})
+    a, b = groups_of(results)
+    found = estimate(paired(group_points(a, CONSISTENCY, images), group_points(b, CONSISTENCY, images)))
+    assert found.fixed_part == 0
+
+
+def test_values_that_do_not_give_the_metric_are_not_used() -> None:
+    column = np.array([0.0, 1.0, 1.0, 0.0])
+    images = values_of({"c": {"consistency": column, "spread": [0.3, 0.4, 0.0, 0.0]}})
+    assert image_contributions(0.5, CONSISTENCY, "c", images) == pytest.approx(column)
+    assert image_contributions(0.6, CONSISTENCY, "c", images) is None
+    # The root mean square of (.3, .4, 0, 0) is .25.
+    found = image_contributions(0.25, SPREAD, "c", images)
+    assert found is not None
+    assert found.mean() == pytest.approx(log(0.25))
+
+
+def test_the_image_part_of_a_root_mean_square_is_that_of_the_jackknife() -> None:
+    values = np.random.default_rng(3).gamma(2.0, 1.0, 400)
+    rms = sqrt(float((values**2).mean()))
+    found = image_contributions(rms, SPREAD, "c", values_of({"c": {"spread": values}}))
+    assert found is not None
+    left = np.array([log(sqrt(np.delete(values**2, index).mean())) for index in range(400)])
+    jackknife = 399 / 400 * ((left - left.mean()) ** 2).sum()
+    assert found.var(ddof=1) / 400 == pytest.approx(jackknife, rel=0.02)
+
+
+def test_logarithmic_metrics_have_geometric_means_and_floors(finished: Finished) -> None:
+    results = [finished("max", seed, 0.5, metrics={"spread": value}) for seed, value in enumerate((0.1, 0.2, 0.4))]
+    (group,) = groups_of(results)
+    found = group_interval(group, SPREAD)
+    expected = t_interval([log(0.1), log(0.2), log(0.4)])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, exp(expected.low), exp(expected.high)))
+    assert values_interval([0.0, 0.0], SPREAD).mean == pytest.approx(0.001)
+    with pytest.raises(ValueError, match="floor"):
+        Metric("m", "m", scale="log")
+
+
+def test_margins_on_logarithms_are_those_of_the_unit() -> None:
+    # .3 and .2 differ by .1; their geometric mean is sqrt .06.
+    assert scaled_margin(0.1, log(sqrt(0.06)), SPREAD) == pytest.approx(log(0.3 / 0.2))
+    assert scaled_margin(0.1, 5.0, CONSISTENCY) == 0.1
+
+
+def test_a_group_that_has_not_learned_has_no_mean(finished: Finished) -> None:
+    (group,) = groups_of([finished("max", seed, 0.5, learned=False) for seed in range(3)])
+    assert group_estimate(group, CONSISTENCY) is None
+    assert group_interval(group, CONSISTENCY) is None
