@@ -292,7 +292,7 @@ class Result:
 
     ``history`` holds one row per epoch with ``epoch``, ``time`` (seconds since 1970) and metrics;
     ``metrics`` the final numbers; ``facts`` everything else that was observed: seconds, environment,
-    data digest, whether the network learned.
+    data digest, chance, the share of the commonest decision.
     """
 
     cell: Cell

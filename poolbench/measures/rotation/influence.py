@@ -12,7 +12,7 @@ KEPT = 2**27  # activations: 512 MB in float32
 
 @dataclass
 class Kept:
-    """Activations of every ``step``-th image, in chunks (angles, images, units); the step doubles when memory is full."""
+    """Activations of every ``step``-th image, in chunks (angles, images, units); more of them double the step."""
 
     capacity: int = KEPT
     step: int = 1
@@ -60,7 +60,9 @@ def influence(values: Tensor, tv: Tensor, means: Tensor, deviations: Tensor) -> 
     return found
 
 
-def standard_errors(kept: Kept, sizes: list[int], tv: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
+def standard_errors(
+    kept: Kept, sizes: list[int], tv: Tensor, means: Tensor, deviations: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the standard errors over the images of V of each unit, and of the mean V of its layer, (units,) each.
 
     ``sizes``: the number of units of each layer, in order; the others as in :func:`influence`. A layer's mean is
