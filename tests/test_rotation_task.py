@@ -12,6 +12,7 @@ import pytest
 
 from poolbench.analysis.groups import groups_of
 from poolbench.core import Cell, DataLocation, Measurement, Result
+from poolbench.data import load_dataset
 from poolbench.engine import build_model
 from poolbench.plots.scene import Scene
 from poolbench.registry import benchmarks
@@ -27,11 +28,11 @@ def cell() -> Cell:
 def measured(cell: Cell) -> Measurement:
     """What is found in an untrained network; its weights come back as from a file."""
     benchmark = benchmarks.get("rotation_variance")()
-    data = benchmark.load(cell, DataLocation("data"), "cpu")
+    data = load_dataset(cell.dataset, DataLocation("data"), "cpu")
     state = build_model(cell, data, "cpu").state_dict()
     model = build_model(cell, data, "cpu")
     model.load_state_dict(state)
-    return benchmark.measure(cell, model, data)
+    return benchmark.measure(cell, benchmark.options(**cell.measure), model, data)
 
 
 def test_every_metric_of_the_benchmark_is_measured(measured: Measurement) -> None:

@@ -1,8 +1,6 @@
-"""Predicted classes and probabilities from logits, and whether an accuracy is above chance."""
+"""Predicted classes and probabilities from logits, and whether a network predicts more than one class."""
 
 from __future__ import annotations
-
-from math import sqrt
 
 import torch
 from torch import Tensor
@@ -20,12 +18,6 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(dim=-1)
 
 
-def has_learned(accuracy: float, classes: int, samples: int) -> bool:
-    """Return whether ``accuracy`` over ``samples`` images is clearly above chance, 1 / classes.
-
-    Clearly: by more than 3 standard errors and by more than a tenth of the distance from chance to 1. The
-    second condition matters for large test sets, where a useless network can be significantly above chance.
-    """
-    chance = 1 / classes
-    error = sqrt(chance * (1 - chance) / samples)
-    return accuracy > chance + max(3 * error, 0.1 * (1 - chance))
+def commonest_share(decisions: Tensor) -> float:
+    """Return the share of the commonest class among predicted classes (n,): 1 for a constant predictor."""
+    return float(decisions.bincount().max()) / len(decisions)

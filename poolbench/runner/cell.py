@@ -162,7 +162,7 @@ def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Data
         facts |= {
             "data": {"name": data.name, "digest": data.digest, "source": data.source},
             "chance": 1 / len(data.classes),
-            "learned": _has_learned(measurement, data),
+            "commonest": _commonest(attempt.cell, model, data),
             "seconds_fit": attempt.seconds,
             "seconds_measure": time.perf_counter() - began,
         }
@@ -193,10 +193,15 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
     return Measurement(metrics, measured.tables, measured.arrays)
 
 
-def _has_learned(measurement: Measurement, data: Dataset) -> bool:
-    from poolbench.measures.classification import has_learned
+def _commonest(cell: Cell, model: nn.Module, data: Dataset) -> float:
+    """Return the share of the commonest decision over the test images, masked as in training."""
+    from poolbench.data import to_pixels
+    from poolbench.measures.classification import commonest_share, predictions
+    from poolbench.recording import batch_size, outputs
 
-    return has_learned(measurement.metrics["accuracy"], len(data.classes), len(data.test))
+    images = data.test.images
+    batches = (to_pixels(part, cell.train.mask) for part in images.split(batch_size(images)))
+    return commonest_share(predictions(outputs(model, batches)))
 
 
 def _weights(model: nn.Module) -> bytes:

@@ -66,7 +66,8 @@ def tables(level: float) -> dict[str, pd.DataFrame]:
             for depth, layer in depths
         ],
         "cka": [
-            {"network": network, "depth": depth, "layer": layer, "angle": angle, "CKA": 1 - depth / 10}
+            {"network": network, "depth": depth, "layer": layer, "angle": angle, "CKA": 1 - depth / 10,
+             "null": -0.1}
             for network, _ in networks
             for depth, layer in depths
             for angle in (0.0, 90.0, 180.0, 270.0)
@@ -153,8 +154,12 @@ def test_angles_go_around(made: Any, turned: list[Result]) -> None:
 def test_similarity_has_a_line_per_layer(made: Any, turned: list[Result]) -> None:
     panels = of_cell(made, turned[0], "cka").axes[:2]
     assert [panel.get_title() for panel in panels] == ["trained", "random weights"]
-    values = [np.asarray(line.get_ydata(), float).tolist() for line in panels[0].get_lines()]
-    assert values == [pytest.approx([1 - depth / 10] * 5) for depth in range(3)]
+    lines = panels[0].get_lines()
+    values = [np.asarray(line.get_ydata(), float).tolist() for line in lines]
+    # Other images in grey, below the layers, and within the panel.
+    assert [line.get_color() for line in lines[:3]] == [GREY] * 3
+    assert values == [[-0.1] * 5] * 3 + [pytest.approx([1 - depth / 10] * 5) for depth in range(3)]
+    assert panels[0].get_ylim()[0] < -0.1
 
 
 def test_tables_of_an_older_version_are_left_out(made: Any) -> None:

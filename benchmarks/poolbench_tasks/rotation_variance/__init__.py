@@ -61,7 +61,8 @@ FIGURES = (
     Figure(
         "cka",
         "Similarity of layers to themselves on turned images",
-        "Linear CKA of a layer's outputs for rotated and upright images, mean over seeds; colour: depth.",
+        "Linear CKA (unbiased) of a layer's outputs for rotated and upright images, mean over seeds; colour: depth. "
+        "Grey: every layer with the images in another order, which is what chance gives.",
         draw.cka,
         draw.cka_of_cell,
     ),
@@ -114,13 +115,15 @@ QUICK_COLOUR = (Network("vgg_like", "max", "flatten", 1e-2, (3, 5), {"width": 8,
 class RotationOptions:
     """How rotation is measured.
 
-    ``angles`` (a multiple of 4) and test ``images`` of the variances; ``opinions``, the number of images for local
-    equivariance error, CKA and maps rotated back; ``protocol_2019`` adds V by the study's original protocol.
+    ``angles`` (a multiple of 4) and test ``images`` of the variances; the first ``opinions`` of them for local
+    equivariance error and maps rotated back, ``cka_images`` (at least 4) for CKA; ``protocol_2019`` adds V by the
+    study's original protocol.
     """
 
     angles: int
     images: int
     opinions: int = 100
+    cka_images: int = 100
     protocol_2019: bool = True
 
 
@@ -208,7 +211,10 @@ def rotation_variance() -> Benchmark:
         ),
         presets={
             "smoke": _grids(
-                "mnist_sample", [_short(QUICK_GREY[0])], 128, RotationOptions(angles=4, images=50, opinions=20)
+                "mnist_sample",
+                [_short(QUICK_GREY[0])],
+                128,
+                RotationOptions(angles=4, images=50, opinions=20, cka_images=20),
             ),
             "quick": [
                 *_grids("mnist_sample", QUICK_GREY, 64, quick),
@@ -229,7 +235,7 @@ def rotation_variance() -> Benchmark:
         seeds={"smoke": 2, "quick": 3, "paper": 3},
         options=RotationOptions,
         measure=deferred(f"{__name__}.measure").measure,
-        version=3,
+        version=4,
         claims=CLAIMS,
         figures=FIGURES,
     )

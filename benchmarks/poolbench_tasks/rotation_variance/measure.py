@@ -27,8 +27,10 @@ def measure(cell: Cell, options: RotationOptions, model: nn.Module, data: Datase
     """
     angles = [360 * step / options.angles for step in range(options.angles)]
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0)).to(data.test.labels.device)
-    subset, few = data.test.take(order[: options.images]), data.test.take(order[: options.opinions])
-    pixels, few_pixels = to_pixels(subset.images), to_pixels(few.images)
+    subset = data.test.take(order[: options.images])
+    pixels = to_pixels(subset.images)
+    few_pixels = pixels[: options.opinions]
+    cka_pixels = to_pixels(data.test.take(order[: options.cka_images]).images)
 
     networks = {"trained": model, "random": build_model(cell, data, str(pixels.device))}
     trained = rotation.sweep(model, pixels, angles, subset.labels, per_class=True)
@@ -48,7 +50,7 @@ def measure(cell: Cell, options: RotationOptions, model: nn.Module, data: Datase
         **_unit_tables(data, trained.units, units, rotated_back),
         "angles": by_angle,
         "lee": _of_networks(networks, lambda network: rotation.local_equivariance_error(network, few_pixels)),
-        "cka": _of_networks(networks, lambda network: rotation.rotated_cka(network, few_pixels, angles)),
+        "cka": _of_networks(networks, lambda network: rotation.rotated_cka(network, cka_pixels, angles)),
     }
     return Measurement(metrics, {name: table.reset_index(drop=True) for name, table in tables.items()})
 
@@ -130,7 +132,7 @@ def _unit_tables(
     titles = {"random": "random", "2019": "trained, protocol of 2019"}
     return {
         # Positions are too many to store one by one.
-        "units": trained[trained["aggregation"] != "none"].drop(columns=list(named), errors="ignore"),
+        "units": trained[trained["aggregation"] != "none"].drop(columns=[*named, "V_layer_se"], errors="ignore"),
         "layers": pd.concat(
             [
                 layers.drop(columns=list(named), errors="ignore").assign(network="trained"),

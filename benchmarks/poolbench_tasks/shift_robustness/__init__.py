@@ -157,8 +157,8 @@ def shift_robustness() -> Benchmark:
             "trained on images as they are and on shifted ones (4 px). Exact consistency is over all circular shifts, "
             "where the network is periodic; crops are random shifts of up to 3 px that lose what leaves the image; the "
             "grid holds the circular shifts of up to 1 px (quick) or 3 px (paper), single network or averaged over "
-            "phases (the article's remedy: 2x2 shifts in quick, 4x4 in paper). Worst-case accuracy is over all circular "
-            "shifts where the network is periodic, else over the grid. All of them are measured on the same images."
+            "phases (the article's remedy: 2x2 shifts in quick, 4x4 in paper). Worst-case accuracy is over all "
+            "circular shifts where the network is periodic, else over the grid. All are measured on the same images."
         ),
         version=4,
         metrics=(

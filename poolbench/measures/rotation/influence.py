@@ -12,7 +12,7 @@ KEPT = 2**27  # activations: 512 MB in float32
 
 @dataclass
 class Kept:
-    """Activations of every ``step``-th image, in chunks (angles, images, units); the step doubles when memory is full."""
+    """Activations of every ``step``-th image, in chunks (angles, images, units); more of them double the step."""
 
     capacity: int = KEPT
     step: int = 1

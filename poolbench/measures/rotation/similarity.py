@@ -35,12 +35,11 @@ def rotated_cka(model: nn.Module, images: Tensor, angles: Sequence[float], mask:
     kinds = recorded_layers(model)
     model.eval()
     others = _other_images(len(images)).to(images.device)
-    unrotated = {layer: u_centred(gram) for layer, gram in _gram_matrices(model, images, 0.0, mask).items()}
+    unrotated = _centred_grams(model, images, 0.0, mask)
     rows = []
     for angle in angles:
-        grams = _gram_matrices(model, images, angle, mask)
-        for depth, (layer, gram) in enumerate(grams.items()):
-            rotated = u_centred(gram)
+        grams = _centred_grams(model, images, angle, mask) if angle % 360 else unrotated
+        for depth, (layer, rotated) in enumerate(grams.items()):
             values = (cka(unrotated[layer], part) for part in (rotated, rotated[others][:, others]))
             rows.append((depth, layer, kind_of(kinds, layer), float(angle), *values))
     return pd.DataFrame(rows, columns=["depth", "layer", "kind", "angle", "CKA", "null"])
@@ -72,15 +71,15 @@ def _other_images(count: int) -> Tensor:
     return others
 
 
-def _gram_matrices(model: nn.Module, images: Tensor, angle: float, mask: Mask) -> dict[str, Tensor]:
-    """Return {layer: Gram matrix (n, n) of its centred outputs} for images (n, c, h, w) rotated by an angle."""
+def _centred_grams(model: nn.Module, images: Tensor, angle: float, mask: Mask) -> dict[str, Tensor]:
+    """Return {layer: U-centred Gram matrix (n, n) of its outputs} for images (n, c, h, w) rotated by an angle."""
     grams: dict[str, Tensor] = {}
 
     def keep(layer: str, output: Tensor) -> None:
         # From an actual output first, so that a constant layer gives exactly 0. Centring keeps digits, nothing else.
         features = output.flatten(1) - output[:1].flatten(1)
         features = features - features.mean(dim=0)
-        grams[layer] = features @ features.T
+        grams[layer] = u_centred(features @ features.T)
 
     with torch.no_grad(), recorded_outputs(model, keep):
         model(rotated_images(images, [angle], mask, "zeros"))

@@ -69,12 +69,12 @@ def activation_variance(
     """Return the rotation variance V = TV / SV of every unit of a network, from images (n, c, h, w) at all angles.
 
     One row per unit and aggregation, with columns depth, layer, kind, unit, aggregation, TV, SV, V, TV_se,
-    V_se, V_layer_se, V_stratified, dead. For the activation a(t, x) at angle t (degrees) of image x, TV is the mean over
-    x of the standard deviation over t, and SV the mean over t of the standard deviation over x, both with
+    V_se, V_layer_se, V_stratified, dead. For the activation a(t, x) at angle t (degrees) of image x, TV is the
+    mean over x of the standard deviation over t, and SV the mean over t of the standard deviation over x, both with
     ddof 1 (Quiroga et al. 2019). V = 0 is invariant; near 1, rotating an image changes the unit as much as
     replacing it. A unit that never changes is ``dead`` and has V = NaN; one that changes only with the angle
-    has V = inf. ``TV_se`` is the standard error over the images. So are ``V_se``, and for the mean V of the unit's
-    layer ``V_layer_se``, by influence functions; they are NaN for positions, whose activations are not kept.
+    has V = inf. ``TV_se`` is the standard error over the images. So is ``V_se`` and, for the mean V of the unit's
+    layer, ``V_layer_se``, by influence functions; both are NaN for positions, whose activations are not kept.
     ``V_stratified`` is the mean of V within each class of labels (n,), over classes with at least two images
     and a finite V; ``per_class`` adds a column "V of LABEL" for each class.
 

@@ -154,7 +154,7 @@ def sampled_agreement(
     boundary: Boundary = "circular",
     draws: int = 2,
 ) -> Tensor:
-    """Return the share (n,) of agreeing pairs among the decisions at ``draws`` random shifts of each image (n, c, h, w).
+    """Return the share (n,) of agreeing pairs of decisions at ``draws`` random shifts of each image (n, c, h, w).
 
     Shifts are uniform in {-reach..reach-1}^2 as in Zhang 2019, but drawn per image, not per batch, so that
     images are independent samples. The mean estimates C without bias, since a shift may be drawn twice.

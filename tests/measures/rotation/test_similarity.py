@@ -24,9 +24,9 @@ def hsic(first: Tensor, second: Tensor) -> float:
     """Unbiased HSIC of two Gram matrices by the formula of Song et al. 2012 (equation 5)."""
     n = len(first)
     ones = torch.ones(n, 1, dtype=first.dtype)
-    k, l = (gram - torch.diag(gram.diagonal()) for gram in (first, second))
-    total = (k @ l).trace() + (ones.T @ k @ ones) * (ones.T @ l @ ones) / ((n - 1) * (n - 2))
-    total = total - 2 / (n - 2) * (ones.T @ k @ l @ ones)
+    k, m = (gram - torch.diag(gram.diagonal()) for gram in (first, second))
+    total = (k @ m).trace() + (ones.T @ k @ ones) * (ones.T @ m @ ones) / ((n - 1) * (n - 2))
+    total = total - 2 / (n - 2) * (ones.T @ k @ m @ ones)
     return float(total / (n * (n - 3)))
 
 
@@ -47,10 +47,10 @@ def test_cka_against_its_definition(small_network: nn.Module, images: Images, ou
         first, second = (outputs(model, rotate_all(x, angle) * mask)[layer].flatten(1) for angle in (0.0, 40.0))
         # Moved towards 0, which changes no estimate but keeps the digits of these nearly constant layers.
         first, second = first - first[0], second - second[0]
-        k, l = first @ first.T, second @ second.T
-        expected = hsic(k, l) / (hsic(k, k) * hsic(l, l)) ** 0.5
+        k, m = first @ first.T, second @ second.T
+        expected = hsic(k, m) / (hsic(k, k) * hsic(m, m)) ** 0.5
         assert found[layer, 40.0] == pytest.approx(expected, rel=1e-9)
-        assert hsic_by_quadruples(k, l) == pytest.approx(hsic(k, l), rel=1e-6)
+        assert hsic_by_quadruples(k, m) == pytest.approx(hsic(k, m), rel=1e-6)
     # The mean over an image is invariant to rotation, so the similarity is 1.
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2)).double()
     assert rotated_cka(pooled, x, [90.0])["CKA"].iloc[0] == pytest.approx(1)

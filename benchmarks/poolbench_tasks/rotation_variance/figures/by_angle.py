@@ -25,7 +25,7 @@ from poolbench.plots.scene import Record, Scene
 from poolbench.plots.style import GREY, PALETTE, WIDTH
 
 ANGLE_COLUMNS = ("network", "merged", "angle", "class", "accuracy", "consistency", "worst")
-CKA_COLUMNS = ("network", "layer", "depth", "angle", "CKA")
+CKA_COLUMNS = ("network", "layer", "depth", "angle", "CKA", "null")
 CELL_LINES: tuple[tuple[str, str, str, bool, str, Dashes], ...] = (
     ("accuracy", "accuracy", "trained", False, PALETTE[0], "-"),
     ("consistency with 0°", "consistency", "trained", False, PALETTE[2], "-"),
@@ -166,17 +166,21 @@ def _finish_circle(polar: Axes) -> None:
 
 
 def _draw_layers(panel: Axes, tables: Sequence[pd.DataFrame]) -> None:
-    """Draw one line per layer, the mean over tables, coloured from input (dark) to output (bright)."""
+    """Draw a line per layer, the mean over tables, from input (dark) to output (bright), and its null in grey."""
     rows = pd.concat(tables)
     rows = rows.assign(percent=percent_of_depth(rows["depth"]), turn=(rows["angle"] + 180) % 360 - 180)
-    means = rows.pivot_table(index="turn", columns="percent", values="CKA", aggfunc="mean")
-    if -180.0 in means.index:
-        means.loc[180.0] = means.loc[-180.0]
-    for percent in means.columns:
-        # The brightest end of the scale is invisible on white.
-        colour = DEPTHS(0.9 * float(percent) / 100)
-        panel.plot(means.index.to_numpy(dtype=float), means[percent].to_numpy(dtype=float), color=colour, linewidth=1)
+    for column in ("null", "CKA"):
+        means = rows.pivot_table(index="turn", columns="percent", values=column, aggfunc="mean")
+        if -180.0 in means.index:
+            means.loc[180.0] = means.loc[-180.0]
+        for percent in means.columns:
+            # The brightest end of the scale is invisible on white.
+            colour = GREY if column == "null" else DEPTHS(0.9 * float(percent) / 100)
+            width = 0.5 if column == "null" else 1
+            panel.plot(means.index.to_numpy(float), means[percent].to_numpy(float), color=colour, linewidth=width)
     _finish(panel)
+    lowest = rows[["CKA", "null"]].min(axis=None)
+    panel.set_ylim(bottom=min(0.0, 1.1 * float(lowest)) if lowest < 0 else 0)
 
 
 def _depth_bar(figure: Figure) -> None:
