@@ -93,13 +93,15 @@ def regress_command(out: Path, baseline: Path, alpha: float) -> None:
     """
     from poolbench.analysis.frames import read_results, results_frame
     from poolbench.analysis.gate import compare, exit_code
+    from poolbench.analysis.learning import best_accuracies, judged
     from poolbench.files import storage, write_atomically
     from poolbench_tracking.gate_report import to_junit, to_markdown
 
     ledger = existing(out)
-    current = results_frame(ledger.results())
+    reference = read_results(str(baseline / "results.csv"))
+    current = results_frame(judged(ledger.results(), best_accuracies(reference)))
     metrics = {name: benchmarks.get(name)().metrics for name in benchmarks.names()}
-    comparisons = compare(read_results(str(baseline / "results.csv")), current, metrics, alpha)
+    comparisons = compare(reference, current, metrics, alpha)
     folder = out / "regress"
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

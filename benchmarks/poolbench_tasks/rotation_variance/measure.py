@@ -46,6 +46,8 @@ def measure(cell: Cell, options: RotationOptions, model: nn.Module, data: Datase
         metrics |= _global_v(rows, f"_{name}")
     metrics |= _control_metrics(model, few_pixels, trained, quarter_turns) | _decision_metrics(by_angle)
     metrics["V_back"] = _finite_mean(rotated_back["trained"]["V"])
+    metrics["V_mean_rise"] = rotation.rise_with_depth(rotation.layer_means(trained.units))
+    metrics["V_mean_rise_random"] = rotation.rise_with_depth(rotation.layer_means(units["random"]))
     tables = {
         **_unit_tables(data, trained.units, units, rotated_back),
         "angles": by_angle,

@@ -6,7 +6,7 @@ from poolbench.measures.rotation.equivariance import local_equivariance_error
 from poolbench.measures.rotation.layers import recorded_layers
 from poolbench.measures.rotation.quiroga import quiroga2019_variance
 from poolbench.measures.rotation.similarity import rotated_cka
-from poolbench.measures.rotation.variance import Sweep, activation_variance, layer_means, sweep
+from poolbench.measures.rotation.variance import Sweep, activation_variance, layer_means, rise_with_depth, sweep
 
 __all__ = [
     "QuarterTurns",
@@ -17,6 +17,7 @@ __all__ = [
     "local_equivariance_error",
     "quiroga2019_variance",
     "recorded_layers",
+    "rise_with_depth",
     "rotated_cka",
     "sweep",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,3 +158,13 @@ def layer_means(units: pd.DataFrame) -> pd.DataFrame:
         means["V_se"] = units.groupby(keys)["V_layer_se"].first()
     means["dead"] = units.groupby(keys)["dead"].mean()
     return means.reset_index()
+
+
+def rise_with_depth(layers: pd.DataFrame, aggregation: str = "mean") -> float:
+    """Return the mean V of the upper half of the layers minus that of the lower half, from :func:`layer_means`.
+
+    Halves are by depth; the middle one of an odd number of layers is in neither. NaN for fewer than two layers.
+    """
+    v = layers[layers["aggregation"] == aggregation].sort_values("depth")["V"].to_numpy(dtype=float)
+    half = len(v) // 2
+    return float(np.nanmean(v[-half:]) - np.nanmean(v[:half])) if half else math.nan

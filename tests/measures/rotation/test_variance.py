@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from poolbench.measures.rotation import (
     activation_variance,
     layer_means,
     recorded_layers,
+    rise_with_depth,
     sweep,
 )
 
@@ -152,3 +155,10 @@ def test_the_decisions_of_a_sweep_are_those_of_the_network(small_network: nn.Mod
     found = sweep(model, x, ANGLES, labels, ("mean",), chunk=2)
     for angle, own in zip(ANGLES, found.decisions, strict=True):
         assert torch.equal(own, model(rotate_all(x, angle) * disc_mask((12, 12))).argmax(1))
+
+
+def test_rise_with_depth_compares_the_halves_of_the_layers() -> None:
+    rows = [(depth, "mean", v) for depth, v in enumerate((0.1, 0.3, 9.0, 0.5, 0.9))] + [(0, "max", 5.0)]
+    layers = pd.DataFrame(rows[::-1], columns=["depth", "aggregation", "V"])
+    assert rise_with_depth(layers) == pytest.approx((0.5 + 0.9) / 2 - (0.1 + 0.3) / 2)
+    assert math.isnan(rise_with_depth(layers, "max"))
