@@ -64,7 +64,7 @@ def period_by_layers(model: nn.Module, images: Tensor, total_stride: int) -> Ten
     # From (..., second stride's rows and columns, first stride's rows and columns) to (rows, columns).
     sizes = [stride for stride in reversed(strides) for _ in range(2)]
     rows, columns = range(0, len(sizes), 2), range(1, len(sizes), 2)
-    ordered: Tensor = logits.unflatten(0, sizes)  # type: ignore[no-untyped-call]
+    ordered: Tensor = logits.unflatten(0, sizes)
     ordered = ordered.permute(*rows, *columns, len(sizes), len(sizes) + 1)
     return ordered.reshape(total_stride, total_stride, *logits.shape[1:])
 

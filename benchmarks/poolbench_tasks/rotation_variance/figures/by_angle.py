@@ -179,8 +179,8 @@ def _draw_layers(panel: Axes, tables: Sequence[pd.DataFrame]) -> None:
             width = 0.5 if column == "null" else 1
             panel.plot(means.index.to_numpy(float), means[percent].to_numpy(float), color=colour, linewidth=width)
     _finish(panel)
-    lowest = rows[["CKA", "null"]].min(axis=None)
-    panel.set_ylim(bottom=min(0.0, 1.1 * float(lowest)) if lowest < 0 else 0)
+    lowest = float(np.nanmin(rows[["CKA", "null"]].to_numpy(dtype=float), initial=0.0))
+    panel.set_ylim(bottom=1.1 * lowest)
 
 
 def _depth_bar(figure: Figure) -> None:

@@ -64,7 +64,10 @@ def curves(scene: Scene, panels: Sequence[str], table: str, aggregation: str, co
 
 
 def curves_of_cell(record: Record, table: str, aggregation: str, columns: Sequence[str]) -> Figure:
-    """Draw columns of a stored table by depth, for the trained network and for its initial weights."""
+    """Draw columns of a stored table by depth, for the trained network and for its initial weights.
+
+    V has 95 % intervals over the images where the table has its standard error.
+    """
     rows = record.table(table)
     colours = {"trained": PALETTE[0], "random": GREY}
     titles = [LABELS[column] for column in columns]
@@ -74,6 +77,8 @@ def curves_of_cell(record: Record, table: str, aggregation: str, columns: Sequen
             curve = _curve([rows], aggregation, network, column)
             if curve:
                 line(panel, curve, colour, "-", "o", 0)
+            if column == "V":
+                _error_bars(panel, rows, aggregation, network, colour)
         _finish(panel, column)
     legend(figure, [key("trained", PALETTE[0]), key("random weights", GREY)])
     return figure
@@ -100,6 +105,16 @@ def _curve(tables: Sequence[pd.DataFrame], aggregation: str, network: str, colum
             if math.isfinite(y) and not (column in LOGARITHMIC and y <= 0):
                 curve.setdefault(float(x), []).append(float(y))
     return curve
+
+
+def _error_bars(panel: Axes, rows: pd.DataFrame, aggregation: str, network: str, colour: str) -> None:
+    """Draw 95 % intervals of a layer's mean V over the images."""
+    if "V_se" not in rows:
+        return
+    means, errors = (_curve([rows], aggregation, network, column) for column in ("V", "V_se"))
+    for depth in means.keys() & errors.keys():
+        low, high = (means[depth][0] + sign * 1.96 * errors[depth][0] for sign in (-1, 1))
+        panel.plot([depth, depth], [low, high], color=colour, linewidth=1, solid_capstyle="butt")
 
 
 def _finish(panel: Axes, column: str) -> None:
