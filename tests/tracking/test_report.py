@@ -213,11 +213,17 @@ def test_tables_as_csv(study: Benchmark, store: Store, ledger: Ledger) -> None:
     assert row["learned"] == pytest.approx(2 / 3)
 
 
-def test_a_benchmark_that_is_gone(study: Benchmark, store: Store, ledger: Ledger) -> None:
+def test_cells_that_are_left_out_are_said(study: Benchmark, store: Store, ledger: Ledger) -> None:
     store("max", 0, 0.5, benchmark="retired")
+    store("mine", 0, 0.5, facts={"plugins": ["my_<plugin>.py"]})
     page, markdown = reports(ledger)
-    assert "1 cell of 'retired' only in results.csv" in page
-    assert "retired" in markdown
+    for text in (page, markdown):
+        assert "There are no results yet" in text
+        assert "no plugin is recorded" in text
+        assert "my_&lt;plugin&gt;.py" in text
+    assert "1 cell of &#39;retired&#39; is left out" in page
+    assert "1 cell of 'retired' is left out" in markdown
+    assert len(pd.read_csv(ledger.folder / "report" / "results.csv")) == 0
 
 
 def test_the_page_needs_nothing_else(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
