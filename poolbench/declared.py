@@ -42,7 +42,7 @@ class Option:
                     return value
                 # An id is the hash of a JSON text, which has neither NaN nor infinity.
                 case ast.Name(id="float"), int() | float() if not isinstance(value, bool) and abs(value) <= LARGEST:
-                    return float(value)
+                    return float(value) + 0.0  # -0.0 and 0.0 are one value and have one id
                 case ast.Name(id="str"), str():
                     return value
                 case ast.Subscript(), str() if value in self.choices:

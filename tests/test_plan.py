@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
+from poolbench.declared import Entry
 from poolbench.registry import benchmarks, pools
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
 from poolbench.task import Grid
@@ -194,3 +195,55 @@ def test_a_grid_keeps_axes_given_as_none() -> None:
     grid = Grid(("d",), ("a",), ("none",), ("avg", "max"), TrainConfig(epochs=1))
     assert grid.select(pools=("max",), heads=None).pools == ("none",)
     assert grid.select(heads=("gem",)).heads == ("gem",)
+
+
+def test_two_spellings_of_a_training_have_one_id() -> None:
+    assert cell(train=TrainConfig(1, learning_rate=1)).id == cell(train=TrainConfig(1, learning_rate=1.0)).id
+    assert cell(train=TrainConfig(1, weight_decay=-0.0)).id == cell(train=TrainConfig(1)).id
+    assert cell(train=TrainConfig(1, label_smoothing=0)).id == cell(train=TrainConfig(1)).id
+
+
+@pytest.mark.parametrize(
+    ("preset", "condition"),
+    [
+        ("smoke", "pool.p=3"),
+        ("smoke", "pool.p=3.0"),
+        ("smoke", "pool.p=3e0"),
+        ("smoke", "shuffle=true"),
+        ("smoke", "shuffle=True"),
+        ("smoke", "learning_rate=1e-3"),
+        ("smoke", "augment=shift+flip"),
+        ("smoke", "augment=flip+shift"),
+    ],
+)
+def test_a_condition_may_spell_a_value_in_any_way(preset: str, condition: str) -> None:
+    asked = Selection(("shift_robustness",), preset, pools=("gem_local",), train={"augment": ("flip", "shift")})
+    assert plan(replace(asked, where=parse_conditions([condition])))
+
+
+def test_a_condition_on_an_unknown_field_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown field 'num_poolng'; did you mean 'num_pooling'\?"):
+        plan(Selection(("shift_robustness",), "smoke", where={"num_poolng": "1"}))
+
+
+def task_with(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> None:
+    """Register "small": global_pooling with one grid and no preset but smoke."""
+    made = replace(benchmarks.get("global_pooling")(), name="small", presets={"smoke": (grid,)}, seeds={"smoke": 1})
+    monkeypatch.setitem(benchmarks._entries, "small", Entry("small", lambda: made))
+
+
+def test_a_task_without_a_preset_is_left_out_of_all_and_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    task_with(monkeypatch, Grid(("mnist_sample",), ("simple_conv",), ("max",), ("avg",), TrainConfig(1)))
+    assert "small" in {cell.benchmark for cell in plan(Selection(("all",), "smoke"))}
+    assert "small" not in {cell.benchmark for cell in plan(Selection(("all",), "quick"))}
+    with pytest.raises(UsageError, match=r"unknown preset of small 'quick' \(there are: smoke\)"):
+        plan(Selection(("small",), "quick"))
+
+
+def test_an_architecture_of_a_grid_keeps_the_options_that_the_grid_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    architectures = ("simple_conv:width=4", "vgg_like:width=4")
+    task_with(monkeypatch, Grid(("mnist_sample",), architectures, ("max",), ("avg",), TrainConfig(1)))
+    (kept,) = plan(Selection(("small",), "smoke", architectures=("vgg_like",)))
+    assert kept.architecture.options["width"] == 4
+    (asked,) = plan(Selection(("small",), "smoke", architectures=("vgg_like:width=8",)))
+    assert asked.architecture.options["width"] == 8
