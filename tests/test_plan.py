@@ -247,3 +247,13 @@ def test_an_architecture_of_a_grid_keeps_the_options_that_the_grid_names(monkeyp
     assert kept.architecture.options["width"] == 4
     (asked,) = plan(Selection(("small",), "smoke", architectures=("vgg_like:width=8",)))
     assert asked.architecture.options["width"] == 8
+
+
+def test_a_data_set_takes_the_place_of_those_of_the_grids_that_it_fits() -> None:
+    def pairs(*names: str) -> set[tuple[str, str]]:
+        cells = plan(Selection(("shift_robustness",), "smoke", datasets=names))
+        return {(cell.dataset.name, cell.architecture.name) for cell in cells}
+
+    assert pairs("mnist_sample") == {("mnist_sample", "vgg_like")}
+    assert pairs("shapes") == {("shapes", "shape_net")}
+    assert pairs("shapes", "fashion_mnist_sample") == {("shapes", "shape_net"), ("fashion_mnist_sample", "vgg_like")}
