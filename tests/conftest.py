@@ -41,7 +41,7 @@ Poolbench = Callable[..., "subprocess.CompletedProcess[str]"]
 def poolbench(tmp_path: Path) -> Poolbench:
     """Run the command line as a user does, in an empty folder; returns the finished process."""
 
-    def run(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "poolbench.cli", *arguments],
             cwd=tmp_path,
