@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from poolbench.core import NO_COMPONENT, Cell, Component, Options, Scalar, TrainConfig, UsageError
 from poolbench.declared import Option
 from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
-from poolbench.task import Benchmark, Grid, NoOptions
+from poolbench.task import Benchmark, Grid
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # options that only say how large a network is
@@ -138,7 +138,7 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
 
     Raises UsageError for options that an architecture or data set does not have.
     """
-    measure = asdict(grid.measure or NoOptions())
+    measure = benchmark.measure_options(grid)
     for dataset, architecture, pool, head in itertools.product(
         [_with_options(datasets, name, grid.data, benchmark) for name in grid.datasets],
         [_with_options(architectures, name, grid.model, benchmark) for name in grid.architectures],
