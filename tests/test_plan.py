@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
 from poolbench.declared import Entry
 from poolbench.registry import benchmarks, pools
-from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
-from poolbench.task import Grid
+from poolbench.runner.plan import PRESETS, Selection, grid_cells, parse_conditions, parse_seeds, plan
+from poolbench.task import Grid, NoOptions
 
 
 def cell(**changes: object) -> Cell:
@@ -247,3 +247,34 @@ def test_an_architecture_of_a_grid_keeps_the_options_that_the_grid_names(monkeyp
     assert kept.architecture.options["width"] == 4
     (asked,) = plan(Selection(("small",), "smoke", architectures=("vgg_like:width=8",)))
     assert asked.architecture.options["width"] == 8
+
+
+def test_a_data_set_takes_the_place_of_those_of_the_grids_that_it_fits() -> None:
+    def pairs(*names: str) -> set[tuple[str, str]]:
+        cells = plan(Selection(("shift_robustness",), "smoke", datasets=names))
+        return {(cell.dataset.name, cell.architecture.name) for cell in cells}
+
+    assert pairs("mnist_sample") == {("mnist_sample", "vgg_like")}
+    assert pairs("shapes") == {("shapes", "shape_net")}
+    assert pairs("shapes", "fashion_mnist_sample") == {("shapes", "shape_net"), ("fashion_mnist_sample", "vgg_like")}
+
+
+@dataclass(frozen=True)
+class RateOptions:
+    rate: float = 1.0
+    count: int | None = None
+
+
+def test_options_of_a_measure_are_resolved_and_checked() -> None:
+    benchmark = replace(benchmarks.get("global_pooling")(), options=RateOptions)
+
+    def ids(options: object) -> list[str]:
+        grid = Grid(("mnist_sample",), ("simple_conv",), ("max",), ("avg",), TrainConfig(1), measure=options)
+        return [cell.id for cell in grid_cells(benchmark, grid, (0,))]
+
+    assert ids(RateOptions(1)) == ids(RateOptions(1.0)) == ids(RateOptions()) == ids(None)
+    assert ids(RateOptions(2)) != ids(None)
+    with pytest.raises(TypeError, match="measure options of global_pooling are RateOptions, got NoOptions"):
+        ids(NoOptions())
+    with pytest.raises(TypeError, match="float"):
+        ids(RateOptions("fast"))  # type: ignore[arg-type]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from poolbench.core import NO_COMPONENT, Cell, Component, Options, Scalar, TrainConfig, UsageError
 from poolbench.declared import Option
 from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
-from poolbench.task import Benchmark, Grid, NoOptions
+from poolbench.task import Benchmark, Grid
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # options that only say how large a network is
@@ -114,8 +114,9 @@ def plan(selection: Selection) -> list[Cell]:
                 raise closest(f"preset of {benchmark.name}", selection.preset, benchmark.presets)
             continue
         seeds = selection.seeds or range(benchmark.seeds[selection.preset])
-        for grid in _with_architectures(benchmark.presets[selection.preset], wanted):
-            grid = replace(grid.select(**axes), train=replace(grid.train, **selection.train))
+        chosen = [grid.select(**axes) for grid in _with_architectures(benchmark.presets[selection.preset], wanted)]
+        for grid in _with_fitting_datasets(chosen):
+            grid = replace(grid, train=replace(grid.train, **selection.train))
             for cell in grid_cells(benchmark, grid, seeds):
                 known |= cell.fields.keys()
                 if _fulfils(cell, selection.where):
@@ -137,7 +138,7 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
 
     Raises UsageError for options that an architecture or data set does not have.
     """
-    measure = asdict(grid.measure or NoOptions())
+    measure = benchmark.measure_options(grid)
     for dataset, architecture, pool, head in itertools.product(
         [_with_options(datasets, name, grid.data, benchmark) for name in grid.datasets],
         [_with_options(architectures, name, grid.model, benchmark) for name in grid.architectures],
@@ -159,6 +160,19 @@ def _with_options(registry: Registry[Any], text: str, given: Options, benchmark:
         lacks = f"it has no option {', '.join(missing)}"
         raise UsageError(f"{registry.kind} '{name}' does not fit {benchmark.name}: {lacks}; choose another")
     return registry.parse(text, given)
+
+
+def _with_fitting_datasets(grids: Sequence[Grid]) -> list[Grid]:
+    """Leave a data set out of the grids that set an option which it does not have, unless it fits none of them."""
+
+    def fits(text: str, grid: Grid) -> bool:
+        return set(grid.data) <= set(datasets.options(split_component(text)[0]))
+
+    fitting = {text for grid in grids for text in grid.datasets if fits(text, grid)}
+    return [
+        replace(grid, datasets=[text for text in grid.datasets if fits(text, grid) or text not in fitting])
+        for grid in grids
+    ]
 
 
 def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:
