@@ -103,6 +103,9 @@ class TrainConfig:
             raise UsageError(f"augment is a tuple of some of {', '.join(AUGMENTATIONS)}, got {given!r}")
         # One order for equal trainings, so that they have equal ids.
         object.__setattr__(self, "augment", tuple(sorted(set(given))))
+        for name in ("learning_rate", "weight_decay", "label_smoothing"):
+            # 1 and 1.0 are one training, and so are 0.0 and -0.0.
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0 or self.weight_decay < 0:

@@ -42,7 +42,7 @@ class Option:
                     return value
                 # An id is the hash of a JSON text, which has neither NaN nor infinity.
                 case ast.Name(id="float"), int() | float() if not isinstance(value, bool) and abs(value) <= LARGEST:
-                    return float(value)
+                    return float(value) + 0.0  # -0.0 and 0.0 are one value and have one id
                 case ast.Name(id="str"), str():
                     return value
                 case ast.Subscript(), str() if value in self.choices:
@@ -129,17 +129,18 @@ def signature_options(target: Any, fixed: Container[str]) -> dict[str, Option]:
             continue
         if p.default is p.empty or p.annotation is p.empty:
             raise TypeError(f"option '{p.name}' of {target.__qualname__} needs an annotation and a default")
-        annotation = p.annotation if isinstance(p.annotation, str) else _written(p.annotation)
-        options[p.name] = declare(target.__qualname__, p.name, annotation, p.default)
+        options[p.name] = declare(target.__qualname__, p.name, written(p.annotation), p.default)
     return options
 
 
-def _written(annotation: Any) -> str:
-    """Return an evaluated annotation as it would be written."""
+def written(annotation: Any) -> str:
+    """Return the source text of an annotation, which may be evaluated or postponed."""
+    if isinstance(annotation, str):
+        return annotation
     if annotation is type(None):
         return "None"
     if get_origin(annotation) in (Union, UnionType):
-        return " | ".join(_written(alternative) for alternative in get_args(annotation))
+        return " | ".join(written(alternative) for alternative in get_args(annotation))
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 

@@ -51,7 +51,7 @@ def import_code(name: str) -> ModuleType:
         return _import_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"'{name}' cannot be imported: {type(error).__name__}: {error}; give package.module or a .py file"
         ) from error

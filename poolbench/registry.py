@@ -86,7 +86,9 @@ class Registry(Generic[T]):
         return self._known(name).options
 
     def _known(self, name: str) -> Entry[Any]:
-        return self._entries[name] if name in self._entries else self._declared[self.check(name)]
+        # First, because it may import the installed plugin that registers the name.
+        self.check(name)
+        return self._entries[name] if name in self._entries else self._declared[name]
 
     def check(self, name: str) -> str:
         """Return the name if there is an entry of that name, else raise UsageError with the nearest."""

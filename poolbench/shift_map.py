@@ -28,7 +28,7 @@ PUBLISHED_LAYERS = {0: (0, 2, 4), 1: (0, 3, 5), 2: (0, 3, 6)}
 class ShiftMap:
     """A network's map for one class: ``log_odds`` (rows, columns), its parts if it has an interior, and its numbers.
 
-    The positions are ``step`` pixels apart.
+    The positions are ``step`` pixels apart. On a coarse grid only a periodic network has parts.
     """
 
     log_odds: Tensor
@@ -91,14 +91,16 @@ def shift_map(
     if target is not None and not 0 <= target < classes:
         raise UsageError(f"the network has {classes} classes, got class {target}; give one of 0 to {classes - 1}")
     period = shift.total_stride(model, black)
+    plan = shift.plan_map(model, stamp, black, period, exhaustive, step)
     if on_plan is not None:
-        on_plan(shift.plan_map(model, stamp, black, period, exhaustive, step))
+        on_plan(plan)
     outputs = shift.canvas_map(model, stamp, black, period, exhaustive, step, progress).cpu()
     if target is None:
         target = 1 if outputs.shape[-1] == 1 else int(predictions(outputs).flatten().mode().values)
     log_odds = shift.log_odds(outputs, target)
-    # The phases of a coarse map repeat sooner.
-    parts = shift.decompose(log_odds, period // math.gcd(period, step))
+    # On a coarse grid a period can be a single position, and any two equal neighbours would pass for an interior.
+    separable = plan.periodic or step == 1
+    parts = shift.decompose(log_odds, period // math.gcd(period, step)) if separable else None
     return ShiftMap(log_odds, period, target, shift.map_statistics(outputs, target), parts, step)
 
 
@@ -108,9 +110,9 @@ def _logits(model: nn.Module, canvas: Tensor) -> int:
     try:
         logits = shift.outputs(model, canvas[None])
     except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UsageError(
-            f"the network does not take images of {shape}: {' '.join(str(error).split()) or type(error).__name__}; "
-            "give another --canvas or --channels"
+            f"the network does not take images of {shape}: {reason}; give another --canvas or --channels"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise UsageError("the network does not return logits (b, classes); give a classifier")

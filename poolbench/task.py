@@ -7,10 +7,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from poolbench.core import NO_COMPONENT, Cell, Claim, DataLocation, Measurement, Metric, Options, Result, TrainConfig
+from poolbench.core import (
+    NO_COMPONENT,
+    Cell,
+    Claim,
+    DataLocation,
+    Measurement,
+    Metric,
+    Options,
+    Result,
+    Scalar,
+    TrainConfig,
+)
+from poolbench.declared import Option, written
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -138,3 +150,15 @@ class Benchmark:
     def metric(self, name: str) -> Metric:
         """Return the metric of that name; raise KeyError where there is none."""
         return {metric.name: metric for metric in self.metrics}[name]
+
+    def measure_options(self, grid: Grid) -> dict[str, Scalar]:
+        """Return a value for each option of the measure: the grid's or the default, an int for a float as a float.
+
+        Raises TypeError for an instance of another class and for a value of another type.
+        """
+        given = self.options() if grid.measure is None else grid.measure
+        if not isinstance(given, self.options):
+            raise TypeError(f"measure options of {self.name} are {self.options.__name__}, got {type(given).__name__}")
+        return {
+            f.name: Option(f.name, written(f.type), None).check(getattr(given, f.name)) for f in fields(self.options)
+        }

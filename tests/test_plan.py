@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
+from poolbench.declared import Entry
 from poolbench.registry import benchmarks, pools
-from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, plan
-from poolbench.task import Grid
+from poolbench.runner.plan import PRESETS, Selection, grid_cells, parse_conditions, parse_seeds, plan
+from poolbench.task import Grid, NoOptions
 
 
 def cell(**changes: object) -> Cell:
@@ -196,3 +197,86 @@ def test_a_grid_keeps_axes_given_as_none() -> None:
     grid = Grid(("d",), ("a",), ("none",), ("avg", "max"), TrainConfig(epochs=1))
     assert grid.select(pools=("max",), heads=None).pools == ("none",)
     assert grid.select(heads=("gem",)).heads == ("gem",)
+
+
+def test_two_spellings_of_a_training_have_one_id() -> None:
+    assert cell(train=TrainConfig(1, learning_rate=1)).id == cell(train=TrainConfig(1, learning_rate=1.0)).id
+    assert cell(train=TrainConfig(1, weight_decay=-0.0)).id == cell(train=TrainConfig(1)).id
+    assert cell(train=TrainConfig(1, label_smoothing=0)).id == cell(train=TrainConfig(1)).id
+
+
+@pytest.mark.parametrize(
+    ("preset", "condition"),
+    [
+        ("smoke", "pool.p=3"),
+        ("smoke", "pool.p=3.0"),
+        ("smoke", "pool.p=3e0"),
+        ("smoke", "shuffle=true"),
+        ("smoke", "shuffle=True"),
+        ("smoke", "learning_rate=1e-3"),
+        ("smoke", "augment=shift+flip"),
+        ("smoke", "augment=flip+shift"),
+    ],
+)
+def test_a_condition_may_spell_a_value_in_any_way(preset: str, condition: str) -> None:
+    asked = Selection(("shift_robustness",), preset, pools=("gem_local",), train={"augment": ("flip", "shift")})
+    assert plan(replace(asked, where=parse_conditions([condition])))
+
+
+def test_a_condition_on_an_unknown_field_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown field 'num_poolng'; did you mean 'num_pooling'\?"):
+        plan(Selection(("shift_robustness",), "smoke", where={"num_poolng": "1"}))
+
+
+def task_with(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> None:
+    """Register "small": global_pooling with one grid and no preset but smoke."""
+    made = replace(benchmarks.get("global_pooling")(), name="small", presets={"smoke": (grid,)}, seeds={"smoke": 1})
+    monkeypatch.setitem(benchmarks._entries, "small", Entry("small", lambda: made))
+
+
+def test_a_task_without_a_preset_is_left_out_of_all_and_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    task_with(monkeypatch, Grid(("mnist_sample",), ("simple_conv",), ("max",), ("avg",), TrainConfig(1)))
+    assert "small" in {cell.benchmark for cell in plan(Selection(("all",), "smoke"))}
+    assert "small" not in {cell.benchmark for cell in plan(Selection(("all",), "quick"))}
+    with pytest.raises(UsageError, match=r"unknown preset of small 'quick' \(there are: smoke\)"):
+        plan(Selection(("small",), "quick"))
+
+
+def test_an_architecture_of_a_grid_keeps_the_options_that_the_grid_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    architectures = ("simple_conv:width=4", "vgg_like:width=4")
+    task_with(monkeypatch, Grid(("mnist_sample",), architectures, ("max",), ("avg",), TrainConfig(1)))
+    (kept,) = plan(Selection(("small",), "smoke", architectures=("vgg_like",)))
+    assert kept.architecture.options["width"] == 4
+    (asked,) = plan(Selection(("small",), "smoke", architectures=("vgg_like:width=8",)))
+    assert asked.architecture.options["width"] == 8
+
+
+def test_a_data_set_takes_the_place_of_those_of_the_grids_that_it_fits() -> None:
+    def pairs(*names: str) -> set[tuple[str, str]]:
+        cells = plan(Selection(("shift_robustness",), "smoke", datasets=names))
+        return {(cell.dataset.name, cell.architecture.name) for cell in cells}
+
+    assert pairs("mnist_sample") == {("mnist_sample", "vgg_like")}
+    assert pairs("shapes") == {("shapes", "shape_net")}
+    assert pairs("shapes", "fashion_mnist_sample") == {("shapes", "shape_net"), ("fashion_mnist_sample", "vgg_like")}
+
+
+@dataclass(frozen=True)
+class RateOptions:
+    rate: float = 1.0
+    count: int | None = None
+
+
+def test_options_of_a_measure_are_resolved_and_checked() -> None:
+    benchmark = replace(benchmarks.get("global_pooling")(), options=RateOptions)
+
+    def ids(options: object) -> list[str]:
+        grid = Grid(("mnist_sample",), ("simple_conv",), ("max",), ("avg",), TrainConfig(1), measure=options)
+        return [cell.id for cell in grid_cells(benchmark, grid, (0,))]
+
+    assert ids(RateOptions(1)) == ids(RateOptions(1.0)) == ids(RateOptions()) == ids(None)
+    assert ids(RateOptions(2)) != ids(None)
+    with pytest.raises(TypeError, match="measure options of global_pooling are RateOptions, got NoOptions"):
+        ids(NoOptions())
+    with pytest.raises(TypeError, match="float"):
+        ids(RateOptions("fast"))  # type: ignore[arg-type]

@@ -256,3 +256,8 @@ def test_options_of_pool_and_head_reach_the_network(cells: dict[str, list[Cell]]
         assert pools
         assert set(pools) == {power}
         assert heads == [power + 1]
+
+
+def test_minus_zero_is_zero() -> None:
+    components = [registry.pools.parse(f"mixed:a={text}") for text in ("0", "0.0", "-0.0", "-0")]
+    assert {str(component.options["a"]) for component in components} == {"0.0"}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from poolbench.core import UsageError
-from poolbench.measures.shift import canvas_map
+from poolbench.measures.shift import MapPlan, canvas_map
 from poolbench.shift_map import PUBLISHED_LAYERS, distinct, named_network, published_network, shift_map
 
 
@@ -47,6 +47,21 @@ def test_a_map_has_one_interior_value_per_phase(tmp_path: Path) -> None:
         assert numbers["total_stride"] == 2**num_pooling
         assert numbers["interior_values"] == values
         assert numbers["class"] == 1
+
+
+def test_a_coarse_map_is_part_of_the_whole(tmp_path: Path) -> None:
+    network = published_network(published_file(tmp_path, 2)[0], 2)
+    whole = shift_map(network, channels=1, canvas=192, half_size=6)
+    plans: list[MapPlan] = []
+    for step, values in ((2, 4), (3, 16), (4, 1)):
+        coarse = shift_map(network, channels=1, canvas=192, half_size=6, step=step, on_plan=plans.append)
+        torch.testing.assert_close(coarse.log_odds, whole.log_odds[::step, ::step], rtol=1e-4, atol=1e-5)
+        assert plans[-1].periodic == (coarse.parts is not None)
+        if coarse.parts is not None:
+            assert coarse.numbers()["interior_values"] == values
+            assert abs(coarse.numbers()["interior_margin"] - whole.numbers()["interior_margin"]) <= step
+    assert plans[0].periodic
+    assert not plans[-1].periodic  # the grid is cheaper than one period and the border
 
 
 def test_distinct_values_ignore_rounding() -> None:

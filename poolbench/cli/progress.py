@@ -27,13 +27,18 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield _Lines(what).show
         return
     columns = (BarColumn(20), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn(what))
-    with Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=0)
+    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+    task = bar.add_task("", total=0)
 
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    def show(done: int, total: int) -> None:
+        # Started here, so that lines printed before the first count are not mixed with the bar.
+        bar.start()
+        bar.update(task, completed=done, total=total)
 
+    try:
         yield show
+    finally:
+        bar.stop()
 
 
 class _Lines:

@@ -119,7 +119,7 @@ def shift_map_command(
             network, channels, canvas, half_size, target, exhaustive, step, partial(_announce, step=step), show
         )
     if found.parts is None:
-        say("the output is not periodic on this canvas: the map has no phase part and no border part")
+        say("no phase part and no border part: the output does not repeat on this grid")
     _store(found, canvas, png)
     for name, value in found.numbers().items():
         click.echo(f"{name:<20}{value if isinstance(value, int) else format(value, '.6g')}")

@@ -56,25 +56,25 @@ def head_class(name: str) -> type[Head]:
 
 
 def create_pool(
-    pool: str | Component, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", **options: Scalar
+    name: str | Component, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", **options: Scalar
 ) -> Pool:
     """Return a module mapping (b, channels, h, w) -> (b, channels, ceil(h/stride), ceil(w/stride)).
 
     ``options`` override those of a Component. Raises UsageError for an unknown name, option or padding mode.
     """
     check_padding_mode(padding_mode)
-    resolved = resolve(registry.pools, pool, options)
+    resolved = resolve(registry.pools, name, options)
     build: Callable[..., Pool] = pool_class(resolved.name)
     return build(channels, stride=stride, padding_mode=padding_mode, **resolved.options)
 
 
-def create_head(head: str | Component, channels: int, size: tuple[int, int] | None = None, **options: Scalar) -> Head:
+def create_head(name: str | Component, channels: int, size: tuple[int, int] | None = None, **options: Scalar) -> Head:
     """Return a module mapping (b, channels, h, w) -> (b, channels * module.feature_multiplier).
 
     ``size`` is (h, w); only heads that depend on position need it. ``options`` override those of a Component.
     Raises UsageError for an unknown name or option and for a missing size.
     """
-    resolved = resolve(registry.heads, head, options)
+    resolved = resolve(registry.heads, name, options)
     build: Callable[..., Head] = head_class(resolved.name)
     return build(channels, size=size, **resolved.options)
 

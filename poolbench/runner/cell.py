@@ -90,11 +90,11 @@ def _load(benchmark: Benchmark, attempts: Sequence[Attempt], settings: Settings)
         return data.for_tuning() if cell.split == "validation" else data
     except MissingData as missing:
         for attempt in attempts:
-            attempt.record.append("skipped", reason=str(missing))
+            attempt.record.append("skipped", reason=str(missing) or type(missing).__name__)
     except UsageError as error:
         for attempt in attempts:
             # Without a traceback: an input error, which the next run tries again.
-            attempt.record.append("failed", reason=str(error), traceback="")
+            attempt.record.append("failed", reason=str(error) or type(error).__name__, traceback="")
     return None
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from poolbench.core import NO_COMPONENT, Cell, Component, Options, TrainConfig, UsageError
+from poolbench.core import NO_COMPONENT, Cell, Component, Options, Scalar, TrainConfig, UsageError
 from poolbench.declared import Option
 from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
-from poolbench.task import Benchmark, Grid, NoOptions
+from poolbench.task import Benchmark, Grid
 
 PRESETS = ("smoke", "quick", "paper")
 SIZES = {"width", "hidden"}  # options that only say how large a network is
@@ -106,13 +106,24 @@ def plan(selection: Selection) -> list[Cell]:
     }
     wanted = _expand(selection.architectures, architectures)
     cells: dict[str, Cell] = {}
+    known: set[str] = set()
     for benchmark in chosen_benchmarks(selection.names):
+        if selection.preset not in benchmark.presets:
+            # A plugin's task may lack a preset, which is an error only if it was asked for by name.
+            if benchmark.name in selection.names:
+                raise closest(f"preset of {benchmark.name}", selection.preset, benchmark.presets)
+            continue
         seeds = selection.seeds or range(benchmark.seeds[selection.preset])
-        for grid in _with_architectures(benchmark.presets[selection.preset], wanted):
-            grid = replace(grid.select(**axes), train=replace(grid.train, **selection.train))
+        chosen = [grid.select(**axes) for grid in _with_architectures(benchmark.presets[selection.preset], wanted)]
+        for grid in _with_fitting_datasets(chosen):
+            grid = replace(grid, train=replace(grid.train, **selection.train))
             for cell in grid_cells(benchmark, grid, seeds):
+                known |= cell.fields.keys()
                 if _fulfils(cell, selection.where):
                     cells.setdefault(cell.id, cell)
+    for name in selection.where:
+        if known and name not in known:
+            raise closest("field", name, known)
     if not cells:
         conditions = [f"{name}={value}" for name, value in selection.where.items()]
         raise UsageError(
@@ -127,7 +138,7 @@ def grid_cells(benchmark: Benchmark, grid: Grid, seeds: Sequence[int]) -> Iterat
 
     Raises UsageError for options that an architecture or data set does not have.
     """
-    measure = asdict(grid.measure or NoOptions())
+    measure = benchmark.measure_options(grid)
     for dataset, architecture, pool, head in itertools.product(
         [_with_options(datasets, name, grid.data, benchmark) for name in grid.datasets],
         [_with_options(architectures, name, grid.model, benchmark) for name in grid.architectures],
@@ -151,10 +162,35 @@ def _with_options(registry: Registry[Any], text: str, given: Options, benchmark:
     return registry.parse(text, given)
 
 
+def _with_fitting_datasets(grids: Sequence[Grid]) -> list[Grid]:
+    """Leave a data set out of the grids that set an option which it does not have, unless it fits none of them."""
+
+    def fits(text: str, grid: Grid) -> bool:
+        return set(grid.data) <= set(datasets.options(split_component(text)[0]))
+
+    fitting = {text for grid in grids for text in grid.datasets if fits(text, grid)}
+    return [
+        replace(grid, datasets=[text for text in grid.datasets if fits(text, grid) or text not in fitting])
+        for grid in grids
+    ]
+
+
 def _fulfils(cell: Cell, where: Mapping[str, str]) -> bool:
-    """Return whether the fields of a cell have the given values."""
+    """Return whether the fields of a cell have the given values, however they are spelt (3 or 3.0, true or True)."""
     known = cell.fields
-    return all(name in known and str(known[name]) == value for name, value in where.items())
+    return all(name in known and _spells(value, name, known[name]) for name, value in where.items())
+
+
+def _spells(text: str, name: str, value: Scalar) -> bool:
+    """Return whether a text such as "3", "true", "none" or "shift+flip" stands for the value of a field."""
+    if name == "augment":
+        return sorted(text.split("+")) == sorted(str(value).split("+"))
+    if value is None or text == str(value):
+        return text.lower() == str(value).lower()
+    try:
+        return Option(name, type(value).__name__, None).parse(text) == value
+    except TypeError:
+        return False
 
 
 def _expand(given: Sequence[str] | None, registry: Registry[Any]) -> Sequence[str] | None:
@@ -176,11 +212,8 @@ def _with_architectures(grids: Sequence[Grid], wanted: Sequence[str] | None) -> 
     """
     if wanted is None:
         return list(grids)
-    kept = [
-        replace(grid, architectures=[text for text in wanted if split_component(text)[0] in grid.architectures])
-        for grid in grids
-    ]
-    known = {name for grid in grids for name in grid.architectures}
+    kept = [replace(grid, architectures=_kept(grid.architectures, wanted)) for grid in grids]
+    known = {split_component(text)[0] for grid in grids for text in grid.architectures}
     new = [text for text in wanted if split_component(text)[0] not in known]
     if not new:
         return kept
@@ -190,3 +223,13 @@ def _with_architectures(grids: Sequence[Grid], wanted: Sequence[str] | None) -> 
             key = (grid.variant, *grid.datasets, grid.padding_mode)
             first.setdefault(key, replace(grid, architectures=new, model={}))
     return kept + list(first.values())
+
+
+def _kept(texts: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return the wanted ones among the architectures of a grid; one without options keeps those of the grid."""
+    kept = []
+    for asked in wanted:
+        name, options = split_component(asked)
+        own = [text for text in texts if split_component(text)[0] == name]
+        kept += [asked] if own and options else own
+    return kept

@@ -95,6 +95,8 @@ def test_a_network_without_a_period_says_what_it_takes(
 
     coarse = cli(*command, "--step", "4", "--class", target, "--png", "coarse.png")
     assert coarse.exit_code == 0, coarse.stderr
+    assert "no phase part and no border part" in coarse.stderr
+    assert "interior_values" not in coarse.stdout
     assert coarse.stderr.splitlines()[0] == "64 forward passes, one per position; --step 16 takes 4"
     with np.load(tmp_path / "coarse.npz") as arrays:
         assert int(arrays["step"]) == 4

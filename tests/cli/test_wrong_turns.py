@@ -54,8 +54,8 @@ Cli = Callable[..., Result]
         (["plan", "all", "--train", "sgd"], "a training option is NAME=VALUE"),
         (["plan", "all", "--train", "epochs=3", "--epochs", "4"], "--epochs 4 contradicts --train epochs=3"),
         (
-            ["run", "shift_robustness", "--preset", "smoke", "--dataset", "mnist_sample"],
-            "dataset 'mnist_sample' does not fit shift_robustness: it has no option canvas, samples",
+            ["run", "shift_robustness", "--preset", "smoke", "--dataset", "mnist_sample,colour_shapes"],
+            "dataset 'colour_shapes' does not fit shift_robustness: it has no option canvas, samples",
         ),
         (["plan", "all", "--plugin", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["plan", "all", "--plugin", "no_such_module"], "'no_such_module' cannot be imported"),

@@ -67,6 +67,11 @@ def test_an_installed_plugin_runs_and_is_left_out_where_it_is_missing(tmp_path: 
     # In MLflow: one figure in the run of each cell, one over both in the run of the command.
     assert len(list(out.rglob("confusion.png"))) == 3
 
+    # The plugin is imported although its pool is the first name that is looked up.
+    planned = poolbench("plan", "shift_robustness", *SMOKE[:2], "--pool", "spread", PYTHONPATH=path)
+    assert planned.returncode == 0, planned.stderr
+    assert "spread" in planned.stdout
+
     # A pool of the plugin in a task of the package.
     mixed = ("shift_robustness", *SMOKE, "--seeds", "0", "--pool", "max,spread", "--where", "num_pooling=1")
     ran = poolbench("run", *mixed, "--no-mlflow", PYTHONPATH=path)

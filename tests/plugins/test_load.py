@@ -91,6 +91,7 @@ def test_the_package_is_no_plugin() -> None:
         ("no_such_module", "'no_such_module' cannot be imported: ModuleNotFoundError: "),
         ("torn.py", "'torn.py' cannot be imported: SyntaxError: "),
         ("raising.py", "'raising.py' cannot be imported: ZeroDivisionError: "),
+        ("leaving.py", "'leaving.py' cannot be imported: SystemExit: 5"),
         ("taken.py", "'taken.py' cannot be imported: ValueError: pool 'avg' is registered twice"),
         ("optionless.py", "'optionless.py' cannot be imported: TypeError: option 'power' of "),
         ("", "'' cannot be imported: "),
@@ -102,6 +103,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("torn.py").write_text("def\n")
     Path("raising.py").write_text("1 / 0\n")
+    Path("leaving.py").write_text("raise SystemExit(5)\n")
     Path("taken.py").write_text(POOL.replace('"planted"', '"avg"'))
     Path("optionless.py").write_text(POOL + "\n    def __init__(self, channels, power): ...\n")
     with pytest.raises(UsageError) as error:

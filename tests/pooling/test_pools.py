@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from poolbench.core import Component, UsageError
 from poolbench.declared import Entry
 from poolbench.engine.build import initialise
-from poolbench.pooling import Pool, create_pool, list_pools, pool_class
+from poolbench.pooling import Head, Pool, create_head, create_pool, list_pools, pool_class
 from poolbench.pooling.padding import PADDING_MODES, PaddingMode
 from poolbench.registry import pools
 
@@ -218,3 +218,8 @@ def test_a_registered_class_that_is_no_pool_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setitem(pools._entries, "foreign", Entry("foreign", Foreign))
     with pytest.raises(TypeError, match=r"pool 'foreign' is not a subclass of poolbench\.pooling\.Pool"):
         create_pool("foreign", 3)
+
+
+def test_the_first_argument_is_called_name() -> None:
+    assert isinstance(create_pool(name="max", channels=3), Pool)
+    assert isinstance(create_head(name="avg", channels=3), Head)

@@ -18,12 +18,13 @@ import pytest
 import torch
 
 from poolbench import registry
-from poolbench.core import Cell, Component, DataLocation, Result, TrainConfig
+from poolbench.core import Cell, Component, DataLocation, MissingData, Result, TrainConfig, UsageError
 from poolbench.engine.loop import Training
 from poolbench.files import StorageError
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import replica_groups, run_cells
 from poolbench.runner.ledger import Ledger
+from poolbench.task import Benchmark
 
 Run = Callable[..., Any]
 
@@ -472,3 +473,17 @@ def test_replicas_stopped_together_go_on_bit_for_bit(
     for cell, result in zip(noisy, results, strict=True):
         assert equal(weights(ledger, cell), weights(whole, cell))
         assert without_time(result) == without_time(whole.result(cell))
+
+
+@pytest.mark.parametrize(("error", "status"), [(MissingData, "skipped"), (UsageError, "failed")])
+def test_an_error_of_loading_without_a_message_has_a_reason(
+    tiny: Benchmark, cells: list[Cell], ledger: Ledger, monkeypatch: pytest.MonkeyPatch, run_cells: Callable[..., Any],
+    error: type[Exception], status: str,
+) -> None:  # fmt: skip
+    def load(*arguments: object) -> None:
+        raise error
+
+    benchmark = replace(tiny, load=load)  # type: ignore[arg-type]
+    monkeypatch.setitem(registry.benchmarks._entries, "tiny", registry.Entry("tiny", lambda: benchmark))
+    (result,) = run_cells(cells[:1], ledger).results
+    assert (result.status, result.reason) == (status, error.__name__)

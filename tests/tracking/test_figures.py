@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from poolbench import registry
 from poolbench.core import Cell, Result
 from poolbench.plots.style import to_png, to_svg
 from poolbench.runner.ledger import Ledger
@@ -89,6 +90,38 @@ def test_a_drawing_function_that_does_not_exist_raises(study: Benchmark, store: 
         cell_figures(benchmark, result, ledger.record(result.cell.id))
 
 
+def test_a_figure_that_fails_costs_itself_and_not_the_report(
+    study: Benchmark, store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(scene: object) -> None:
+        raise KeyError("<new>")
+
+    def blank(scene: object) -> str:
+        return "no figure"
+
+    curves = study.figures[0]
+    broken = (Figure("a", "Raising", "First.", raising), curves, Figure("b", "Blank", "Last.", blank))  # type: ignore[arg-type]
+    benchmark = replace(study, figures=broken)
+    monkeypatch.setitem(registry.benchmarks._entries, "study", registry.Entry("study", lambda: benchmark))
+    store("max", 0, 0.6)
+    page = write_report(ledger, ledger.folder / "report").read_text()
+    assert page.count("<svg") == 1
+    assert "This figure could not be drawn: KeyError: &#39;&lt;new&gt;&#39;" in page
+    assert "This figure could not be drawn: AttributeError" in page
+
+
+@pytest.mark.parametrize(("most", "said"), [(1, True), (2, False)])
+def test_the_report_says_that_figures_are_missing_only_for_too_many_groups(
+    study: Benchmark, store_all: StoreAll, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, most: int, said: bool
+) -> None:
+    benchmark = replace(study, figures=())
+    monkeypatch.setitem(registry.benchmarks._entries, "study", registry.Entry("study", lambda: benchmark))
+    monkeypatch.setattr("poolbench_tracking.figures.MOST_GROUPS", most)
+    store_all({"max": [0.6], "avg": [0.3]})
+    page = write_report(ledger, ledger.folder / "report").read_text()
+    assert ("Not drawn: too many configurations" in page) == said
+
+
 TASK = '''"""A task whose figure draws a column that nobody else knows."""
 
 from poolbench.task import Figure, deferred
@@ -121,8 +154,6 @@ def test_a_task_with_its_own_figure_needs_one_folder_only(
     study: Benchmark, store: Store, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pandas as pd
-
-    from poolbench import registry
 
     folder = tmp_path / "odd_task"
     folder.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -34,17 +34,36 @@ def cell_figures(benchmark: Benchmark, result: Result, record: Record) -> dict[s
     return drawn
 
 
-def summary_figures(benchmark: Benchmark, results: Sequence[Result], ledger: Ledger) -> dict[str, Figure]:
-    """Return {name: figure} over the finished cells of a benchmark; {} if there are none or too many groups."""
+def too_many_groups(results: Sequence[Result]) -> bool:
+    """Return whether the finished cells have more groups than a figure can show."""
+    return len(groups_of(results)) > MOST_GROUPS
+
+
+def summary_figures(
+    benchmark: Benchmark,
+    results: Sequence[Result],
+    ledger: Ledger,
+    on_error: Callable[[str, Exception], None] | None = None,
+) -> dict[str, Figure]:
+    """Return {name: figure} over the finished cells of a benchmark; {} if there are none or too many groups.
+
+    The exception of a drawing function goes to ``on_error(name, error)``; without it, it is raised.
+    """
     groups = groups_of(results)
-    if not groups or len(groups) > MOST_GROUPS:
+    if not groups or too_many_groups(results):
         return {}
     varying = varying_fields(results_frame(results))
     scene = Scene(benchmark.metrics, groups, varying, lambda result: ledger.record(result.cell.id))
     drawn = {}
     with matplotlib.rc_context(STYLE):
         for figure in benchmark.figures:
-            picture = figure.draw_summary(scene) if figure.draw_summary is not None else None
+            try:
+                picture = figure.draw_summary(scene) if figure.draw_summary is not None else None
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(figure.name, error)
+                continue
             if picture is not None:
                 drawn[figure.name] = picture
     return drawn

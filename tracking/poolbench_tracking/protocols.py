@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from poolbench.core import Cell
-from poolbench.task import Benchmark, Grid, NoOptions
+from poolbench.task import Benchmark, Grid
 
 OTHER_SETTINGS = "other settings"
 
@@ -21,13 +19,15 @@ def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
         return f"judged on {cell.split} images"
     if cell.version != benchmark.version:
         return f"version {cell.version}"
-    matching = (name for name, grids in benchmark.presets.items() if any(_matches(cell, grid) for grid in grids))
+    matching = (
+        name for name, grids in benchmark.presets.items() if any(_matches(cell, benchmark, grid) for grid in grids)
+    )
     return next(matching, OTHER_SETTINGS)
 
 
-def _matches(cell: Cell, grid: Grid) -> bool:
+def _matches(cell: Cell, benchmark: Benchmark, grid: Grid) -> bool:
     settings = (cell.variant, cell.train, cell.padding_mode, dict(cell.measure))
-    if settings != (grid.variant, grid.train, grid.padding_mode, asdict(grid.measure or NoOptions())):
+    if settings != (grid.variant, grid.train, grid.padding_mode, benchmark.measure_options(grid)):
         return False
     # Options that another data set or architecture does not have are no difference.
     given = ((cell.dataset.options, grid.data), (cell.architecture.options, grid.model))

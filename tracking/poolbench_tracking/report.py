@@ -47,15 +47,24 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
 
 def _with_drawings(section: Section, ledger: Ledger) -> Section:
     from poolbench.plots.style import to_svg
-    from poolbench_tracking.figures import summary_figures
+    from poolbench_tracking.figures import summary_figures, too_many_groups
 
-    figures = summary_figures(section.benchmark, section.results, ledger)
-    drawings = [
-        Drawing(figure.title, figure.caption, Markup(to_svg(figures[figure.name])))
-        for figure in section.benchmark.figures
-        if figure.name in figures
-    ]
-    return replace(section, drawings=drawings)
+    errors: dict[str, Exception] = {}
+    figures = summary_figures(section.benchmark, section.results, ledger, errors.__setitem__)
+    drawings = []
+    for figure in section.benchmark.figures:
+        svg = Markup()
+        # A figure that fails, such as one of a plugin, costs itself and not the report.
+        try:
+            if figure.name in figures:
+                svg = Markup(to_svg(figures[figure.name]))
+        except Exception as error:
+            errors[figure.name] = error
+        if figure.name in figures or figure.name in errors:
+            failure = errors.get(figure.name)
+            reason = "" if failure is None else f"{type(failure).__name__}: {failure}"
+            drawings.append(Drawing(figure.title, figure.caption, svg, reason))
+    return replace(section, drawings=drawings, too_many_groups=too_many_groups(section.results))
 
 
 def _templates(**options: Any) -> Environment:

@@ -34,9 +34,12 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Drawing:
+    """A figure of the report; ``error`` says why it has no ``svg``."""
+
     title: str
     caption: str
     svg: Markup
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Section:
     tables: Sequence[Table]
     runs: Sequence[Run]
     drawings: Sequence[Drawing] = ()
+    too_many_groups: bool = False
 
     @property
     def anchor(self) -> str:
