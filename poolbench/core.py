@@ -1,6 +1,6 @@
 """Frozen data that every layer shares: training, cells, metrics, claims, measurements, results.
 
-Nothing here imports torch, so planning and listing answer at once.
+Nothing here imports torch, so that `plan` and `list` start quickly.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ COST_METRICS = (
     Metric("cost_train_ms", "forward and backward", unit="ms, 16 images"),
     Metric("cost_peak_mb", "peak memory", unit="MB, 16 images"),
 )
-"""What every cell is charged with, beside its benchmark's own metrics (see ``measures.cost``)."""
+"""Cost metrics that every cell reports in addition to the metrics of its task (see ``measures.cost``)."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What ``measure`` found: final metrics, tables (one row per entry) and arrays."""
+    """Return value of ``measure``: metrics, tables and arrays."""
 
     metrics: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -335,7 +335,7 @@ Status = Literal["finished", "failed", "skipped", "running", "pending"]
 
 @dataclass(frozen=True)
 class Result:
-    """What the ledger knows of one cell.
+    """State and results of one cell, as stored in the ledger.
 
     ``history`` holds one row per epoch with ``epoch``, ``time`` (seconds since 1970) and metrics;
     ``metrics`` the final numbers; ``facts`` everything else that was observed: seconds, environment,

@@ -193,7 +193,7 @@ def _literal(default: ast.expr) -> Any:
 
 
 def _constructor(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> ast.FunctionDef | None:
-    """Return the ``__init__`` of a class, its own or that of a base class in the same module."""
+    """Return the ``__init__`` of a class, defined on the class or on a base class in the same module."""
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return statement

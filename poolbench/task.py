@@ -129,8 +129,8 @@ class Benchmark:
 
     ``measure(cell, options, model, data)`` returns the numbers of one network; ``options`` is an instance of
     the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
-    that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None takes
-    the registered one as it is.
+    that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None loads
+    the registered data set unchanged.
     """
 
     name: str

@@ -56,7 +56,7 @@ def poolbench(tmp_path: Path) -> Poolbench:
 
 
 class Log:
-    """A listener that keeps what it hears."""
+    """A listener that records every callback."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -140,7 +140,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def run_cells() -> Callable[..., Log]:
-    """Execute cells into a ledger on the CPU and return what the listener heard."""
+    """Execute cells into a ledger on the CPU and return the recorded callbacks."""
 
     def run(cells: list[Cell], ledger: Ledger, invocation: str = "") -> Log:
         log = Log()

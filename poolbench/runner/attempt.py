@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from poolbench.core import Cell, DataLocation
+from poolbench.core import Cell, DataLocation, UsageError
 from poolbench.registry import origins
 from poolbench.runner.environment import environment
 from poolbench.runner.ledger import CellRecord
@@ -65,10 +65,14 @@ class Attempt:
         return self.checkpoint.epoch if self.checkpoint else 0
 
     def fail(self, error: Exception) -> None:
-        """Record that the cell failed, with the traceback."""
+        """Record that the cell failed: an input error with its line alone, any other with the traceback."""
         self.failed = True
-        trace = "".join(traceback.format_exception(error))
-        self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
+        if isinstance(error, UsageError):
+            # Without a traceback the next run tries again: the input may be corrected by then.
+            self.record.append("failed", reason=str(error), traceback="")
+        else:
+            trace = "".join(traceback.format_exception(error))
+            self.record.append("failed", reason=f"{type(error).__name__}: {error}", traceback=trace)
 
 
 def attempt_facts(cell: Cell, settings: Settings) -> dict[str, Any]:

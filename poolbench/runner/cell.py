@@ -185,7 +185,8 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
         measured = Measurement({name: value for name, value in validated.items() if name in declared})
     for name in measured.metrics:
         if name not in declared:
-            raise closest(f"metric of {benchmark.name} (declare it in its metrics)", name, declared)
+            # An error in the task's code, not in the user's input.
+            raise ValueError(f"{closest('metric', name, declared)}: declare it in the metrics of {benchmark.name}")
     best = max(row["val_accuracy"] for row in attempt.rows)
     metrics = {name: value for name, value in {**row, "best_accuracy": best}.items() if name in declared}
     metrics |= measured.metrics

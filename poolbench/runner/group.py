@@ -16,7 +16,7 @@ from poolbench.runner.ledger import Ledger
 
 
 class Listener(Protocol):
-    """Is told about the progress of an execution."""
+    """Callbacks for the progress of an execution."""
 
     def cell_started(self, cell: Cell) -> None: ...
 

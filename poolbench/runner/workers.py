@@ -184,7 +184,7 @@ def _prepare(line: Connection, plugins: Sequence[str]) -> None:
 
 
 def _end_with_the_launcher(line: Connection) -> None:
-    """End this process at once when the launcher closes the line or dies: nobody else has the other end."""
+    """Exit when the launcher closes the pipe or dies; no other process holds its other end."""
     line.poll(None)
     os._exit(1)
 
