@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from poolbench.core import COST_METRICS, Cell, DataLocation, UsageError
+from poolbench import registry
+from poolbench.core import COST_METRICS, Cell, DataLocation, Measurement, UsageError
 from poolbench.files import StorageError
 from poolbench.runner.attempt import Settings
 from poolbench.runner.environment import resolve_device
@@ -258,3 +259,32 @@ def test_settings_do_not_change_a_cell(ledger: Ledger, cells: list[Cell], tmp_pa
     execute(cells[:1], other, Settings(DataLocation("elsewhere", True), "cpu", "two"), run_cells([], ledger))
     first, second = weights(ledger, cells[0]), weights(other, cells[0])
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def measured_by(monkeypatch: pytest.MonkeyPatch, measure: Callable[..., Any]) -> None:
+    """Give the tiny benchmark another measure."""
+    entry = registry.benchmarks._entries["tiny"]
+    benchmark = replace(entry.target(), measure=measure)
+    monkeypatch.setitem(registry.benchmarks._entries, "tiny", replace(entry, target=lambda: benchmark))
+
+
+def test_an_undeclared_metric_fails_the_cell(
+    ledger: Ledger, cells: list[Cell], run_cells: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_by(monkeypatch, lambda *arguments: Measurement({"accuracy": 1.0, "acuracy": 1.0}))
+    (result,) = run_cells(cells[:1], ledger).results
+    assert result.status == "failed"
+    assert "unknown metric 'acuracy'; did you mean 'accuracy'?" in result.reason
+    assert "declare it in the metrics of tiny" in result.reason
+    assert result.traceback
+
+
+def test_an_input_error_of_a_network_has_no_traceback(
+    ledger: Ledger, cells: list[Cell], run_cells: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Measurement:
+        raise UsageError("k is at least 1, got 0")
+
+    measured_by(monkeypatch, refuse)
+    (result,) = run_cells(cells[:1], ledger).results
+    assert (result.status, result.reason, result.traceback) == ("failed", "k is at least 1, got 0", "")

@@ -2,7 +2,7 @@
 
 The output of a network of convolutions and pools with total stride S repeats every S pixels while the object
 is far from the border. One period of the interior and a band along the border then give the whole map. This
-is verified as it goes; for other networks every position is evaluated.
+is checked during evaluation; if the check fails, every position is evaluated.
 """
 
 from __future__ import annotations
