@@ -1,7 +1,4 @@
-"""Frozen data that every layer shares: training, cells, metrics, claims, measurements, results.
-
-Nothing here imports torch, so that `plan` and `list` start quickly.
-"""
+"""Frozen data that every layer shares: training, cells, metrics, claims, measurements, results; imports no torch."""
 
 from __future__ import annotations
 
@@ -31,8 +28,7 @@ class MissingData(Exception):
 def derive_seed(seed: int, purpose: str) -> int:
     """Return the 63-bit seed of one random stream, from the cell's seed and the stream's purpose.
 
-    Streams are independent of each other and of the order in which they are drawn, so two cells that
-    share a seed share every stream whatever else they do.
+    Streams are independent of each other and of the order of drawing, so cells with one seed share every stream.
     """
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -230,12 +226,10 @@ def _digest(config: Mapping[str, Any]) -> str:
 class Metric:
     """A number that a cell yields.
 
-    ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in
-    the metric's unit, that nobody would act on: the margin of the gate and of claims.
-
-    ``scale`` "log" is for skewed metrics that are positive by nature: means, intervals and comparisons are those of
-    logarithms; values below ``floor`` (above 0) count as ``floor``.
-    ``per_image`` names the column of the table "decisions" (one row per image) whose mean or root mean square the
+    ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in the metric's unit,
+    that nobody would act on: the margin of the gate and of claims. ``scale`` "log" is for skewed metrics that are
+    positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
+    count as ``floor``. ``per_image`` names the column of the table "decisions" (one row per image) whose mean or root mean square the
     metric is; intervals then cover the choice of images, too. Raises ValueError for "log" without a floor.
     """
 
