@@ -229,8 +229,9 @@ class Metric:
     ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in the metric's unit,
     that nobody would act on: the margin of the gate and of claims. ``scale`` "log" is for skewed metrics that are
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
-    count as ``floor``. ``per_image`` names the column of the table "decisions" (one row per image) whose mean or root mean square the
-    metric is; intervals then cover the choice of images, too. Raises ValueError for "log" without a floor.
+    count as ``floor``. ``per_image`` names the column of the table "decisions" (one row per image) of which the metric
+    is the mean or root mean square; intervals then cover the choice of images, too. Raises ValueError for "log"
+    without a floor.
     """
 
     name: str
