@@ -13,11 +13,12 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from poolbench.core import Cell, Component, Options, Scalar, UsageError
+from poolbench.core import COMPONENTS, Cell, Component, Options, Scalar, TrainConfig, UsageError
 from poolbench.declared import Entry, Option, declared_entries, signature_options
 from poolbench.plugins import load_installed_plugins, plugin_of
 
@@ -185,16 +186,33 @@ def split_component(text: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         if not (key and equals and value):
             raise UsageError(f"options are NAME:KEY=VALUE,KEY=VALUE, like gem_local:p=4, got '{text}'")
+        if key.strip() in options:
+            raise UsageError(f"option '{key.strip()}' is given twice in '{text}'; give it once")
         options[key.strip()] = value.strip()
     return name, options
 
 
+CELL_FIELDS = {*COMPONENTS, "variant", "padding_mode", "seed", *(f.name for f in fields(TrainConfig))}
 TIMM = "timm:"
 Factory = Callable[..., Any]
 
 
 class Architectures(Registry[Factory]):
     """Registered architectures, and every model of timm as "timm:NAME"."""
+
+    def register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
+        """Decorate a builder as in every registry; raise TypeError for an option named like a field of a cell.
+
+        Options of an architecture are selected by their own names, beside the axes and the training options.
+        """
+        register = super().register(name, **facts)
+
+        def add(target: Factory) -> Factory:
+            if taken := sorted(CELL_FIELDS & signature_options(target, self.fixed).keys()):
+                raise TypeError(f"architecture '{name}': rename the option {', '.join(taken)}, a field of every cell")
+            return register(target)
+
+        return add
 
     def check(self, name: str) -> str:
         """Return the name of a registered or timm model, else raise UsageError; imports timm for its models."""

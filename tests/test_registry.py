@@ -261,3 +261,17 @@ def test_options_of_pool_and_head_reach_the_network(cells: dict[str, list[Cell]]
 def test_minus_zero_is_zero() -> None:
     components = [registry.pools.parse(f"mixed:a={text}") for text in ("0", "0.0", "-0.0", "-0")]
     assert {str(component.options["a"]) for component in components} == {"0.0"}
+
+
+def test_an_architecture_may_not_name_an_option_like_a_field_of_a_cell() -> None:
+    def net(in_shape: object, num_classes: int, pool: object, head: object, padding_mode: str, mask: str = "") -> None:
+        """Never registered."""
+
+    with pytest.raises(TypeError, match="architecture 'clash': rename the option mask"):
+        registry.architectures.register("clash")(net)
+    assert "clash" not in registry.architectures.names()
+
+
+def test_an_option_is_given_once() -> None:
+    with pytest.raises(UsageError, match="option 'p' is given twice in 'gem_local:p=4,p=5'"):
+        registry.pools.parse("gem_local:p=4,p=5")
