@@ -34,7 +34,7 @@ NOISY = Cell(
     "shift_robustness", Component("shapes", {"canvas": 48, "samples": 64, "test_samples": 40}),
     Component("shape_net", {"num_pooling": 1}), Component("stochastic"), Component("avg"), "default", 3,
     TrainConfig(EPOCHS, batch_size=16, augment=("rotation", "shift"), optimizer="sgd", schedule="one_cycle"),
-    measure={"objects": 16, "samples": 20},
+    measure={"objects": 16, "few": 8},
 )  # fmt: skip
 SETTINGS = Settings(DataLocation("data"), "cpu", checkpoint_seconds=0)
 
@@ -134,7 +134,7 @@ def test_a_killed_cell_goes_on_and_ends_as_if_nothing_had_been(
     assert times == sorted(times)
     assert {path.name for path in ledger.record(NOISY.id).folder.iterdir()} == {
         "config.json", "events.jsonl", "lock", "result.json", "weights.pt", "arrays.npz",
-        "conditions.parquet", "sensitivity.parquet",
+        "conditions.parquet", "decisions.parquet", "sensitivity.parquet",
     }  # fmt: skip
 
 
