@@ -63,7 +63,7 @@ def test_replicas_are_timed_against_one(train: ModuleType, monkeypatch: pytest.M
 
 
 def test_throughput_counts_the_work_of_the_network(train: ModuleType) -> None:
-    speed = train.bench_throughput("cpu", (16, 3, 32, 32), batch_size=8)
+    speed = train.bench_throughput("cpu", (8, 3, 32, 32), batch_size=8)
     # Multiply-adds of the convolutions by hand, at the resolution before the pool. The backward pass is twice
     # that, except that nothing needs the gradient of the image.
     stem, stage, first = 9 * 3 * 64 * 1024, 9 * 64 * 64 * 1024, 9 * 64 * 128 * 1024
