@@ -74,7 +74,11 @@ def test_whether_a_network_has_learned_follows_the_other_results(filled: Ledger,
 
     sink = MlflowSink(filled.folder)
     sink.sync([filled])
-    results = [filled.result(cell) for cell in cells]
+    # The accuracies are made up; whether the decisions vary must not depend on the tiny trainings.
+    found = [filled.result(cell) for cell in cells]
+    results = [replace(result, facts={**result.facts, "commonest": 0.5}) for result in found]
+    for result in judged(results):
+        assert not sink.project(filled, result, None)
     assert tag(cells[1]) == "True"
     # A better network shows what there is to learn.
     better = replace(results[0], metrics={**results[0].metrics, "accuracy": 2.5})
