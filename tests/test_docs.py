@@ -147,7 +147,7 @@ def report(extended: Extended) -> dict[str, str]:
     """Add a claim in one file and a measure in two, run the task; return the files of the report by name."""
     tasks = extended.folder / "poolbench_tasks"
     claim = next(block.text for block in blocks(DOCS / "extending.md") if block.text.startswith("Claim("))
-    new = claim.replace("gap_beats_gmp", "added").replace("is more accurate than global max", "beats global max")
+    new = claim.replace("gap_beats_gmp", "planted_claim").replace("is more accurate than global max", "beats global max")
     _edit(tasks / "global_pooling" / "claims.py", "CLAIMS = (\n", textwrap.indent(new, " " * 4) + ",\n")
     metric = 'Metric("accuracy_half", "accuracy at 50 % contrast", higher_is_better=True, tolerance=0.02),'
     _edit(tasks / "contrast" / "__init__.py", "        metrics=(\n", f"            {metric}\n")
@@ -170,8 +170,9 @@ def test_a_task_with_its_own_figure_is_one_folder(report: dict[str, str]) -> Non
 
 
 def test_a_claim_is_one_edit(report: dict[str, str]) -> None:
+    # Listed by its name where no network of the tiny runs has learned, by its sentence where some have.
     for name in ("report.html", "report.md"):
-        assert "Global average pooling beats global max pooling." in report[name]
+        assert "planted claim" in report[name] or "Global average pooling beats global max pooling." in report[name]
 
 
 def test_a_measure_is_two_edits(report: dict[str, str]) -> None:
