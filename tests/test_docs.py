@@ -147,7 +147,9 @@ def report(extended: Extended) -> dict[str, str]:
     """Add a claim in one file and a measure in two, run the task; return the files of the report by name."""
     tasks = extended.folder / "poolbench_tasks"
     claim = next(block.text for block in blocks(DOCS / "extending.md") if block.text.startswith("Claim("))
-    new = claim.replace("gap_beats_gmp", "planted_claim").replace("is more accurate than global max", "beats global max")
+    new = claim.replace("gap_beats_gmp", "planted_claim").replace(
+        "is more accurate than global max", "beats global max"
+    )
     _edit(tasks / "global_pooling" / "claims.py", "CLAIMS = (\n", textwrap.indent(new, " " * 4) + ",\n")
     metric = 'Metric("accuracy_half", "accuracy at 50 % contrast", higher_is_better=True, tolerance=0.02),'
     _edit(tasks / "contrast" / "__init__.py", "        metrics=(\n", f"            {metric}\n")
