@@ -77,11 +77,13 @@ class TrainConfig:
 
     ``shuffle`` draws a new order of the training images every epoch. ``augment`` names the random changes of
     every image in every epoch, some of ``AUGMENTATIONS``; their order does not matter. ``learning_rate`` is the
-    highest of the schedule. Raises UsageError for values out of range.
+    highest of the schedule. ``train_images`` (0: all) is how many of the stored training images are used: as many of
+    each class as possible, a random choice of the cell's seed. Raises UsageError for values out of range.
     """
 
     epochs: int
     batch_size: int = 64
+    train_images: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     shuffle: bool = True
@@ -104,6 +106,8 @@ class TrainConfig:
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
+        if self.train_images < 0:
+            raise UsageError(f"train_images is at least 1, or 0 for all, got {self.train_images}")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise UsageError(
                 "learning_rate is above 0 and weight_decay at least 0, "
@@ -195,12 +199,14 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """One line for people: the axes of the cell and the options of its architecture, pool and head."""
+        """One line for people: the axes, the options of architecture, pool and head, and the amount of training."""
         options = {
             **{f"pool.{key}": value for key, value in self.pool.options.items()},
             **{f"head.{key}": value for key, value in self.head.options.items()},
             **self.architecture.options,
             "padding_mode": self.padding_mode,
+            "epochs": self.train.epochs,
+            **({"train_images": self.train.train_images} if self.train.train_images else {}),
             "seed": self.seed,
         }
         axes = [self.benchmark, self.dataset.name, self.architecture.name, self.pool.name, self.head.name, self.variant]
@@ -229,9 +235,9 @@ class Metric:
     ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in the metric's unit,
     that nobody would act on: the margin of the gate and of claims. ``scale`` "log" is for skewed metrics that are
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
-    count as ``floor``. ``per_image`` names the column of the table "decisions" (one row per image) of which the metric
-    is the mean or root mean square; intervals then cover the choice of images, too. Raises ValueError for "log"
-    without a floor.
+    count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
+    "table.column"; intervals then cover the choice of images, too. Every cell has the table "answers" (see
+    ``runner.cell``). Raises ValueError for "log" without a floor and for another form of ``per_image``.
     """
 
     name: str
@@ -247,6 +253,8 @@ class Metric:
     def __post_init__(self) -> None:
         if self.scale == "log" and self.floor <= 0:
             raise ValueError(f"metric {self.name} is logarithmic and needs a floor above 0, got {self.floor}")
+        if self.per_image and not all(self.per_image.partition(".")):
+            raise ValueError(f"per_image of metric {self.name} is 'table.column', got '{self.per_image}'")
 
 
 COST_METRICS = (

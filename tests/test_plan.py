@@ -69,7 +69,8 @@ def test_the_id_is_the_start_of_the_sha256_of_sorted_compact_json() -> None:
         '"dataset":{"name":"d","options":{}},"head":{"name":"avg","options":{}},"measure":{},'
         '"padding_mode":"zeros","pool":{"name":"max","options":{}},"seed":0,"split":"test","train":{"augment":[],'
         '"batch_norm":"moving","batch_size":64,"epochs":1,"label_smoothing":0.0,"learning_rate":0.001,"mask":"none",'
-        '"optimizer":"adam","precision":"float32","schedule":"constant","shuffle":true,"weight_decay":0.0},'
+        '"optimizer":"adam","precision":"float32","schedule":"constant","shuffle":true,"train_images":0,'
+        '"weight_decay":0.0},'
         '"variant":"plain","version":1}'
     )
     assert cell().id == hashlib.sha256(canonical.encode()).hexdigest()[:16]

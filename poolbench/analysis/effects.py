@@ -131,6 +131,15 @@ def paired(a: Mapping[Key, Point], b: Mapping[Key, Point]) -> dict[Key, Point]:
     return {key: a[key].minus(b[key]) for key in a if key in b}
 
 
+def lead_interval(group: Group, reference: Group, metric: Metric, images: ImageValues = NO_IMAGES) -> Interval | None:
+    """Return the 95 % interval of a group's mean minus that of another, paired by seed; None without common seeds.
+
+    For logarithmic metrics it is the ratio.
+    """
+    points = paired(group_points(group, metric, images), group_points(reference, metric, images))
+    return unscaled(estimate(points).interval(), metric) if points else None
+
+
 def scaled_margin(margin: float, level: float, metric: Metric) -> float:
     """Return a margin in the metric's unit as one on its scale, around a mean ``level`` on that scale.
 

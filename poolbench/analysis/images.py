@@ -12,35 +12,36 @@ import pandas as pd
 from poolbench.core import Metric
 
 Array = np.ndarray[Any, Any]
-TABLE = "decisions"
-"""The table of a cell with one row per image."""
 
 
 class ImageValues:
-    """The columns of the tables "decisions", read once per cell.
+    """The tables of cells that have one row per image, each read once.
 
-    ``table`` returns the table of a cell by the cell's id and raises FileNotFoundError if there is none.
+    ``table(cell, name)`` returns a table by the cell's id and the table's name, and raises FileNotFoundError if there
+    is none.
     """
 
-    def __init__(self, table: Callable[[str], pd.DataFrame]) -> None:
+    def __init__(self, table: Callable[[str, str], pd.DataFrame]) -> None:
         self._table = table
-        self._tables: dict[str, pd.DataFrame | None] = {}
+        self._tables: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def column(self, cell: str, name: str) -> Array | None:
-        """Return a column (images,) as floats; None if the cell has none of that name or a value is undefined."""
-        if cell not in self._tables:
+        """Return the column (images,) "table.column" as floats; None if the cell lacks it or a value is undefined."""
+        table_name, _, column = name.partition(".")
+        key = cell, table_name
+        if key not in self._tables:
             try:
-                self._tables[cell] = self._table(cell)
+                self._tables[key] = self._table(*key)
             except FileNotFoundError:
-                self._tables[cell] = None
-        table = self._tables[cell]
-        if table is None or name not in table:
+                self._tables[key] = None
+        table = self._tables[key]
+        if table is None or column not in table:
             return None
-        values = table[name].to_numpy(dtype=np.float64)
+        values = table[column].to_numpy(dtype=np.float64)
         return values if len(values) and np.isfinite(values).all() else None
 
 
-NO_IMAGES = ImageValues(lambda cell: pd.DataFrame())
+NO_IMAGES = ImageValues(lambda cell, name: pd.DataFrame())
 """For results whose tables are not at hand: intervals then cover the seeds alone."""
 
 

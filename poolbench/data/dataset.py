@@ -51,6 +51,13 @@ class TrainSource(Protocol):
         """Return a training source and a validation split without common samples."""
         ...
 
+    def subset(self, count: int, seed: int) -> Tensor:
+        """Return the mask (n,) of ``count`` samples chosen by ``seed``; row k of an unshuffled draw is sample k.
+
+        Raises UsageError for more samples than there are, and if there are no stored ones.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Split:
@@ -83,14 +90,33 @@ class Split:
     def held_out(self, fraction: float, seed: int) -> tuple[Split, Split]:
         """Return (train, validation); validation takes ``fraction`` of every class, chosen by ``seed``."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "validation split"))
-        labels = self.labels.cpu()
-        validation = torch.zeros(len(labels), dtype=torch.bool)
-        for label in labels.unique():
-            members = (labels == label).nonzero().flatten()
-            members = members[torch.randperm(len(members), generator=generator)]
+        validation = torch.zeros(len(self), dtype=torch.bool)
+        for members in self._shuffled_classes(generator):
             validation[members[: max(1, round(fraction * len(members)))]] = True
         validation = validation.to(self.labels.device)
         return self.take(~validation), self.take(validation)
+
+    def subset(self, count: int, seed: int) -> Tensor:
+        """Return the mask (n,), on the CPU, of ``count`` samples chosen by ``seed``, balanced over the classes.
+
+        The samples of a smaller count are among those of a larger one. Raises UsageError for more than there are.
+        """
+        if not 0 < count <= len(self):
+            raise UsageError(f"train_images is 1 to {len(self)}, or 0 for all, got {count}")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "training images"))
+        classes = self._shuffled_classes(generator)
+        # One of each class in turn, so that a count that the classes do not divide is balanced to one image, too.
+        turns = torch.cat([torch.arange(len(members)) for members in classes])
+        chosen = torch.cat(classes)[turns.argsort(stable=True)[:count]]
+        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask[chosen] = True
+        return mask
+
+    def _shuffled_classes(self, generator: torch.Generator) -> list[Tensor]:
+        """Return the indices of each class's samples in random order, on the CPU."""
+        labels = self.labels.cpu()
+        found = [(labels == label).nonzero().flatten() for label in labels.unique()]
+        return [members[torch.randperm(len(members), generator=generator)] for members in found]
 
     def take(self, chosen: Tensor) -> Split:
         """Return the samples selected by a boolean mask (n,) or an index tensor."""

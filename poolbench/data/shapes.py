@@ -120,6 +120,13 @@ class ShapeStream:
         generator = torch.Generator().manual_seed(derive_seed(seed, "validation split"))
         return self, Split(*sample_shapes(self.validation_samples, self.canvas, generator, self.device, self.margin))
 
+    def subset(self, count: int, seed: int) -> Tensor:
+        """Raise UsageError: a stream stores no images to choose from."""
+        raise UsageError(
+            f"train_images selects stored images, but shapes are drawn afresh in every epoch: got {count}; "
+            "set the data set's option samples instead"
+        )
+
 
 @datasets.register("shapes")
 def shapes(

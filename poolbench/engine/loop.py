@@ -29,7 +29,8 @@ class Training:
 
     The order of batches and the augmentation of each network come from random streams derived from its seed. Random
     layers (dropout, stochastic pools) draw from one stream, derived from the first seed. The global random state is
-    restored after each epoch. Raises UsageError for bfloat16 on a GPU without it.
+    restored after each epoch. Raises UsageError for bfloat16 on a GPU without it, and for more training images than
+    there are.
     """
 
     def __init__(self, networks: Networks, dataset: Dataset, config: TrainConfig, seeds: Sequence[int]) -> None:
@@ -39,6 +40,8 @@ class Training:
         self.optimizer = build_optimizer(config, networks.parameters, networks.exempt_dim)
         self.orders = [torch.Generator().manual_seed(derive_seed(seed, "order of batches")) for seed in seeds]
         self.augmentations = [torch.Generator().manual_seed(derive_seed(seed, "augmentation")) for seed in seeds]
+        count = config.train_images
+        self.subsets = [dataset.train.subset(count, seed) for seed in seeds] if count else []
         self._noise: list[Tensor] = []
         with self._noise_stream():
             torch.manual_seed(derive_seed(seeds[0], "noise in the network"))
@@ -54,9 +57,12 @@ class Training:
         """
         config, device, size = self.config, self.device, self.config.batch_size
         source = self.dataset.train
-        count = len(source)
+        rows_of = [source.draw(order, config.shuffle) for order in self.orders]
+        if self.subsets:
+            rows_of = [rows[mask[rows[:, 0]]] for rows, mask in zip(rows_of, self.subsets, strict=True)]
         # All draws of an epoch are copied to the device at once, since a copy per batch would stall a GPU.
-        samples = torch.stack([source.draw(order, config.shuffle) for order in self.orders]).to(device)
+        samples = torch.stack(rows_of).to(device)
+        count = samples.shape[1]
         drawn = [draw_augmentations(config.augment, count, stream) for stream in self.augmentations]
         draws = {kind: torch.stack([draw[kind] for draw in drawn]).to(device) for kind in drawn[0]}
         loss_sum = torch.zeros(len(samples), device=device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +21,6 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(dim=-1)
 
 
-def commonest_share(decisions: Tensor) -> float:
+def commonest_share(decisions: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> float:
     """Return the share of the commonest class among predicted classes (n,): 1 for a constant predictor."""
-    return float(decisions.bincount().max()) / len(decisions)
+    return float(np.bincount(decisions).max()) / len(decisions)

@@ -16,5 +16,9 @@ HEATMAP = (
     "Mean over the seeds that have learned ± half the width of its 95 % interval. Each metric has one colour scale per "
     "data set, dark for high values. White and grey: no network has learned."
 )
+BY_FIELD = (
+    "Mean over the seeds that have learned; the band is its 95 % interval. Points without a network that has learned "
+    "are left out."
+)
 EXAMPLE_NETWORK = "One trained network per group: the first seed that has learned."
 DEPTH = "from the input (0 %) to the output (100 %), with 95 % t bands."

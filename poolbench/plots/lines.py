@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.statistics import Interval, t_interval
 
 Curve = dict[float, list[float]]
 """The values of the seeds by x."""
@@ -15,12 +15,19 @@ Curve = dict[float, list[float]]
 
 def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, band: float) -> None:
     """Draw the mean over seeds by x, with its 95 % t interval as a band of opacity ``band`` (0: no band)."""
-    xs = sorted(curve)
-    intervals = [t_interval(curve[x]) for x in xs]
-    means = [interval.mean for interval in intervals]
+    interval_line(axes, {x: t_interval(values) for x, values in curve.items()}, colour, dashes, marker, band)
+
+
+def interval_line(
+    axes: Axes, intervals: Mapping[float, Interval], colour: str, dashes: str, marker: str, band: float
+) -> None:
+    """Draw means by x, with their intervals as a band of opacity ``band`` (0: no band)."""
+    xs = sorted(intervals)
+    found = [intervals[x] for x in xs]
+    means = [interval.mean for interval in found]
     axes.plot(xs, means, color=colour, linestyle=dashes, linewidth=1.4, **marks(len(xs), marker))
-    if band and any(interval.n > 1 for interval in intervals):
-        lows, highs = [interval.low for interval in intervals], [interval.high for interval in intervals]
+    if band and any(interval.n > 1 for interval in found):
+        lows, highs = [interval.low for interval in found], [interval.high for interval in found]
         axes.fill_between(xs, lows, highs, color=colour, alpha=band, linewidth=0)
 
 

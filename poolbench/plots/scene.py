@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from poolbench.analysis.effects import group_interval
+from poolbench.analysis.effects import group_interval, lead_interval
 from poolbench.analysis.groups import Group
-from poolbench.analysis.images import TABLE, ImageValues
+from poolbench.analysis.images import ImageValues
 from poolbench.analysis.statistics import Interval
 from poolbench.analysis.text import number_text, term
 from poolbench.core import Metric, Result, Scalar
@@ -57,6 +57,10 @@ class Scene:
         """Return the 95 % interval of the group's mean, as tables print it; None if no network has learned."""
         return group_interval(group, metric, self.images)
 
+    def lead(self, group: Group, reference: Group, metric: Metric) -> Interval | None:
+        """Return the 95 % interval of the group's lead over another, paired by seed; None without common seeds."""
+        return lead_interval(group, reference, metric, self.images)
+
     def number(self, group: Group, metric: Metric) -> str:
         """Return the group's mean and interval as text, as tables print it."""
         return number_text(group, metric, images=self.images)
@@ -65,7 +69,7 @@ class Scene:
     def images(self) -> ImageValues:
         """The values per image of the groups' networks."""
         results = {result.cell.id: result for group in self.groups for result in group.results}
-        return ImageValues(lambda cell: self.record(results[cell]).table(TABLE))
+        return ImageValues(lambda cell, name: self.record(results[cell]).table(name))
 
     def panels(
         self, groups: Sequence[Group], fields: Sequence[str], within: Sequence[str] = ()

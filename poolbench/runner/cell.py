@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from poolbench.runner.ledger import CellRecord
 from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
     from poolbench.data import Dataset
@@ -156,13 +158,17 @@ def _retries(attempts: Sequence[Attempt], error: Exception, settings: Settings) 
 
 def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset, facts: dict[str, Any]) -> None:
     """Measure a trained network and record the result, or the failure of the measure."""
+    from poolbench.measures.classification import commonest_share
+
     try:
         began = time.perf_counter()
         measurement = _measure(benchmark, attempt, model, data)
+        answers = _answers(attempt.cell, model, data)
+        measurement = replace(measurement, tables={"answers": answers, **measurement.tables})
         facts |= {
             "data": {"name": data.name, "digest": data.digest, "source": data.source},
             "chance": 1 / len(data.classes),
-            "commonest": _commonest(attempt.cell, model, data),
+            "commonest": commonest_share(answers["decision"].to_numpy()),
             "seconds_fit": attempt.seconds,
             "seconds_measure": time.perf_counter() - began,
         }
@@ -194,15 +200,19 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
     return Measurement(metrics, measured.tables, measured.arrays)
 
 
-def _commonest(cell: Cell, model: nn.Module, data: Dataset) -> float:
-    """Return the share of the commonest decision over the test images, masked as in training."""
+def _answers(cell: Cell, model: nn.Module, data: Dataset) -> pd.DataFrame:
+    """Return one row per test image, masked as in training: label, decision, and whether it is correct (0 or 1)."""
+    import pandas as pd
+
     from poolbench.data import to_pixels
-    from poolbench.measures.classification import commonest_share, predictions
+    from poolbench.measures.classification import predictions
     from poolbench.recording import batch_size, outputs
 
-    images = data.test.images
+    images, labels = data.test.images, data.test.labels
     batches = (to_pixels(part, cell.train.mask) for part in images.split(batch_size(images)))
-    return commonest_share(predictions(outputs(model, batches)))
+    decisions = predictions(outputs(model, batches))
+    columns = {"label": labels, "decision": decisions, "correct": decisions == labels}
+    return pd.DataFrame({name: values.cpu().numpy().astype("int16") for name, values in columns.items()})
 
 
 def _weights(model: nn.Module) -> bytes:

@@ -26,7 +26,7 @@ METRICS = (
     Metric("V", "V", False, 0.05),
     Metric("V_stratified", "V, stratified", False, 0.05),
     Metric("spread", "spread", False, 0.05, scale="log", floor=0.001),
-    Metric("consistency", "consistency", True, 0.01, per_image="consistency"),
+    Metric("consistency", "consistency", True, 0.01, per_image="decisions.consistency"),
 )
 
 Finished = Callable[..., Result]
@@ -314,7 +314,7 @@ def test_intervals_of_claims_cover_images(finished: Finished) -> None:
             results.append(result)
 
     def judged_with(known: Mapping[str, pd.DataFrame]) -> Verdict:
-        def table(cell: str) -> pd.DataFrame:
+        def table(cell: str, name: str) -> pd.DataFrame:
             if cell not in known:
                 raise FileNotFoundError(cell)
             return known[cell]

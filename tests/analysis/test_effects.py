@@ -25,14 +25,14 @@ from poolbench.analysis.statistics import crossed_interval, t_interval
 from poolbench.core import Metric, Result
 
 Finished = Callable[..., Result]
-CONSISTENCY = Metric("consistency", "consistency", True, 0.01, per_image="consistency")
-SPREAD = Metric("spread", "spread", False, 0.1, scale="log", floor=0.001, per_image="spread")
+CONSISTENCY = Metric("consistency", "consistency", True, 0.01, per_image="decisions.consistency")
+SPREAD = Metric("spread", "spread", False, 0.1, scale="log", floor=0.001, per_image="decisions.spread")
 
 
 def values_of(tables: Mapping[str, Mapping[str, Any]]) -> ImageValues:
     """Return the values per image of cells by id."""
 
-    def table(cell: str) -> pd.DataFrame:
+    def table(cell: str, name: str) -> pd.DataFrame:
         if cell not in tables:
             raise FileNotFoundError(cell)
         return pd.DataFrame(tables[cell])

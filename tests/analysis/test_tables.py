@@ -101,10 +101,10 @@ def test_images_take_part_in_the_test(finished: Finished) -> None:
             result = finished(pool, seed, float(column.mean()))
             tables[result.cell.id] = pd.DataFrame({"correct": column})
             results.append(result)
-    metric = replace(ACCURACY, per_image="correct")
+    metric = replace(ACCURACY, per_image="answers.correct")
     leader = "max" if lead.mean() > 0 else "avg"
     assert best(results, metric) == leader
-    found = first_place(groups_of(results), metric, ImageValues(lambda cell: tables[cell]))
+    found = first_place(groups_of(results), metric, ImageValues(lambda cell, name: tables[cell]))
     assert found.best is None
     assert len(found.tied) == 2
 

@@ -266,11 +266,11 @@ def test_intervals_cover_images_where_a_cell_has_their_values(
     study: Benchmark, store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accuracies of .75 in every seed, but on four images: the interval is that of the images."""
-    metrics = (replace(study.metrics[0], per_image="correct"), *study.metrics[1:])
+    metrics = (replace(study.metrics[0], per_image="answers.correct"), *study.metrics[1:])
     entry = registry.Entry("study", lambda: replace(study, metrics=metrics))
     monkeypatch.setitem(registry.benchmarks._entries, "study", entry)
     for seed in range(3):
-        store("max", seed, 0.75, tables={"decisions": pd.DataFrame({"correct": [1, 1, 1, 0]})})
+        store("max", seed, 0.75, tables={"answers": pd.DataFrame({"correct": [1, 1, 1, 0]})})
     _, markdown = reports(ledger)
     # s^2 of the images is .25; t(0.975, 3) = 3.18245; 3.18245 * .5 / 2 = .796.
     assert rows(markdown, "max")[0][2] == "0.750 ± 0.796"

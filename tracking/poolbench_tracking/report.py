@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
-from poolbench.analysis.images import TABLE, ImageValues
+from poolbench.analysis.images import ImageValues
 from poolbench.analysis.learning import judged
 from poolbench.files import storage, write_atomically
 from poolbench.runner.ledger import Ledger
@@ -27,7 +27,7 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     if the folder cannot be written.
     """
     results = judged(ledger.results())
-    images = ImageValues(lambda cell: ledger.record(cell).table(TABLE))
+    images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
     sections = list(sections_of(results, run_links or {}, images))
     drawn = [_with_drawings(section, ledger) for section in sections]
     facts = provenance(results, ledger.invocations(), ledger.left_out())

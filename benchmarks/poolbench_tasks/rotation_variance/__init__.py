@@ -172,7 +172,7 @@ def rotation_variance() -> Benchmark:
             "Beside it: the same network with its first weights, and averaged over four quarter turns."
         ),
         metrics=(
-            Metric("accuracy", "accuracy, plain", higher_is_better=True, tolerance=0.02),
+            Metric("accuracy", "accuracy, plain", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
             Metric("accuracy_rotated", "accuracy, rotated", higher_is_better=True, tolerance=0.02),
             Metric("accuracy_worst", "worst-case accuracy over the angles", higher_is_better=True, tolerance=0.03),
             Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05),

@@ -162,37 +162,74 @@ def shift_robustness() -> Benchmark:
         ),
         version=4,
         metrics=(
-            Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02),
+            Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
             Metric(
-                "subset_accuracy", "accuracy, same images", higher_is_better=True, tolerance=0.02, per_image="correct"
+                "subset_accuracy",
+                "accuracy, same images",
+                higher_is_better=True,
+                tolerance=0.02,
+                per_image="decisions.correct",
             ),
-            Metric("worst_accuracy", "worst-case accuracy", higher_is_better=True, tolerance=0.03, per_image="worst"),
             Metric(
-                "exact_consistency", "exact consistency", higher_is_better=True, tolerance=0.01, per_image="consistency"
+                "worst_accuracy",
+                "worst-case accuracy",
+                higher_is_better=True,
+                tolerance=0.03,
+                per_image="decisions.worst",
+            ),
+            Metric(
+                "exact_consistency",
+                "exact consistency",
+                higher_is_better=True,
+                tolerance=0.01,
+                per_image="decisions.consistency",
             ),
             Metric(
                 "grid_consistency",
                 "consistency, grid",
                 higher_is_better=True,
                 tolerance=0.01,
-                per_image="grid_consistency",
+                per_image="decisions.grid_consistency",
             ),
             Metric(
-                "crop_sampled", "consistency, crops", higher_is_better=True, tolerance=0.02, per_image="crop_sampled"
+                "crop_sampled",
+                "consistency, crops",
+                higher_is_better=True,
+                tolerance=0.02,
+                per_image="decisions.crop_sampled",
             ),
             Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01),
             Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability"),
             Metric(
-                "aliasing", "aliasing", False, 0.05, "logit deviations", scale="log", floor=FLOOR, per_image="aliasing"
+                "aliasing",
+                "aliasing",
+                False,
+                0.05,
+                "logit deviations",
+                scale="log",
+                floor=FLOOR,
+                per_image="decisions.aliasing",
             ),
             Metric(
                 "square_boundary", "border effect, square", False, 0.1, "logit deviations", scale="log", floor=FLOOR
             ),
             Metric("square_flips", "decision flips, square", False, 0.02, "share of positions"),
             Metric("averaged_consistency", "consistency, phases averaged", higher_is_better=True, tolerance=0.01),
-            Metric("consistency", "consistency, exact or grid", True, 0.01, headline=False, per_image="consistency"),
             Metric(
-                "grid_worst_accuracy", "worst-case accuracy, grid", True, 0.03, headline=False, per_image="grid_worst"
+                "consistency",
+                "consistency, exact or grid",
+                True,
+                0.01,
+                headline=False,
+                per_image="decisions.consistency",
+            ),
+            Metric(
+                "grid_worst_accuracy",
+                "worst-case accuracy, grid",
+                True,
+                0.03,
+                headline=False,
+                per_image="decisions.grid_worst",
             ),
             Metric("averaged_accuracy", "accuracy, phases averaged", True, 0.02, headline=False),
             Metric("bfloat16_consistency", "consistency in bfloat16, few images", True, 0.01, headline=False),
@@ -205,7 +242,7 @@ def shift_robustness() -> Benchmark:
                 True,
                 0.02,
                 headline=False,
-                per_image="mean_correct",
+                per_image="decisions.mean_correct",
             ),
             Metric(
                 "circular_sampled",
@@ -213,7 +250,7 @@ def shift_robustness() -> Benchmark:
                 True,
                 0.02,
                 headline=False,
-                per_image="circular_sampled",
+                per_image="decisions.circular_sampled",
             ),
             Metric("circular_sampled_se", "its standard error", tolerance=0.01, headline=False),
             Metric("crop_sampled_se", "standard error of the consistency of crops", tolerance=0.01, headline=False),
