@@ -59,11 +59,6 @@ def turns(images: Tensor, angles: Sequence[float], fill: Fill = "zeros") -> Tens
     return rotated
 
 
-def rotate_all(images: Tensor, degrees: float, fill: Fill = "zeros") -> Tensor:
-    """Rotate all images (b, c, h, w) by one angle, as :func:`turns` does."""
-    return turns(images, [degrees], fill)[0]
-
-
 def roll(images: Tensor, shifts: Tensor) -> Tensor:
     """Shift each image (b, c, h, w) circularly by its own whole pixels (b, 2), given as dy, dx."""
     height, width = images.shape[-2:]

@@ -150,6 +150,23 @@ def run_cells() -> Callable[..., Log]:
     return run
 
 
+def study_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
+    settings: dict[str, Any] = {
+        "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
+        "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
+    }  # fmt: skip
+    settings |= changes
+    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
+    components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
+    return Cell(**components, **settings)
+
+
+@pytest.fixture
+def cell_of() -> Callable[..., Cell]:
+    """Make a cell that nothing trains: ``cell_of(pool, seed, **fields)``."""
+    return study_cell
+
+
 class InMemory:
     """Results with tables and arrays that were never measured: what figures draw from, without a ledger."""
 
@@ -181,14 +198,7 @@ class InMemory:
         **fields: Any,
     ) -> Result:
         """Return a finished result; epoch e of 3 has the validation accuracy ``accuracy * e / 3``."""
-        settings: dict[str, Any] = {
-            "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
-            "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
-        }  # fmt: skip
-        settings |= fields
-        components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
-        components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
-        cell = Cell(**components, **settings)
+        cell = study_cell(pool, seed, **fields)
         history = [
             {"epoch": epoch, "train_accuracy": accuracy, "train_loss": 1.0, "val_accuracy": accuracy * epoch / 3,
              "val_loss": 1 - accuracy}

@@ -18,7 +18,7 @@ from poolbench.engine.checkpoint import Checkpoint, pack, unpack
 from poolbench.engine.loop import Training
 from poolbench.engine.networks import OneNetwork
 from poolbench.engine.replicas import Stack, stack_limit
-from poolbench.geometry import rotate_all
+from poolbench.geometry import turns
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
 from poolbench.runner.execute import execute
@@ -36,7 +36,7 @@ def test_shapes_are_drawn_alike() -> None:
 
 def test_rotations_agree() -> None:
     x = torch.rand(3, 1, 28, 28)
-    torch.testing.assert_close(rotate_all(x.cuda(), 37.0).cpu(), rotate_all(x, 37.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(turns(x.cuda(), [37.0])[0].cpu(), turns(x, [37.0])[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["shift_robustness", "global_pooling", "rotation_variance"])

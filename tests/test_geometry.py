@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poolbench.core import UsageError
-from poolbench.geometry import BOUNDARIES, disc_mask, move, rotate, rotate_all, shift, shift_subpixel, turns
+from poolbench.geometry import BOUNDARIES, disc_mask, move, rotate, shift, shift_subpixel, turns
 
 
 def images(count: int, height: int, width: int) -> Tensor:
@@ -29,7 +29,7 @@ def test_quarter_turns_are_exact_and_counter_clockwise(size: int) -> None:
     x = disc_images(3, size)
     for quarter in range(-4, 5):
         expected = torch.from_numpy(np.rot90(x.numpy(), quarter, axes=(-2, -1)).copy())
-        assert torch.equal(rotate_all(x, 90.0 * quarter), expected)
+        assert torch.equal(turns(x, [90.0 * quarter])[0], expected)
         interpolated = rotate(x, torch.full((3,), 90.0 * quarter))
         torch.testing.assert_close(interpolated, expected, rtol=0, atol=1e-9)
 
@@ -37,7 +37,7 @@ def test_quarter_turns_are_exact_and_counter_clockwise(size: int) -> None:
 def test_interpolation_against_a_double_loop() -> None:
     x = disc_images(1, 7)
     angle = 33.0
-    found = rotate_all(x, angle)[0, 0]
+    found = turns(x, [angle])[0][0, 0]
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     for i in range(7):
         for j in range(7):
@@ -65,7 +65,7 @@ def test_each_image_is_rotated_by_its_own_angle() -> None:
 def test_rotation_of_a_non_square_image_keeps_distances() -> None:
     x = torch.zeros(1, 1, 21, 31, dtype=torch.float64)
     x[0, 0, 10, 25] = 1  # 10 px right of the centre
-    rotated = rotate_all(x, 90.0)
+    rotated = turns(x, [90.0])[0]
     assert int(rotated[0, 0].argmax()) == 0 * 31 + 15  # 10 px above it
 
 
@@ -81,10 +81,10 @@ def test_rotation_by_many_angles_equals_rotation_by_each() -> None:
     for x in (disc_images(3, 8), torch.rand(2, 3, 6, 9, dtype=torch.float64)):
         angles = [0.0, 33.0, 90.0, 180.0, 271.5]
         for angle, found in zip(angles, turns(x, angles), strict=True):
-            assert torch.equal(found, rotate_all(x, angle))
+            assert torch.equal(found, turns(x, [angle])[0])
     x = torch.ones(1, 1, 9, 9, dtype=torch.float64)
-    assert rotate_all(x, 45.0)[0, 0, 0, 0] == 0
-    torch.testing.assert_close(rotate_all(x, 45.0, fill="reflect"), x)
+    assert turns(x, [45.0])[0][0, 0, 0, 0] == 0
+    torch.testing.assert_close(turns(x, [45.0], fill="reflect")[0], x)
 
 
 def test_shift_moves_each_image_by_its_own_pixels_and_fills_with_zeros() -> None:

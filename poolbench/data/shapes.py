@@ -33,15 +33,6 @@ def draw_rectangles(centres: Tensor, half_sizes: Tensor, canvas: int) -> Tensor:
     return _fill(centres, _rectangle_rows(centres, half_sizes, canvas))
 
 
-def draw_circles(centres: Tensor, radii: Tensor, canvas: int) -> Tensor:
-    """Draw discs at centres (n, 2) as x, y with radii (n,): uint8 (n, 1, canvas, canvas), cut at the border.
-
-    Pixel for pixel ``cv2.circle(..., thickness=-1)`` of OpenCV, whose integer midpoint algorithm fills
-    exactly the pixels with dx^2 + dy^2 <= r^2.
-    """
-    return _fill(centres, _circle_rows(centres, radii, canvas))
-
-
 def sample_shapes(
     n: int, canvas: int, generator: torch.Generator, device: str | torch.device, margin: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -82,6 +73,8 @@ def _rectangle_rows(centres: Tensor, half_sizes: Tensor, canvas: int) -> Tensor:
 
 
 def _circle_rows(centres: Tensor, radii: Tensor, canvas: int) -> Tensor:
+    # Pixel for pixel cv2.circle(..., thickness=-1) of OpenCV, whose integer midpoint algorithm fills exactly the
+    # pixels with dx^2 + dy^2 <= r^2.
     dy = torch.arange(canvas, device=centres.device) - centres[:, 1:]
     return radii[:, None].square() - dy.square()
 

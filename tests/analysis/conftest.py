@@ -7,22 +7,11 @@ from typing import Any
 
 import pytest
 
-from poolbench.core import Cell, Component, Result, TrainConfig
-
-
-def make_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
-    settings: dict[str, Any] = {
-        "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
-        "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
-    }  # fmt: skip
-    settings |= changes
-    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
-    components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
-    return Cell(**components, **settings)
+from poolbench.core import Cell, Result
 
 
 @pytest.fixture
-def finished() -> Callable[..., Result]:
+def finished(cell_of: Callable[..., Cell]) -> Callable[..., Result]:
     """Make a finished result: ``finished(pool, seed, accuracy, learned=..., metrics=..., **fields of the cell)``.
 
     It has the metrics accuracy and loss = 1 - accuracy, and those given.
@@ -37,6 +26,6 @@ def finished() -> Callable[..., Result]:
         **fields: Any,
     ) -> Result:
         values = {"accuracy": accuracy, "loss": 1 - accuracy, **(metrics or {})}
-        return Result(make_cell(pool, seed, **fields), "finished", metrics=values, facts={"learned": learned})
+        return Result(cell_of(pool, seed, **fields), "finished", metrics=values, facts={"learned": learned})
 
     return make

@@ -15,17 +15,19 @@ from poolbench.analysis.effects import (
     group_estimate,
     group_interval,
     group_points,
+    lead_interval,
     paired,
     scaled_margin,
     values_interval,
 )  # fmt: skip
-from poolbench.analysis.groups import groups_of
+from poolbench.analysis.groups import Group, groups_of
 from poolbench.analysis.images import ImageValues, image_contributions
 from poolbench.analysis.statistics import crossed_interval, t_interval
 from poolbench.core import Metric, Result
 
 Finished = Callable[..., Result]
 CONSISTENCY = Metric("consistency", "consistency", True, 0.01, per_image="decisions.consistency")
+ACCURACY = Metric("accuracy", "accuracy", True, 0.01)
 SPREAD = Metric("spread", "spread", False, 0.1, scale="log", floor=0.001, per_image="decisions.spread")
 
 
@@ -133,3 +135,25 @@ def test_a_group_that_has_not_learned_has_no_mean(finished: Finished) -> None:
     (group,) = groups_of([finished("max", seed, 0.5, learned=False) for seed in range(3)])
     assert group_estimate(group, CONSISTENCY) is None
     assert group_interval(group, CONSISTENCY) is None
+
+
+def test_a_lead_is_paired_by_seed_and_a_ratio_for_logarithms(finished: Finished) -> None:
+    def group(pool: str, spreads: Mapping[int, float]) -> Group:
+        made = [finished(pool, seed, value, metrics={"spread": value}) for seed, value in spreads.items()]
+        return groups_of(made)[0]
+
+    first, second = group("max", {0: 0.2, 1: 0.4, 2: 0.9}), group("avg", {1: 0.1, 2: 0.3, 3: 0.8})
+    found = lead_interval(first, second, ACCURACY)
+    expected = t_interval([0.3, 0.6])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
+    ratio = lead_interval(first, second, SPREAD)
+    assert ratio is not None
+    assert ratio.mean == pytest.approx(sqrt(4 * 3))
+    assert lead_interval(first, group("none", {7: 0.5}), ACCURACY) is None
+
+
+def test_a_table_of_values_per_image_is_named_with_its_column() -> None:
+    for name in ("correct", ".correct", "answers."):
+        with pytest.raises(ValueError, match=r"per_image of metric accuracy is 'table\.column'"):
+            Metric("accuracy", "accuracy", True, 0.01, per_image=name)

@@ -76,6 +76,24 @@ def test_held_out_part_is_balanced_and_disjoint(dataset: Dataset) -> None:
     assert rows(train) | rows(tuning.test) == rows(train_split(dataset))
 
 
+def test_a_subset_is_balanced_nested_and_of_its_seed(dataset: Dataset) -> None:
+    train = train_split(dataset)
+    small, large, other = train.subset(43, seed=1), train.subset(507, seed=1), train.subset(43, seed=2)
+    assert (int(small.sum()), int(large.sum())) == (43, 507)
+    assert sorted(train.labels[small].bincount().tolist()) == [4] * 7 + [5] * 3
+    assert (large | ~small).all()
+    assert torch.equal(small, train.subset(43, seed=1))
+    assert not torch.equal(small, other)
+    assert train.subset(2000, seed=1).all()
+    # A class with fewer images than its share gives all of them.
+    uneven = train.take((train.labels > 0) | (torch.arange(2000) < 100))
+    rare = int((uneven.labels == 0).sum())
+    assert uneven.labels[uneven.subset(1000, seed=1)].bincount()[0] == min(rare, 100)
+    for count in (2001, -1):
+        with pytest.raises(UsageError, match=rf"train_images is 1 to 2000, or 0 for all, got {count}"):
+            train.subset(count, seed=1)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_damaged_file_is_a_usage_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "embedded"

@@ -10,7 +10,6 @@ from poolbench.data.shapes import (
     LARGEST,
     SMALLEST,
     ShapeStream,
-    draw_circles,
     draw_rectangles,
     sample_shapes,
 )
@@ -28,6 +27,12 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def shapes(**options: int) -> Dataset:
     return load_dataset("shapes", DataLocation("absent"), "cpu", **options)
+
+
+def draw_circles(centres: torch.Tensor, radii: torch.Tensor, canvas: int) -> torch.Tensor:
+    """Return the images that a training source makes of circles."""
+    rows = torch.cat([torch.ones(len(radii), 1, dtype=torch.int64), radii[:, None], radii[:, None], centres], dim=1)
+    return ShapeStream(canvas, samples=1).render(rows)[0]
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 3, 4, *RADII, 29])
@@ -155,3 +160,8 @@ def test_digest_tells_protocols_apart() -> None:
 def test_wrong_options_are_usage_errors(option: str, value: int) -> None:
     with pytest.raises(UsageError, match=rf"{option}.* {value}\b"):
         shapes(**{option: value})
+
+
+def test_a_stream_has_no_images_to_choose_from() -> None:
+    with pytest.raises(UsageError, match="drawn afresh in every epoch: got 100; set the data set's option samples"):
+        ShapeStream(64, 250).subset(100, seed=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import CHOICES, Cell, Component, TrainConfig
+from poolbench.core import CHOICES, Cell, Component, TrainConfig, UsageError
 from poolbench.data import Dataset, Split, images_dataset, to_pixels
 from poolbench.engine import build_model, evaluate, fit
 from poolbench.engine.evaluation import loss_of
@@ -238,3 +238,45 @@ def test_frozen_batch_norms_keep_the_statistics_of_the_first_epoch() -> None:
     assert not torch.equal(statistics(moving, 3), statistics(moving, 1))
     # What is frozen is how it trains, not the network: weights of either fit into the other.
     assert build_model(frozen, data, "cpu").state_dict().keys() == build_model(moving, data, "cpu").state_dict().keys()
+
+
+def test_training_images_are_those_of_the_seed_and_no_others() -> None:
+    """Images outside the subset change nothing, one inside does; all images are the plain training."""
+    data = dataset()
+    assert isinstance(data.train, Split)
+    cell = replace(CELL, train=replace(CELL.train, train_images=20))
+    first, rows = trained(cell, data)
+    inside = data.train.subset(20, CELL.seed)
+
+    def blackened(where: Tensor) -> Dataset:
+        images = data.train.images.clone()  # type: ignore[union-attr]
+        images[where] = 0
+        return replace(data, train=replace(data.train, images=images))  # type: ignore[type-var]
+
+    assert same(first, trained(cell, blackened(~inside))[0])
+    assert not same(first, trained(cell, blackened(inside.nonzero()[0]))[0])
+    assert not same(first, trained(replace(cell, seed=1), data)[0])
+    # Means over the 20 images of the subset.
+    assert all(row["train_accuracy"] * 20 == pytest.approx(round(row["train_accuracy"] * 20)) for row in rows)
+    everything = replace(CELL, train=replace(CELL.train, train_images=60))
+    assert same(trained(CELL, data)[0], trained(everything, data)[0])
+    with pytest.raises(UsageError, match="train_images is 1 to 60, or 0 for all, got 61"):
+        trained(replace(CELL, train=replace(CELL.train, train_images=61)), data)
+
+
+def test_every_image_of_a_subset_is_seen_once_an_epoch() -> None:
+    data, seen = dataset(), []
+
+    class Recording(Split):
+        def render(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(rows[:, 0])
+            return super().render(rows)
+
+    assert isinstance(data.train, Split)
+    source = Recording(data.train.images, data.train.labels)
+    cell = replace(CELL, train=replace(CELL.train, train_images=20, epochs=2))
+    trained(cell, replace(data, train=source))
+    orders = torch.cat(seen).view(2, 20)
+    wanted = data.train.subset(20, CELL.seed).nonzero().flatten()
+    assert all(torch.equal(order.sort().values, wanted) for order in orders)
+    assert not torch.equal(orders[0], orders[1])

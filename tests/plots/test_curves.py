@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from poolbench.analysis.statistics import t_interval
-from poolbench.core import Cell, Result
-from poolbench.plots.curves import history_curves, learning_curves
+from poolbench.core import Cell, Result, TrainConfig
+from poolbench.plots.curves import history_curves, lead_curves, learning_curves, metric_curves
 from poolbench.plots.style import GREY, PALETTE
 
 BOTH = ("train_accuracy", "val_accuracy")
@@ -94,3 +94,59 @@ def test_many_values_stay_apart(made: Any) -> None:
 
 def test_a_column_that_no_history_has_is_not_drawn(made: Any) -> None:
     assert learning_curves(made.scene([made("max", 0, 0.6)]), ("val_absent",)) is None
+
+
+def test_metrics_against_a_field_are_those_of_the_tables(made: Any) -> None:
+    """One line per pool, one panel per number of images, points at the epochs."""
+    values = {1: [0.3, 0.5], 4: [0.6, 0.7], 16: [0.8, 0.82]}
+    results = [
+        made(pool, seed, value + shift, train=TrainConfig(epochs=epochs, train_images=images))
+        for pool, shift in (("max", 0.0), ("avg", 0.1))
+        for images in (100, 200)
+        for epochs, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    ]
+    scene = made.scene(results)
+    figure = metric_curves(scene, "accuracy", "epochs", ("train_images",))
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["train_images=100", "train_images=200"]
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "epochs"
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "4", "16"]
+        found = lines(axes)
+        assert found[PALETTE[0], "-"] == pytest.approx([0.4, 0.65, 0.81])
+        assert found[PALETTE[1], "-"] == pytest.approx([0.5, 0.75, 0.91])
+    band = next(band for band in figure.axes[0].collections if isinstance(band, PolyCollection))
+    edge = np.asarray(band.get_paths()[0].vertices, float)
+    interval = t_interval(values[4])
+    at_four = edge[edge[:, 0] == 4][:, 1]
+    assert (at_four.min(), at_four.max()) == pytest.approx((interval.low, interval.high))
+
+
+def test_leads_are_paired_by_seed(made: Any) -> None:
+    leads = [0.1, 0.12, 0.11]
+    results = [
+        made(pool, seed, 0.2 * seed + 0.1 + leads[seed] * (pool == "avg"), train=TrainConfig(epochs=epochs))
+        for pool in ("max", "avg", "blur")
+        for epochs in (2, 8)
+        for seed in range(3)
+        # Seed 0 of blur is missing, so its lead is that of the other seeds.
+        if (pool, seed) != ("blur", 0)
+    ]
+    figure = lead_curves(made.scene(results), "accuracy", "epochs", "max")
+    assert figure is not None
+    found = lines(figure.axes[0])
+    assert found[PALETTE[1], "-"] == pytest.approx([0.11, 0.11])
+    assert found[PALETTE[2], "-"] == pytest.approx([0, 0])
+    assert PALETTE[0] not in {colour for colour, _ in found}
+    band = next(band for band in figure.axes[0].collections if isinstance(band, PolyCollection))
+    edge = np.asarray(band.get_paths()[0].vertices, float)[:, 1]
+    interval = t_interval(leads)
+    assert (edge.min(), edge.max()) == pytest.approx((interval.low, interval.high))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["avg", "blur"]
+
+
+def test_a_field_with_one_value_has_no_curve(made: Any) -> None:
+    scene = made.scene([made(pool, seed, 0.5) for pool in ("max", "avg") for seed in range(2)])
+    assert metric_curves(scene, "accuracy", "epochs") is None
+    assert lead_curves(scene, "accuracy", "epochs", "max") is None

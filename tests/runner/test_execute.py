@@ -20,6 +20,7 @@ import torch
 
 from poolbench import registry
 from poolbench.core import COST_METRICS, Cell, DataLocation, Measurement, UsageError
+from poolbench.engine import build_model
 from poolbench.files import StorageError
 from poolbench.runner.attempt import Settings
 from poolbench.runner.environment import resolve_device
@@ -79,6 +80,22 @@ def test_one_failed_cell_does_not_stop_the_others(ledger: Ledger, cells: list[Ce
     assert "in measure_tiny" in log.results[0].traceback
     assert log.results[0].metrics == {}
     assert not (ledger.record(broken.id).folder / "result.json").exists()
+
+
+def test_every_cell_stores_its_answers(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:
+    run_cells(cells[:1], ledger)
+    result, record = ledger.result(cells[0]), ledger.record(cells[0].id)
+    data = registry.benchmarks.get("tiny")().load(cells[0], DataLocation("data"), "cpu")
+    model = build_model(cells[0], data, "cpu")
+    model.load_state_dict(weights(ledger, cells[0]))
+    with torch.no_grad():
+        decided = model.eval()(data.test.images / 255).argmax(1)
+    table = record.table("answers")
+    assert table["label"].tolist() == data.test.labels.tolist()
+    assert table["decision"].tolist() == decided.tolist()
+    assert table["correct"].tolist() == (decided == data.test.labels).long().tolist()
+    assert table["correct"].mean() == pytest.approx(result.history[-1]["val_accuracy"])
+    assert result.facts["commonest"] == max(decided.bincount().tolist()) / 40
 
 
 def test_missing_data_skips_with_its_reason(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import figure as drawing
 
 from poolbench import registry
-from poolbench.core import Cell, Claim, Component, Measurement, Metric, Result, TrainConfig
+from poolbench.core import Cell, Claim, Measurement, Metric, Result, TrainConfig
 from poolbench.plots import curves, intervals, maps
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark, Figure, Grid
@@ -104,25 +104,8 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
     return make_study()
 
 
-def study_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
-    settings: dict[str, Any] = {
-        "benchmark": "study", "dataset": "drawn", "architecture": "net", "pool": pool, "head": "avg",
-        "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
-    }  # fmt: skip
-    settings |= changes
-    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
-    components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
-    return Cell(**components, **settings)
-
-
 @pytest.fixture
-def cell_of() -> Callable[..., Cell]:
-    """Make a cell of the study: ``cell_of(pool, seed, **fields)``."""
-    return study_cell
-
-
-@pytest.fixture
-def store(ledger: Ledger) -> Callable[..., Result]:
+def store(ledger: Ledger, cell_of: Callable[..., Cell]) -> Callable[..., Result]:
     """Write a finished cell: ``store(pool, seed, accuracy, learned=..., facts=..., **fields)``; returns its result.
 
     Epoch e of 3 has the validation accuracy ``accuracy * e / 3``; the map is constant, V of layer k is
@@ -140,7 +123,7 @@ def store(ledger: Ledger) -> Callable[..., Result]:
         arrays: Mapping[str, np.ndarray[Any, Any]] | None = None,
         **fields: Any,
     ) -> Result:
-        cell = study_cell(pool, seed, **fields)
+        cell = cell_of(pool, seed, **fields)
         record = ledger.record(cell.id)
         record.begin(cell, {"environment": {"python": "3.11", "device": "cpu"}, **(facts or {})})
         for epoch in (1, 2, 3):

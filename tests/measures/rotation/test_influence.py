@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.geometry import disc_mask, rotate_all
+from poolbench.geometry import disc_mask, turns
 from poolbench.measures.rotation import activation_variance, layer_means
 from poolbench.measures.rotation.influence import Kept, influence
 from poolbench.measures.rotation.moments import Moments, Workspace
@@ -91,7 +91,7 @@ def test_errors_of_layers_and_positions(small_network: nn.Module, images: Images
     angles = [0.0, 50.0, 90.0, 200.0]
     units = activation_variance(small_network, x, angles, None)
     rows = units[(units["layer"] == "conv2") & (units["aggregation"] == "mean")]
-    rotated = [outputs(small_network, rotate_all(x, angle) * disc_mask((12, 12))) for angle in angles]
+    rotated = [outputs(small_network, turns(x, [angle])[0] * disc_mask((12, 12))) for angle in angles]
     values = torch.stack([output["conv2"].flatten(2).mean(2) for output in rotated])
     generator = torch.Generator().manual_seed(2)
     samples = [ratio(values[:, torch.randint(80, (80,), generator=generator)]) for _ in range(500)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.geometry import disc_mask, rotate_all
+from poolbench.geometry import disc_mask, turns
 from poolbench.measures.rotation import (
     activation_variance,
 )
@@ -33,7 +33,7 @@ def test_single_precision_keeps_six_digits(monkeypatch: pytest.MonkeyPatch, imag
     reference = []
     angles = [30.0 * step for step in range(12)]
     for turn in angles:
-        pixels = rotate_all(x.float(), turn) * disc_mask((12, 12))
+        pixels = turns(x.float(), [turn])[0] * disc_mask((12, 12))
         reference.append(outputs(model, pixels)["0"].double().flatten(1))
     values = torch.stack(reference)
     units = activation_variance(model, x.float(), angles, labels, ("none",))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolbench.geometry import rotate_all
+from poolbench.geometry import turns
 from poolbench.measures.rotation import (
     quiroga2019_variance,
 )
@@ -36,7 +36,7 @@ def test_the_protocol_has_its_published_faults(small_network: nn.Module, images:
         black = (0 - own.mean()) / own.std(correction=0) * 0.25 + 0.3
 
         def conv2(jitter: list[float], shown: Tensor = shown, black: Tensor = black) -> Tensor:
-            rotated = [rotate_all(shown - black, a + j) + black for a, j in zip(ANGLES, jitter, strict=True)]
+            rotated = [turns(shown - black, [a + j])[0] + black for a, j in zip(ANGLES, jitter, strict=True)]
             return torch.stack([outputs(model, x)["conv2"].mean((2, 3)) for x in rotated])
 
         windows = [image for start in range(max(1, len(own) // 64)) for image in range(start, start + 64)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poolbench.geometry import disc_mask, rotate_all
+from poolbench.geometry import disc_mask, turns
 from poolbench.measures.rotation import (
     activation_variance,
     recorded_layers,
@@ -34,7 +34,7 @@ def test_tmeasures_agrees(small_network: nn.Module, images: Images, outputs: Out
         # Its sums are not shifted: deviations that are small beside their mean, as of default weights, lose digits.
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.5 if parameter.dim() > 1 else 0)
-        turned = torch.stack([rotate_all(x, angle) * disc_mask((12, 12)) for angle in ANGLES])
+        turned = torch.stack([turns(x, [angle])[0] * disc_mask((12, 12)) for angle in ANGLES])
 
         class Turned(torch.utils.data.Dataset[Tensor]):
             def __len__(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.geometry import disc_mask, rotate_all
+from poolbench.geometry import disc_mask, turns
 from poolbench.measures.rotation import (
     QuarterTurns,
     activation_variance,
@@ -52,7 +52,7 @@ def test_variances_against_double_loops(
     x, labels = images(7, 12), torch.tensor([0, 2, 0, 2, 2, 0, 5])
     members = {0: [0, 2, 5], 2: [1, 3, 4]}  # class 5 has one image: no spread, no V
     units = activation_variance(model, x, ANGLES, labels, chunk=chunk, per_class=True)
-    rotated = [outputs(model, rotate_all(x, angle) * disc_mask((12, 12))) for angle in ANGLES]
+    rotated = [outputs(model, turns(x, [angle])[0] * disc_mask((12, 12))) for angle in ANGLES]
     checked = 0
     for aggregation, reduce in REDUCE.items():
         activations = {layer: torch.stack([reduce(output[layer]) for output in rotated]) for layer in rotated[0]}
@@ -154,7 +154,7 @@ def test_the_decisions_of_a_sweep_are_those_of_the_network(small_network: nn.Mod
     labels = torch.tensor([2, 0, 1, 0, 2])
     found = sweep(model, x, ANGLES, labels, ("mean",), chunk=2)
     for angle, own in zip(ANGLES, found.decisions, strict=True):
-        assert torch.equal(own, model(rotate_all(x, angle) * disc_mask((12, 12))).argmax(1))
+        assert torch.equal(own, model(turns(x, [angle])[0] * disc_mask((12, 12))).argmax(1))
 
 
 def test_rise_with_depth_compares_the_halves_of_the_layers() -> None:
