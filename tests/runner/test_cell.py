@@ -134,7 +134,7 @@ def test_a_killed_cell_goes_on_and_ends_as_if_nothing_had_been(
     assert times == sorted(times)
     assert {path.name for path in ledger.record(NOISY.id).folder.iterdir()} == {
         "config.json", "events.jsonl", "lock", "result.json", "weights.pt", "arrays.npz",
-        "conditions.parquet", "decisions.parquet", "sensitivity.parquet",
+        "answers.parquet", "conditions.parquet", "decisions.parquet", "sensitivity.parquet",
     }  # fmt: skip
 
 
