@@ -34,7 +34,8 @@ class Verdict:
     ``effect`` is the mean effect with its 95 % interval, signed so that positive values (ratios above 1 where
     ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what weakens or prevents the
     ruling. ``further`` is the number of further seeds expected to decide an undecided claim, None if unknown.
-    ``networks`` counts the networks that the claim is about, 0 if one of its sides has none.
+    ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of its sides has none,
+    or its sides differ in more than the claim names.
     """
 
     claim: Claim
@@ -91,6 +92,7 @@ def judge(
     effects, level = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
         differing = _pairing_fields(claim, judged.sets)[1] if claim.than and judged.all_present else []
+        networks = 0 if differing else networks
         notes.insert(
             0, f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
         )

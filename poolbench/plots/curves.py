@@ -123,7 +123,8 @@ def _field_curves(
         return None
     members_of = scene.panels(groups, panels, within=(colour, along))
     keys, styles = scene.keys(colour, groups), scene.styles(colour)
-    figure, axes = panel_grid(members_of, min(3, len(members_of)), 2.1, legend_rows(keys))
+    # Negative ticks need room beside the label.
+    figure, axes = panel_grid(members_of, min(3, len(members_of)), 2.1, legend_rows(keys), left=0.75)
     for panel, members in zip(axes, members_of.values(), strict=True):
         found: dict[Scalar | None, dict[float, Interval]] = {}
         for group in members:

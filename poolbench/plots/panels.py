@@ -18,6 +18,7 @@ def panel_grid(
     legend_rows: int,
     share_y: bool = True,
     right: float = 0.15,
+    left: float = 0.62,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and one axes per title, row by row; sizes in inches, with room for a legend on top.
 
@@ -26,7 +27,7 @@ def panel_grid(
     """
     titles = list(titles)
     rows = math.ceil(len(titles) / columns)
-    left, bottom, gap_x = 0.62, 0.45, 0.3
+    bottom, gap_x = 0.45, 0.3
     width = min(WIDTH, left + right + 4.6 * columns)
     panel_width = (width - left - right - gap_x * (columns - 1)) / columns
     titles = [_broken(title, panel_width) for title in titles]

@@ -278,7 +278,7 @@ def test_a_lead_that_depends_on_a_setting(finished: Finished) -> None:
     # Of the flaw with shuffling and its absence without, nothing follows about the flaw.
     ends = [result for result in results if result.cell.variant in ("True_True", "False_False")]
     confounded = ruled(ends, replace(BASE, where={"flaw": True}, than={"flaw": False}))
-    assert (confounded.ruling, confounded.effect) == ("undecided", None)
+    assert (confounded.ruling, confounded.effect, confounded.networks) == ("undecided", None, 0)
     assert confounded.note == "its two sides differ in shuffle as well"
 
 

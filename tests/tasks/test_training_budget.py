@@ -49,10 +49,12 @@ def test_decisions_are_those_of_a_loop_over_all_shifts(pool: str) -> None:
     for index, label in enumerate(labels.tolist()):
         votes = [row[index] for row in every]
         shares = [votes.count(each) / len(votes) for each in set(votes)]
+        assert table["correct"][index] == (votes[0] == label)  # the first shift is none
         assert table["consistency"][index] == pytest.approx(sum(share**2 for share in shares))
         assert table["worst"][index] == (set(votes) == {label})
         assert table["mean_correct"][index] == pytest.approx(votes.count(label) / len(votes))
     assert found.metrics["exact_consistency"] == pytest.approx(table["consistency"].mean())
+    assert found.metrics["subset_accuracy"] == table["correct"].mean()
     assert found.metrics["worst_accuracy"] == table["worst"].mean()
 
 

@@ -292,4 +292,4 @@ def test_claims_out_of_reach_and_without_networks(
         assert "+0.400" in text
         assert "+0.648" in text
         assert "it is about training for the preset paper, these networks had 3" in text
-        assert "No networks here for: no such pool." in text
+        assert "Not judged, for lack of networks to compare: no such pool." in text

@@ -81,6 +81,13 @@ def training_budget() -> Benchmark:
         metrics=(
             Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
             Metric(
+                "subset_accuracy",
+                "accuracy, same images",
+                higher_is_better=True,
+                tolerance=0.02,
+                per_image="decisions.correct",
+            ),
+            Metric(
                 "exact_consistency",
                 "exact consistency",
                 higher_is_better=True,

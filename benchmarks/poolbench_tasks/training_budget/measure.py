@@ -25,11 +25,17 @@ def measure(cell: Cell, options: BudgetOptions, model: nn.Module, data: Dataset)
     pixels = to_pixels(chosen.images)
     logits = shift.period_of_logits(model, pixels, shift.total_stride(model, pixels[0]))
     found = shift.per_image(predictions(logits).flatten(0, 1), chosen.labels)
-    columns = {"consistency": found.consistency, "worst": found.worst, "mean_correct": found.mean_correct}
+    columns = {
+        "correct": (predictions(logits[0, 0]) == chosen.labels).double(),
+        "consistency": found.consistency,
+        "worst": found.worst,
+        "mean_correct": found.mean_correct,
+    }
     decisions = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     metrics = {
         "accuracy": accuracy,
         "loss": loss,
+        "subset_accuracy": float(decisions["correct"].mean()),
         "exact_consistency": float(decisions["consistency"].mean()),
         "worst_accuracy": float(decisions["worst"].mean()),
         "mean_shifted_accuracy": float(decisions["mean_correct"].mean()),
