@@ -200,17 +200,12 @@ class Cell:
     @property
     def label(self) -> str:
         """One line for people: the axes, the options of architecture, pool and head, and the amount of training."""
-        options = {
-            **{f"pool.{key}": value for key, value in self.pool.options.items()},
-            **{f"head.{key}": value for key, value in self.head.options.items()},
-            **self.architecture.options,
-            "padding_mode": self.padding_mode,
-            "epochs": self.train.epochs,
-            **({"train_images": self.train.train_images} if self.train.train_images else {}),
-            "seed": self.seed,
-        }
+        own = {"pool": self.pool.options, "head": self.head.options}
+        options = {f"{kind}.{name}": value for kind, given in own.items() for name, value in given.items()}
+        options |= {**self.architecture.options, "padding_mode": self.padding_mode, "epochs": self.train.epochs}
+        options |= {"train_images": self.train.train_images} if self.train.train_images else {}
         axes = [self.benchmark, self.dataset.name, self.architecture.name, self.pool.name, self.head.name, self.variant]
-        return " ".join([*axes, *(f"{key}={value}" for key, value in options.items())])
+        return " ".join([*axes, *(f"{name}={value}" for name, value in options.items()), f"seed={self.seed}"])
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -236,8 +231,8 @@ class Metric:
     that nobody would act on: the margin of the gate and of claims. ``scale`` "log" is for skewed metrics that are
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
     count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
-    "table.column"; intervals then cover the choice of images, too. Every cell has the table "answers" (see
-    ``runner.cell``). Raises ValueError for "log" without a floor and for another form of ``per_image``.
+    "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too. Raises
+    ValueError for "log" without a floor and for another form of ``per_image``.
     """
 
     name: str
