@@ -156,7 +156,8 @@ def study_cell(pool: str = "max", seed: int = 0, **changes: Any) -> Cell:
         "variant": "default", "seed": seed, "train": TrainConfig(epochs=3), "model": {"width": 8},
     }  # fmt: skip
     settings |= changes
-    components = {name: Component(settings.pop(name)) for name in ("dataset", "pool", "head")}
+    given = {"pool": settings.pop("pool_options", {})}
+    components = {name: Component(settings.pop(name), given.get(name, {})) for name in ("dataset", "pool", "head")}
     components["architecture"] = Component(settings.pop("architecture"), settings.pop("model"))
     return Cell(**components, **settings)
 

@@ -92,7 +92,9 @@ def judge(
     effects, level = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
         differing = _pairing_fields(claim, judged.sets)[1] if claim.than and judged.all_present else []
-        networks = 0 if differing else networks
+        # Not for want of networks that have learned: those are told beside the claim.
+        confounded = claim.than and everyone.all_present and _pairing_fields(claim, everyone.sets)[1]
+        networks = 0 if confounded else networks
         notes.insert(
             0, f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
         )

@@ -27,11 +27,17 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
+def split_logits(
+    model: nn.Module, split: Split, mask: str = "none", transform: Transform = lambda pixels: pixels
+) -> Tensor:
+    """Return the logits (n, outputs) of a split whose pixels are masked, then passed through ``transform``."""
+    return outputs(model, (transform(to_pixels(part, mask)) for part in split.images.split(EVALUATION_BATCH)))
+
+
 def evaluate(
     model: nn.Module, split: Split, mask: str = "none", transform: Transform = lambda pixels: pixels
 ) -> tuple[float, float]:
     """Return (mean loss, accuracy) over a split whose pixels are masked, then passed through ``transform``."""
-    batches = (transform(to_pixels(part, mask)) for part in split.images.split(EVALUATION_BATCH))
-    logits = outputs(model, batches)
+    logits = split_logits(model, split, mask, transform)
     accuracy = (predictions(logits) == split.labels).double().mean()
     return float(loss_of(logits, split.labels)), float(accuracy)

@@ -76,7 +76,7 @@ def metric_curves(
 ) -> Figure | None:
     """Draw a metric's mean and 95 % interval against the numeric field ``along``, one line per value of ``colour``.
 
-    ``panels`` names the fields whose values get panels of their own. None unless some line has two points.
+    ``panels`` names the fields whose values get panels of their own. None if all groups have the same ``along``.
     """
     known = scene.metric(metric)
     intervals = {group.id: scene.interval(group, known) for group in scene.groups}
@@ -91,7 +91,8 @@ def lead_curves(
     Leads are paired by seed and have the sign of the metric; groups without a counterpart are left out.
     """
     known = scene.metric(metric)
-    others = scene.others(colour)
+    # Options of the coloured component (pool.p) have no counterpart.
+    others = [name for name in scene.others(colour) if not name.startswith(f"{colour}.")]
     counterparts = {_values(group, others): group for group in scene.groups if group.fields.get(colour) == reference}
     intervals = {}
     for group in scene.groups:
@@ -101,7 +102,7 @@ def lead_curves(
     figure = _field_curves(scene, intervals, along, panels, colour, f"{metric_label(known)}, lead")
     if figure is not None:
         for axes in figure.axes:
-            axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+            axes.axhline(1 if known.scale == "log" else 0, color=GREY, linewidth=0.8, linestyle="--")
     return figure
 
 

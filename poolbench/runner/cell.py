@@ -138,7 +138,12 @@ def _start(attempts: Sequence[Attempt], data: Dataset, settings: Settings) -> Tr
 
     models = [engine.build_model(attempt.cell, data, settings.device) for attempt in attempts]
     networks = OneNetwork(models[0]) if len(models) == 1 else Stack(models)
-    training = Training(networks, data, attempts[0].cell.train, [attempt.cell.seed for attempt in attempts])
+    cell = attempts[0].cell
+    config = cell.train
+    if cell.split == "validation":
+        # The training images that are left without the validation images may be fewer.
+        config = replace(config, train_images=min(config.train_images, len(data.train)))
+    training = Training(networks, data, config, [attempt.cell.seed for attempt in attempts])
     if attempts[0].checkpoint:
         training.restore([attempt.checkpoint.state for attempt in attempts if attempt.checkpoint])
     return training
@@ -164,7 +169,7 @@ def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Data
         began = time.perf_counter()
         measurement = _measure(benchmark, attempt, model, data)
         answers = _answers(attempt.cell, model, data)
-        measurement = replace(measurement, tables={"answers": answers, **measurement.tables})
+        measurement = replace(measurement, tables={**measurement.tables, "answers": answers})
         facts |= {
             "data": {"name": data.name, "digest": data.digest, "source": data.source},
             "chance": 1 / len(data.classes),
@@ -193,6 +198,8 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
         if name not in declared:
             # An error in the task's code, not in the user's input.
             raise ValueError(f"{closest('metric', name, declared)}: declare it in the metrics of {benchmark.name}")
+    if "answers" in measured.tables:
+        raise ValueError(f"table 'answers' belongs to the runner: rename the one that {benchmark.name} measures")
     best = max(row["val_accuracy"] for row in attempt.rows)
     metrics = {name: value for name, value in {**row, "best_accuracy": best}.items() if name in declared}
     metrics |= measured.metrics
@@ -204,15 +211,14 @@ def _answers(cell: Cell, model: nn.Module, data: Dataset) -> pd.DataFrame:
     """Return one row per test image, masked as in training: label, decision, and whether it is correct (0 or 1)."""
     import pandas as pd
 
-    from poolbench.data import to_pixels
+    from poolbench.engine.evaluation import split_logits
     from poolbench.measures.classification import predictions
-    from poolbench.recording import batch_size, outputs
 
-    images, labels = data.test.images, data.test.labels
-    batches = (to_pixels(part, cell.train.mask) for part in images.split(batch_size(images)))
-    decisions = predictions(outputs(model, batches))
+    labels = data.test.labels
+    # The batches of ``evaluate``: in others, rounding could flip a decision that the accuracy counts.
+    decisions = predictions(split_logits(model, data.test, cell.train.mask))
     columns = {"label": labels, "decision": decisions, "correct": decisions == labels}
-    return pd.DataFrame({name: values.cpu().numpy().astype("int16") for name, values in columns.items()})
+    return pd.DataFrame({name: values.cpu().numpy().astype("int32") for name, values in columns.items()})
 
 
 def _weights(model: nn.Module) -> bytes:

@@ -315,7 +315,7 @@ def test_intervals_of_claims_cover_images(finished: Finished) -> None:
 
     def judged_with(known: Mapping[str, pd.DataFrame]) -> Verdict:
         def table(cell: str, name: str) -> pd.DataFrame:
-            if cell not in known:
+            if name != "decisions" or cell not in known:
                 raise FileNotFoundError(cell)
             return known[cell]
 

@@ -146,6 +146,19 @@ def test_leads_are_paired_by_seed(made: Any) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["avg", "blur"]
 
 
+def test_options_of_a_pool_do_not_cost_it_its_counterpart(made: Any) -> None:
+    results = [
+        made(pool, seed, 0.5 + 0.1 * (pool == "gem"), pool_options=options, train=TrainConfig(epochs=epochs))
+        for pool, options in (("max", {}), ("gem", {"p": 2.0}), ("gem", {"p": 4.0}))
+        for epochs in (2, 8)
+        for seed in range(2)
+    ]
+    figure = lead_curves(made.scene(results), "accuracy", "epochs", "max")
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["pool.p=2.0", "pool.p=4.0"]
+    assert lines(figure.axes[0])[PALETTE[1], "-"] == pytest.approx([0.1, 0.1])
+
+
 def test_a_field_with_one_value_has_no_curve(made: Any) -> None:
     scene = made.scene([made(pool, seed, 0.5) for pool in ("max", "avg") for seed in range(2)])
     assert metric_curves(scene, "accuracy", "epochs") is None

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -96,6 +97,33 @@ def test_every_cell_stores_its_answers(ledger: Ledger, cells: list[Cell], run_ce
     assert table["correct"].tolist() == (decided == data.test.labels).long().tolist()
     assert table["correct"].mean() == pytest.approx(result.history[-1]["val_accuracy"])
     assert result.facts["commonest"] == max(decided.bincount().tolist()) / 40
+
+
+def test_the_table_of_answers_belongs_to_the_runner(
+    ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, run_cells: Run
+) -> None:
+    benchmark = registry.benchmarks.get("tiny")()
+
+    def measure(*arguments: Any) -> Measurement:
+        return Measurement({"accuracy": 1.0}, {"answers": pd.DataFrame({"correct": [1]})})
+
+    entry = replace(registry.benchmarks._entries["tiny"], target=lambda: replace(benchmark, measure=measure))
+    monkeypatch.setitem(registry.benchmarks._entries, "tiny", entry)
+    (result,) = run_cells(cells[:1], ledger).results
+    assert result.status == "failed"
+    assert "table 'answers' belongs to the runner: rename the one that tiny measures" in result.reason
+
+
+def test_training_images_are_at_most_those_that_tuning_leaves(
+    ledger: Ledger, cells: list[Cell], run_cells: Run
+) -> None:
+    """Of 40 images 8 are held out."""
+    everything = replace(cells[0], train=replace(cells[0].train, train_images=40))
+    tuned = replace(everything, split="validation")
+    plain = replace(cells[0], split="validation")
+    results = run_cells([everything, tuned, plain], ledger).results
+    assert [result.status for result in results] == ["finished"] * 3
+    assert all(torch.equal(weights(ledger, tuned)[name], value) for name, value in weights(ledger, plain).items())
 
 
 def test_missing_data_skips_with_its_reason(ledger: Ledger, cells: list[Cell], run_cells: Run) -> None:

@@ -117,7 +117,7 @@ def centred(model: nn.Module, pixels: torch.Tensor) -> None:
 def test_decisions_against_a_loop_over_shifts(padding_mode: str) -> None:
     cell = replace(IMAGES, padding_mode=padding_mode)
     data, model, options = loaded(cell)
-    pixels, labels = measure_module._images(options, data)
+    pixels, labels = measure_module._images(options, data, "none")
     centred(model, to_pixels(data.test.images[:200]))
     found = measure(cell, options, model, data)
     grid = list(itertools.product((-1, 0, 1), (-1, 0, 1)))

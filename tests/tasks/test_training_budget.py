@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from poolbench.core import Cell, DataLocation, Measurement, TrainConfig
+from poolbench.analysis.claims import judge
+from poolbench.analysis.frames import results_frame
+from poolbench.analysis.learning import judged
+from poolbench.core import Cell, DataLocation, Measurement, Result, TrainConfig
 from poolbench.data import load_dataset, to_pixels
 from poolbench.engine import build_model
 from poolbench.measures import shift
@@ -83,6 +86,25 @@ def test_every_claim_has_its_cells_in_quick() -> None:
             for side in (claim.better, claim.worse):
                 wanted = {**condition, **side}
                 assert any(all(fields[name] == value for name, value in wanted.items()) for fields in found), claim
+
+
+def test_claims_whose_networks_have_not_learned_are_told_and_not_hidden() -> None:
+    task = benchmarks.get("training_budget")()
+    accuracies = {(8, 500): 0.7, (2, 2000): 0.75, (8, 2000): 0.1}
+    results = [
+        Result(
+            cell,
+            "finished",
+            metrics={"accuracy": accuracies[cell.train.epochs, cell.train.train_images], "exact_consistency": 0.5},
+            facts={"chance": 0.1},
+        )
+        for cell in cells("quick", (0, 1))
+    ]
+    frame = results_frame(judged(results))
+    verdict = judge(task.claims[0], task.name, task.metrics, frame)
+    assert (verdict.ruling, verdict.effect) == ("undecided", None)
+    assert verdict.networks == 12
+    assert "left out because not learned: 4 of 12 networks" in verdict.note
 
 
 def test_the_figure_shows_where_the_lead_changes_its_sign(made: Any) -> None:

@@ -55,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """The results of one benchmark under one protocol. ``absent`` are claims about this protocol without networks."""
+    """The results of one benchmark under one protocol. ``absent`` are claims that these networks cannot judge."""
 
     benchmark: Benchmark
     protocol: str

@@ -75,9 +75,9 @@ class Shifted:
 
 def measure(cell: Cell, options: ShiftOptions, model: nn.Module, data: Dataset) -> Measurement:
     """Return accuracy and consistency under shifts; for drawn shapes also the map of the article's test object."""
-    loss, accuracy = evaluate(model, data.test)
+    loss, accuracy = evaluate(model, data.test, cell.train.mask)
     is_drawn = cell.dataset.name == "shapes"
-    pixels, labels = _objects(options, data) if is_drawn else _images(options, data)
+    pixels, labels = _objects(options, data) if is_drawn else _images(options, data, cell.train.mask)
     stride = 2 ** int(cell.architecture.options.get("num_pooling") or 0) if is_drawn else None
     logits = _logits(model, pixels, options, stride)
     generator = torch.Generator().manual_seed(derive_seed(cell.seed, "shifts"))
@@ -105,11 +105,11 @@ def measure(cell: Cell, options: ShiftOptions, model: nn.Module, data: Dataset) 
     return Measurement(metrics, tables, arrays)
 
 
-def _images(options: ShiftOptions, data: Dataset) -> tuple[Tensor, Tensor]:
+def _images(options: ShiftOptions, data: Dataset, mask: str) -> tuple[Tensor, Tensor]:
     """Return pixels and labels of the measured test images: the same ones in every cell."""
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
     chosen = data.test.take(order[: options.images].to(data.test.labels.device))
-    return to_pixels(chosen.images), chosen.labels
+    return to_pixels(chosen.images, mask), chosen.labels
 
 
 def _objects(options: ShiftOptions, data: Dataset) -> tuple[Tensor, Tensor]:
