@@ -28,7 +28,10 @@ def interval_line(
     axes.plot(xs, means, color=colour, linestyle=dashes, linewidth=1.4, **marks(len(xs), marker))
     if band and any(interval.n > 1 for interval in found):
         lows, highs = [interval.low for interval in found], [interval.high for interval in found]
-        axes.fill_between(xs, lows, highs, color=colour, alpha=band, linewidth=0)
+        if len(xs) > 1:
+            axes.fill_between(xs, lows, highs, color=colour, alpha=band, linewidth=0)
+        else:  # a band of one point has no width
+            axes.vlines(xs, lows, highs, color=colour, alpha=0.3, linewidth=4)
 
 
 def band_opacity(lines: int) -> float:

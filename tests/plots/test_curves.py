@@ -123,6 +123,23 @@ def test_metrics_against_a_field_are_those_of_the_tables(made: Any) -> None:
     assert (at_four.min(), at_four.max()) == pytest.approx((interval.low, interval.high))
 
 
+def test_a_single_point_shows_its_interval_as_a_bar(made: Any) -> None:
+    """One number of epochs for 100 images, two for 200."""
+    results = [
+        made("max", seed, value, train=TrainConfig(epochs=epochs, train_images=images))
+        for images, epochs in ((100, 4), (200, 4), (200, 8))
+        for seed, value in enumerate([0.5, 0.7, 0.6])
+    ]
+    figure = metric_curves(made.scene(results), "accuracy", "epochs", ("train_images",))
+    assert figure is not None
+    (bar,) = figure.axes[0].collections
+    (segment,) = bar.get_segments()  # type: ignore[attr-defined]
+    interval = t_interval([0.5, 0.7, 0.6])
+    assert segment[:, 0].tolist() == [4, 4]
+    assert segment[:, 1].tolist() == pytest.approx([interval.low, interval.high])
+    assert isinstance(figure.axes[1].collections[0], PolyCollection)
+
+
 def test_leads_are_paired_by_seed(made: Any) -> None:
     leads = [0.1, 0.12, 0.11]
     results = [
