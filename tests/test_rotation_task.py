@@ -48,6 +48,8 @@ class Record:
     measurement: Measurement
 
     def table(self, name: str) -> pd.DataFrame:
+        if name not in self.measurement.tables:
+            raise FileNotFoundError(name)
         return self.measurement.tables[name]
 
     def array(self, name: str) -> np.ndarray[Any, Any]:

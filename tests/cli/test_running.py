@@ -50,7 +50,7 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
     assert (tmp_path / "poolbench-out" / "regress" / "junit.xml").exists()
 
     (tmp_path / "poolbench-out" / "mlflow.db").unlink()
-    assert "20 runs written" in poolbench("sync").stderr
+    assert "24 runs written" in poolbench("sync").stderr
     assert "0 runs written" in poolbench("sync").stderr
 
 
