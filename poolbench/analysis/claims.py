@@ -91,13 +91,11 @@ def judge(
         notes.append(_left_out("out of reach of the claim", learned, judged))
     effects, level = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
-        differing = _pairing_fields(claim, judged.sets)[1] if claim.than and judged.all_present else []
         # Not for want of networks that have learned: those are told beside the claim.
-        confounded = claim.than and everyone.all_present and _pairing_fields(claim, everyone.sets)[1]
-        networks = 0 if confounded else networks
-        notes.insert(
-            0, f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
-        )
+        networks = 0 if _confounding(claim, everyone) else networks
+        differing = _confounding(claim, judged)
+        why_none = f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
+        notes.insert(0, why_none)
         return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
     found = estimate(effects)
     if claim.target_runs:
@@ -210,6 +208,11 @@ def _pairing_fields(claim: Claim, sets: Sequence[pd.DataFrame]) -> tuple[list[st
     if len(sets) == 1:
         return varying, []
     return shared, [name for name in varying if name not in shared]
+
+
+def _confounding(claim: Claim, sides: _Sides) -> list[str]:
+    """Return the fields in which the two settings of a claim with ``than`` differ besides what it names."""
+    return _pairing_fields(claim, sides.sets)[1] if claim.than and sides.all_present else []
 
 
 def _source(row: Mapping[Hashable, Any]) -> object:
