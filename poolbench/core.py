@@ -77,8 +77,8 @@ class TrainConfig:
 
     ``shuffle`` draws a new order of the training images every epoch. ``augment`` names the random changes of
     every image in every epoch, some of ``AUGMENTATIONS``; their order does not matter. ``learning_rate`` is the
-    highest of the schedule. ``train_images`` (0: all) is how many of the stored training images are used: as many of
-    each class as possible, a random choice of the cell's seed. Raises UsageError for values out of range.
+    highest of the schedule. ``train_images`` (0: all) counts the stored training images that are used, balanced over
+    the classes and chosen by the cell's seed. Raises UsageError for values out of range.
     """
 
     epochs: int

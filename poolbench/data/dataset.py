@@ -118,6 +118,11 @@ class Split:
         found = [(labels == label).nonzero().flatten() for label in labels.unique()]
         return [members[torch.randperm(len(members), generator=generator)] for members in found]
 
+    def sample(self, count: int) -> Split:
+        """Return ``count`` samples in a random order that never changes; all of them where there are fewer."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return self.take(order[:count].to(self.labels.device))
+
     def take(self, chosen: Tensor) -> Split:
         """Return the samples selected by a boolean mask (n,) or an index tensor."""
         return Split(self.images[chosen], self.labels[chosen])

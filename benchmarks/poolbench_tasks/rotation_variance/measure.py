@@ -26,11 +26,10 @@ def measure(cell: Cell, options: RotationOptions, model: nn.Module, data: Datase
     Controls: the network with its initial weights, and the network averaged over four quarter turns.
     """
     angles = [360 * step / options.angles for step in range(options.angles)]
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0)).to(data.test.labels.device)
-    subset = data.test.take(order[: options.images])
+    subset = data.test.sample(options.images)
     pixels = to_pixels(subset.images)
     few_pixels = pixels[: options.opinions]
-    cka_pixels = to_pixels(data.test.take(order[: options.cka_images]).images)
+    cka_pixels = to_pixels(data.test.sample(options.cka_images).images)
 
     networks = {"trained": model, "random": build_model(cell, data, str(pixels.device))}
     trained = rotation.sweep(model, pixels, angles, subset.labels, per_class=True)

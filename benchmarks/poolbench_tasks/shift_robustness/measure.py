@@ -107,8 +107,7 @@ def measure(cell: Cell, options: ShiftOptions, model: nn.Module, data: Dataset) 
 
 def _images(options: ShiftOptions, data: Dataset, mask: str) -> tuple[Tensor, Tensor]:
     """Return pixels and labels of the measured test images: the same ones in every cell."""
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
-    chosen = data.test.take(order[: options.images].to(data.test.labels.device))
+    chosen = data.test.sample(options.images)
     return to_pixels(chosen.images, mask), chosen.labels
 
 

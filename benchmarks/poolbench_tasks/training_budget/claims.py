@@ -11,59 +11,47 @@ REACH = Reach(note="networks that classify images, with circular padding")
 MAX: dict[str, Scalar] = {"pool": "max"}
 BLUR: dict[str, Scalar] = {"pool": "max_blur3"}
 APS: dict[str, Scalar] = {"pool": "max_aps"}
-MORE_EPOCHS: tuple[dict[str, Scalar], dict[str, Scalar]] = {"epochs": 8}, {"epochs": 2}
-MORE_IMAGES: tuple[dict[str, Scalar], dict[str, Scalar]] = {"train_images": 2000}, {"train_images": 500}
+Sides = tuple[dict[str, Scalar], dict[str, Scalar]]
+MORE_EPOCHS: Sides = {"epochs": 8}, {"epochs": 2}
+MORE_IMAGES: Sides = {"train_images": 2000}, {"train_images": 500}
+
+
+def _gain(name: str, pool_words: str, with_more: str, pool: dict[str, Scalar], sides: Sides) -> Claim:
+    """Say that the lead of a pool over max pooling in accuracy is larger with more training, the first side."""
+    sentence = f"What {pool_words} gains in accuracy over max pooling is more {with_more}."
+    return Claim(name, sentence, SUITE, "accuracy", pool, MAX, *sides, reach=REACH)
+
+
+def _keeps(name: str, words: str, source: str, pool: dict[str, Scalar]) -> Claim:
+    sentence = (
+        f"{words} keeps more decisions than max pooling under all circular shifts, on average over the amounts of "
+        "training."
+    )
+    return Claim(name, sentence, source, "exact_consistency", pool, MAX, reach=REACH)
+
 
 CLAIMS = (
-    Claim(
+    _gain(
         "blur_gains_with_epochs",
-        "What anti-aliased max pooling gains in accuracy over max pooling is more after 8 epochs than after 2.",
-        SUITE,
-        "accuracy",
+        "anti-aliased max pooling",
+        "after 8 epochs than after 2",
         BLUR,
-        MAX,
-        *MORE_EPOCHS,
-        reach=REACH,
+        MORE_EPOCHS,
     ),
-    Claim(
+    _gain(
         "aps_gains_with_epochs",
-        "What adaptive polyphase sampling gains in accuracy over max pooling is more after 8 epochs than after 2.",
-        SUITE,
-        "accuracy",
+        "adaptive polyphase sampling",
+        "after 8 epochs than after 2",
         APS,
-        MAX,
-        *MORE_EPOCHS,
-        reach=REACH,
+        MORE_EPOCHS,
     ),
-    Claim(
+    _gain(
         "blur_gains_with_images",
-        "What anti-aliased max pooling gains in accuracy over max pooling is more with 2,000 training images than "
-        "with 500.",
-        SUITE,
-        "accuracy",
+        "anti-aliased max pooling",
+        "with 2,000 training images than with 500",
         BLUR,
-        MAX,
-        *MORE_IMAGES,
-        reach=REACH,
+        MORE_IMAGES,
     ),
-    Claim(
-        "blur_keeps_decisions_over_budgets",
-        "Anti-aliased max pooling keeps more decisions than max pooling under all circular shifts, on average over "
-        "the amounts of training.",
-        ZHANG,
-        "exact_consistency",
-        BLUR,
-        MAX,
-        reach=REACH,
-    ),
-    Claim(
-        "aps_keeps_decisions_over_budgets",
-        "Adaptive polyphase sampling keeps more decisions than max pooling under all circular shifts, on average over "
-        "the amounts of training.",
-        CHAMAN,
-        "exact_consistency",
-        APS,
-        MAX,
-        reach=REACH,
-    ),
+    _keeps("blur_keeps_decisions_over_budgets", "Anti-aliased max pooling", ZHANG, BLUR),
+    _keeps("aps_keeps_decisions_over_budgets", "Adaptive polyphase sampling", CHAMAN, APS),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 from torch import nn
 
 from poolbench.core import Cell, Measurement
@@ -20,8 +19,7 @@ def measure(cell: Cell, options: BudgetOptions, model: nn.Module, data: Dataset)
     Table ``decisions`` has one row for each image that is measured under shifts, the same images in every cell.
     """
     loss, accuracy = evaluate(model, data.test, cell.train.mask)
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
-    chosen = data.test.take(order[: options.images].to(data.test.labels.device))
+    chosen = data.test.sample(options.images)
     pixels = to_pixels(chosen.images, cell.train.mask)
     logits = shift.period_of_logits(model, pixels, shift.total_stride(model, pixels[0]))
     found = shift.per_image(predictions(logits).flatten(0, 1), chosen.labels)
