@@ -79,7 +79,7 @@ def attempt_facts(cell: Cell, settings: Settings) -> dict[str, Any]:
     """Return what is recorded when an attempt begins: invocation, environment, and the plugins the cell needs."""
     return {
         "invocation": settings.invocation,
-        "environment": environment(settings.device),
+        "environment": {**environment(settings.device), "deterministic": settings.deterministic},
         "plugins": origins(cell),
     }
 

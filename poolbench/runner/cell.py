@@ -174,6 +174,7 @@ def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Data
             "data": {"name": data.name, "digest": data.digest, "source": data.source},
             "chance": 1 / len(data.classes),
             "commonest": commonest_share(answers["decision"].to_numpy()),
+            "images": _image_counts(benchmark, measurement),
             "seconds_fit": attempt.seconds,
             "seconds_measure": time.perf_counter() - began,
         }
@@ -219,6 +220,16 @@ def _answers(cell: Cell, model: nn.Module, data: Dataset) -> pd.DataFrame:
     decisions = predictions(split_logits(model, data.test, cell.train.mask))
     columns = {"label": labels, "decision": decisions, "correct": decisions == labels}
     return pd.DataFrame({name: values.cpu().numpy().astype("int32") for name, values in columns.items()})
+
+
+def _image_counts(benchmark: Benchmark, measurement: Measurement) -> dict[str, int]:
+    """Return {metric: number of images behind it} for the metrics that have values per image."""
+    tables = {metric.name: metric.per_image.partition(".")[0] for metric in benchmark.metrics if metric.per_image}
+    return {
+        name: len(measurement.tables[table])
+        for name, table in tables.items()
+        if name in measurement.metrics and table in measurement.tables
+    }
 
 
 def _weights(model: nn.Module) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -13,6 +14,8 @@ from poolbench import __version__
 from poolbench.core import UsageError
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna")
+KERNEL_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Environment variables that choose CPU kernels, and with them the last bits of every result."""
 
 
 def resolve_device(name: str) -> str:
@@ -51,7 +54,10 @@ def _has_git() -> bool:
 
 @lru_cache(maxsize=4)
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, device name, threads and commit, as stored with every cell."""
+    """Return versions, device name, CPU kernels, threads and commit, as stored with every cell.
+
+    Call it in the process that trains, after ``engine.process.prepare_process`` has set the threads.
+    """
     import torch
 
     versions = {}
@@ -66,6 +72,8 @@ def environment(device: str) -> dict[str, Any]:
         **versions,
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernel_variables": {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ},
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(),
     }
