@@ -22,7 +22,7 @@ class UsageError(ValueError):
 
 
 class MissingData(Exception):
-    """A data set that is neither on disk nor reachable. The message says how to fetch it."""
+    """Data that is neither on disk nor reachable. The message says how to get it."""
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -109,10 +109,8 @@ class TrainConfig:
         if self.train_images < 0:
             raise UsageError(f"train_images is at least 1, or 0 for all, got {self.train_images}")
         if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise UsageError(
-                "learning_rate is above 0 and weight_decay at least 0, "
-                f"got {self.learning_rate} and {self.weight_decay}"
-            )
+            rates = f"{self.learning_rate} and {self.weight_decay}"
+            raise UsageError(f"learning_rate is above 0 and weight_decay at least 0, got {rates}")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is at least 0 and below 1, got {self.label_smoothing}")
         for name, allowed in CHOICES.items():
@@ -228,11 +226,12 @@ class Metric:
     """A number that a cell yields.
 
     ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in the metric's unit,
-    that nobody would act on: the margin of the gate and of claims. ``scale`` "log" is for skewed metrics that are
+    that nobody would act on: the margin of the gate and of claims. ``gated`` metrics may raise an alarm of the gate.
+    ``share`` marks numbers from 0 to 1 that count images or positions. ``scale`` "log" is for skewed metrics that are
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
     count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
-    "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too. Raises
-    ValueError for "log" without a floor and for another form of ``per_image``.
+    "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too.
+    Raises ValueError for "log" without a floor, a logarithmic share, and another form of ``per_image``.
     """
 
     name: str
@@ -244,10 +243,14 @@ class Metric:
     scale: Literal["linear", "log"] = "linear"
     floor: float = 0.0
     per_image: str = ""
+    gated: bool = False
+    share: bool = False
 
     def __post_init__(self) -> None:
         if self.scale == "log" and self.floor <= 0:
             raise ValueError(f"metric {self.name} is logarithmic and needs a floor above 0, got {self.floor}")
+        if self.scale == "log" and self.share:
+            raise ValueError(f"metric {self.name} is a share and therefore not logarithmic")
         if self.per_image and not all(self.per_image.partition(".")):
             raise ValueError(f"per_image of metric {self.name} is 'table.column', got '{self.per_image}'")
 

@@ -10,17 +10,19 @@ import pandas as pd
 
 from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import AXES, cell_fields, groups_of, has_learned
+from poolbench.analysis.identity import fingerprint
 from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.core import Metric, Result, UsageError
 
-COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "learned", "metric", "value")
+COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "fingerprint", "learned", "metric", "value", "images")
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Return one row per finished cell and finite metric: fields, seed, group, cell, learned, metric, value.
+    """Return one row per finished cell and finite metric: its fields and ``COLUMNS``.
 
-    A metric that is undefined (NaN) for a cell has no row. Every cell has at least its accuracy, so an
-    undefined metric differs from an absent cell.
+    ``fingerprint`` is that of :mod:`identity`, ``images`` the number of images behind the value (0: unknown).
+    A metric that is undefined (NaN) for a cell has no row. Every cell has at least its accuracy, so an undefined
+    metric differs from an absent cell.
     """
     rows = [
         {
@@ -29,9 +31,11 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
             "seed": result.cell.seed,
             "group": result.cell.group,
             "cell": result.cell.id,
+            "fingerprint": fingerprint(result),
             "learned": has_learned(result),
             "metric": metric,
             "value": value,
+            "images": result.facts.get("images", {}).get(metric, 0),
         }
         for result in results
         if result.status == "finished"
@@ -63,7 +67,10 @@ def read_results(path: str) -> pd.DataFrame:
         ) from error
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
-        raise UsageError(f"'{path}' is not a table of results: it lacks the columns {', '.join(missing)}")
+        raise UsageError(
+            f"'{path}' is no table of results, or one of another version: it lacks the columns {', '.join(missing)}; "
+            "make it anew with 'poolbench report' or 'poolbench baseline accept'"
+        )
     return frame
 
 

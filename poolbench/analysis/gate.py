@@ -1,188 +1,324 @@
-"""The regression gate: current results against the spread of a baseline's seeds.
+"""The regression gate: a night's results against a baseline, group by group.
 
-regressed      worse than the prediction interval allows, and by more than the metric's tolerance
-inconclusive   not shown to be worse, but a drop that matters could hide: the interval is wider than the
-               tolerance, or the metric is undefined for too many seeds
-fine           neither; always if both sides have equal values
-no data        a benchmark, group, seed or metric of the baseline that the current results lack
+A group is the cells that differ only by seed. What the gate says about one is an incident, however many of its metrics
+moved:
 
-Networks that have not learned enter no mean. If a group has fewer networks that have learned than in the baseline,
-that is a comparison of its own, named "learned".
+identical      every seed ran in the baseline's environment and gave the same bits: nothing to test
+regressed      a gated metric fell, or fewer networks learned
+improved       a gated metric rose, and none fell
+fine           neither, and drops of the tolerance are ruled out with 95 % confidence each
+inconclusive   neither, but a drop of the tolerance could hide
+no data        the group, some of its seeds, or a gated metric is missing
+
+Runs are compared seed by seed where they share seeds (see ``differences``), with variances moderated over all groups of
+a metric (see ``moderation``). A group's p is the smallest of its gated metrics times their number (Bonferroni); over
+the groups, Holm's method (1979) bounds the probability of any false alarm by ``ALPHA``. Suspicious groups can be run
+again on reserve seeds; then those seeds alone decide.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
 from scipy import stats
 
-from poolbench.analysis.frames import fields_of, varying_fields
-from poolbench.analysis.statistics import Interval, prediction_interval
+from poolbench.analysis.differences import Comparison, Differences, compare_differences, differences
+from poolbench.analysis.moderation import NO_PRIOR, Prior, fit_prior
+from poolbench.analysis.runs import ACCURACY, GroupRun, group_runs
 from poolbench.core import Metric
 
-Outcome = Literal["regressed", "inconclusive", "fine", "no data"]
+Verdict = Literal["identical", "fine", "regressed", "improved", "inconclusive", "no data"]
+Bits = Literal["same", "changed", "unknown"]
+"""Same bits in the same environment, other bits in the same environment, or another environment."""
+Metrics = Mapping[str, Sequence[Metric]]
+"""The metrics of each known benchmark."""
+Priors = Mapping[tuple[str, str, bool], Prior]
+"""By benchmark, metric, and whether runs are paired."""
+
 ALPHA = 0.01
+"""Probability of any false alarm in a night, and of any false improvement."""
+SUSPICION = 0.05
+"""A group with a smaller p is suspicious."""
+FIRST_RESERVE_SEED = 1000
+"""Seeds from here on are the reserve: a baseline holds them for confirmations, and no night runs them."""
+ORDER: tuple[Verdict, ...] = ("regressed", "no data", "improved", "inconclusive", "fine", "identical")
+"""From the verdict that matters most to the one that matters least."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One metric of one group: the current mean against the baseline's prediction interval.
+class Learned:
+    """How many networks have learned, of how many, in the baseline (reserve seeds included) and in the night."""
 
-    ``expected`` is None without an interval (missing data, or fewer than 2 defined values in the
-    baseline). ``n`` counts the current values, ``observed`` is their mean (NaN for none), ``margin`` the
-    metric's tolerance.
+    before: int = 0
+    trained_before: int = 0
+    after: int = 0
+    trained: int = 0
+
+    @property
+    def is_lower(self) -> bool:
+        return self.after * self.trained_before < self.before * self.trained
+
+    @property
+    def p_worse(self) -> float:
+        """The one-sided p of "the same share learns" (Fisher's exact test)."""
+        both = self.trained_before + self.trained
+        return float(stats.hypergeom.cdf(self.after, both, self.before + self.after, self.trained)) if both else 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.after} of {self.trained} networks learned, in the baseline {self.before} of {self.trained_before}"
+        )
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What the gate found out about one group.
+
+    ``missing`` says what data is absent ("": none is). ``comparisons`` holds every metric with a direction.
+    ``reserve`` counts the baseline's reserve seeds; ``confirmation`` is the same group on those, with the metrics that
+    were suspicious, None if it was not run. ``reference`` names what the night was compared with.
     """
 
     benchmark: str
     group: str
     label: str
-    metric: str
-    expected: Interval | None
-    observed: float
-    n: int
-    margin: float
-    outcome: Outcome
-    reason: str
+    reference: str = "baseline"
+    bits: Bits = "unknown"
+    missing: str = ""
+    comparisons: Sequence[Comparison] = ()
+    learned: Learned | None = None
+    reserve: int = 0
+    confirmation: Incident | None = None
+    verdict: Verdict = "inconclusive"
+
+    @property
+    def gated(self) -> list[Comparison]:
+        """The comparisons on which the verdict rests."""
+        return [comparison for comparison in self.comparisons if comparison.metric.gated]
+
+    @property
+    def tests(self) -> int:
+        """Number of tests behind a p of the group: gated metrics, and the share of networks that learn."""
+        return len(self.gated) + (self.learned is not None)
+
+    @property
+    def p_worse(self) -> float:
+        """The p of "nothing fell". Metrics of which a drop that matters is ruled out do not count."""
+        found = [c.p_worse for c in self.gated if c.high >= c.metric.tolerance]
+        found += [self.learned.p_worse] if self.learned else []
+        return min([1.0, *(self.tests * p for p in found)])
+
+    @property
+    def p_better(self) -> float:
+        """The p of "nothing rose". Metrics of which a rise that matters is ruled out do not count."""
+        return min([1.0, *(self.tests * c.p_better for c in self.gated if -c.low >= c.metric.tolerance)])
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self.bits != "same" and self.p_worse <= SUSPICION
+
+    @property
+    def decisive(self) -> list[Comparison]:
+        """The gated comparisons, those of the confirmation in the place of their suspicious ones."""
+        confirmed = {c.metric.name: c for c in self.confirmation.gated} if self.confirmation else {}
+        return [confirmed.get(c.metric.name, c) for c in self.gated]
 
 
 @dataclass(frozen=True)
-class _Side:
-    """One group on one side of the comparison: the seeds it has, {seed: value} where a metric is defined.
+class Night:
+    """The incidents of a night, not judged yet, and what all groups together say about variances."""
 
-    ``learned`` counts the networks that have learned; only those have values.
-    """
-
-    seeds: frozenset[int]
-    values: Mapping[int, float]
-    learned: int
+    incidents: Sequence[Incident]
+    priors: Priors
 
 
 def compare(
-    baseline: pd.DataFrame, current: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]], alpha: float = ALPHA
-) -> list[Comparison]:
-    """Compare every group and directed metric of the baseline with the current results (two results frames).
+    baseline: pd.DataFrame,
+    current: pd.DataFrame,
+    metrics: Metrics,
+    repeat: pd.DataFrame | None = None,
+    identity: bool = True,
+    reference: str = "baseline",
+) -> Night:
+    """Compare each group of a baseline with a night (two results frames); ``judge`` then gives the verdicts.
 
-    ``metrics`` maps the name of each known benchmark to its metrics. A metric regresses if its mean leaves
-    the baseline's 1 - alpha t prediction interval on the bad side and differs from the baseline's mean by
-    more than its tolerance. Results are judged beforehand (see ``learning.judged``), the current ones by the best
-    accuracies of the baseline.
+    ``repeat`` holds the baseline's cells run again in another environment: what rounding alone does, as further
+    evidence on variances. Without ``identity`` equal bits are tested like any others. Results are judged beforehand
+    (see ``learning.judged``), the current ones by the best accuracies of the baseline.
     """
-    found: list[Comparison] = []
-    for name, before in baseline.groupby("benchmark"):
-        if str(name) not in metrics:
-            gone = f"there is no benchmark '{name}' any more"
-            found.append(Comparison(str(name), "", "all", "all", None, math.nan, 0, 0.0, "no data", gone))
-            continue
-        after = current[current["benchmark"] == name]
-        directed = {m.name: m for m in metrics[str(name)] if m.higher_is_better is not None}
-        found += _compare_benchmark(str(name), before, after, directed, alpha)
-    return found
+    before, after = group_runs(baseline), group_runs(current)
+    again = group_runs(repeat) if repeat is not None else {}
+    incidents: list[Incident] = []
+    tested: dict[str, list[Differences]] = {}
+    of_repeat: list[tuple[str, Differences]] = []
+    for group, whole in before.items():
+        known = metrics.get(whole.benchmark, ())
+        old = whole.only(frozenset(seed for seed in whole.seeds if seed < FIRST_RESERVE_SEED))
+        new = after.get(group, GroupRun(whole.benchmark, group, whole.label))
+        new = new.only(frozenset(seed for seed in new.seeds if seed < FIRST_RESERVE_SEED))
+        found = Incident(
+            whole.benchmark, group, whole.label, reference, _bits(old, new) if identity else "unknown",
+            _missing(old, new, metrics), learned=_learned(whole, new), reserve=len(whole.seeds - old.seeds),
+        )  # fmt: skip
+        incidents.append(found)
+        tested[group] = [] if found.bits == "same" else group_differences(old, new, known)
+        if group in again:
+            of_repeat += [(whole.benchmark, one) for one in group_differences(old, again[group], known)]
+    of_night = [(before[group].benchmark, one) for group, every in tested.items() for one in every]
+    priors = priors_of([*of_night, *of_repeat])
+    return Night([replace(i, comparisons=_compared(i.benchmark, tested[i.group], priors)) for i in incidents], priors)
 
 
-def _compare_benchmark(
-    benchmark: str, before: pd.DataFrame, after: pd.DataFrame, directed: Mapping[str, Metric], alpha: float
-) -> list[Comparison]:
-    labels = _labels(before)
-    seeds_before, seeds_after = _seeds(before), _seeds(after)
-    learned_before, learned_after = (frame[frame["learned"].astype(bool)] for frame in (before, after))
-    counts = {group: (_count(learned_before, group), _count(learned_after, group)) for group in seeds_before}
-    values_after = _values(learned_after)
-    found = []
-    for group, (was, now) in counts.items():
-        all_there = len(seeds_after.get(group, ())) >= len(seeds_before[group])
-        if all_there and now / len(seeds_after[group]) < was / len(seeds_before[group]):
-            trained = len(seeds_before[group]), len(seeds_after[group])
-            found.append(_fewer_learned(benchmark, group, labels[group], (was, now), trained, alpha))
-    for (group, name), values in _values(learned_before).items():
-        if name not in directed:
-            continue
-        old = _Side(seeds_before[group], values, counts[group][0])
-        new = _Side(seeds_after.get(group, frozenset()), values_after.get((group, name), {}), counts[group][1])
-        metric = directed[name]
-        expected, outcome, reason = _judge(old, new, metric, alpha)
-        n = len(new.values)
-        observed = sum(new.values.values()) / n if n else math.nan
-        found.append(
-            Comparison(benchmark, group, labels[group], name, expected, observed, n, metric.tolerance, outcome, reason)
-        )
-    return found
-
-
-def _count(learned: pd.DataFrame, group: str) -> int:
-    return int(learned.loc[learned["group"] == group, "seed"].nunique())
-
-
-def _fewer_learned(
-    benchmark: str, group: str, label: str, learned: tuple[int, int], trained: tuple[int, int], alpha: float
-) -> Comparison:
-    """Compare how many networks have learned, (baseline, current): Fisher's exact test, one-sided."""
-    p = float(stats.hypergeom.cdf(learned[1], sum(trained), sum(learned), trained[1]))
-    reason = f"{learned[1]} of {trained[1]} networks have learned, in the baseline {learned[0]} of {trained[0]}"
-    outcome: Outcome = "regressed" if p <= alpha else "inconclusive"
-    return Comparison(
-        benchmark, group, label, "learned", None, learned[1] / trained[1], trained[1], 0.0, outcome, reason
+def confirm(night: Night, baseline: pd.DataFrame, confirmed: pd.DataFrame, metrics: Metrics) -> Night:
+    """Return the night with the confirmation of each suspicious group: its reserve seeds in the two results frames."""
+    before, after = group_runs(baseline), group_runs(confirmed)
+    return replace(
+        night, incidents=[_confirmed(found, before, after, metrics, night.priors) for found in night.incidents]
     )
 
 
-def _seeds(frame: pd.DataFrame) -> dict[str, frozenset[int]]:
-    """Return {group: seeds}. A finished cell always has some metric, so rows of any metric show its seed."""
-    return {str(group): frozenset(seeds) for group, seeds in frame.groupby("group")["seed"]}
+def _confirmed(
+    found: Incident,
+    before: Mapping[str, GroupRun],
+    after: Mapping[str, GroupRun],
+    metrics: Metrics,
+    priors: Priors,
+) -> Incident:
+    if not found.is_suspicious or found.group not in after:
+        return found
+    reserve = frozenset(seed for seed in before[found.group].seeds if seed >= FIRST_RESERVE_SEED)
+    old, new = before[found.group].only(reserve), after[found.group].only(reserve)
+    suspects = {c.metric.name for c in found.gated if found.tests * c.p_worse <= SUSPICION}
+    compared = _compared(found.benchmark, group_differences(old, new, metrics[found.benchmark]), priors)
+    fewer = found.learned is not None and found.tests * found.learned.p_worse <= SUSPICION
+    again = replace(
+        found,
+        comparisons=[c for c in compared if c.metric.name in suspects],
+        learned=_learned(before[found.group], new) if fewer else None,
+        missing=_missing(old, new, metrics),
+    )
+    return replace(found, confirmation=again)
 
 
-def _values(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
-    """Return {(group, metric): {seed: value}} of the defined values, sorted by group and metric."""
-    defined = frame.dropna(subset=["value"])
-    return {
-        (str(group), str(metric)): dict(zip(rows["seed"], rows["value"], strict=True))
-        for (group, metric), rows in defined.groupby(["group", "metric"])
-    }
+def judge(incidents: Sequence[Incident], confirming: bool = False, alpha: float = ALPHA) -> list[Incident]:
+    """Return the incidents with their verdicts, as one family of tests with probability ``alpha`` of any false alarm.
+
+    ``confirming`` says that suspicious groups were run again: a group with reserve seeds is then judged on those
+    alone, if it was suspicious, and is not tested any more if it was not.
+    """
+    family = [found for found in incidents if found.bits != "same" and not (confirming and _is_cleared(found))]
+    worse = _holm([(found.confirmation or found).p_worse for found in family], alpha)
+    better = _holm([found.p_better for found in family], alpha)
+    fell = {id(found) for found, rejected in zip(family, worse, strict=True) if rejected}
+    rose = {id(found) for found, rejected in zip(family, better, strict=True) if rejected}
+    return [replace(found, verdict=_verdict(found, id(found) in fell, id(found) in rose)) for found in incidents]
 
 
-def _judge(old: _Side, new: _Side, metric: Metric, alpha: float) -> tuple[Interval | None, Outcome, str]:
-    """Return (prediction interval if there is one, outcome, reason) of one metric of one group."""
-    if not new.seeds:
-        return None, "no data", "the current results lack this group"
-    if len(new.seeds) < len(old.seeds):
-        return None, "no data", f"the current results have {len(new.seeds)} of {len(old.seeds)} seeds"
-    if not new.values and not new.learned:
-        return None, "inconclusive", "no network has learned"
-    if not new.values:
-        return None, "no data", "the metric is missing or undefined for every seed of the current results"
-    expected = prediction_interval(list(old.values.values()), len(new.values), alpha) if len(old.values) > 1 else None
-    if new.values == old.values:
-        return expected, "fine", ""
-    if expected is None:
-        return None, "inconclusive", "the baseline has fewer than 2 seeds with a defined value"
-    observed = sum(new.values.values()) / len(new.values)
-    worse = expected.mean - observed if metric.higher_is_better else observed - expected.mean
-    if worse > expected.half_width and worse > metric.tolerance:
-        return expected, "regressed", f"worse by {worse:.4g}, margin {metric.tolerance:g}"
-    if expected.half_width > metric.tolerance:
-        reason = f"seeds differ by +-{expected.half_width:.3g}, more than the margin {metric.tolerance:g}"
-        return expected, "inconclusive", reason
-    if len(new.values) < len(old.values):
-        reason = f"defined for {len(new.values)} seeds, in the baseline for {len(old.values)}"
-        return expected, "inconclusive", reason
-    return expected, "fine", ""
+def _is_cleared(found: Incident) -> bool:
+    return bool(found.reserve) and not found.is_suspicious and found.p_better > SUSPICION
 
 
-def _labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Return {group: the fields that vary between the groups, as "name=value, ..."}."""
-    shown = varying_fields(frame)
-    first = frame.drop_duplicates("group").set_index("group")[[*fields_of(frame)]]
-    return {
-        str(group): ", ".join(f"{name}={row[name]}" for name in shown if pd.notna(row[name]))
-        for group, row in first.iterrows()
-    }
+def _verdict(found: Incident, fell: bool, rose: bool) -> Verdict:
+    if fell:
+        return "regressed"
+    if found.missing or (found.confirmation and found.confirmation.missing):
+        return "no data"
+    if found.bits == "same":
+        return "identical"
+    if rose:
+        return "improved"
+    is_fine = all(comparison.high < comparison.metric.tolerance for comparison in found.decisive)
+    return "fine" if found.decisive and is_fine else "inconclusive"
 
 
-def exit_code(comparisons: Sequence[Comparison]) -> int:
-    """Return 1 if anything regressed, else 3 if data is missing or there is nothing to compare, else 0."""
-    outcomes = {comparison.outcome for comparison in comparisons}
-    if "regressed" in outcomes:
+def worst_by_group(incidents: Sequence[Incident]) -> list[Incident]:
+    """Return one incident per group, the one that matters most where a night was compared with several references."""
+    worst: dict[str, Incident] = {}
+    for found in sorted(incidents, key=lambda found: ORDER.index(found.verdict)):
+        worst.setdefault(found.group, found)
+    return list(worst.values())
+
+
+def exit_code(incidents: Sequence[Incident]) -> int:
+    """Return 1 if a group regressed, else 3 if data is missing or there is nothing to compare, else 0."""
+    verdicts = {found.verdict for found in incidents}
+    if "regressed" in verdicts:
         return 1
-    return 3 if "no data" in outcomes or not outcomes else 0
+    return 3 if "no data" in verdicts or not verdicts else 0
+
+
+def _holm(p_values: Sequence[float], alpha: float) -> list[bool]:
+    """Return which hypotheses Holm's method (1979) rejects with a familywise error of at most ``alpha``."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    rejected = [False] * len(p_values)
+    for rank, i in enumerate(order):
+        if p_values[i] > alpha / (len(p_values) - rank):
+            break
+        rejected[i] = True
+    return rejected
+
+
+def _bits(old: GroupRun, new: GroupRun) -> Bits:
+    """Compare digests, computed from the values, of the seeds that ran in equal environments."""
+    seeds = [
+        seed for seed in old.seeds & new.seeds
+        if old.fingerprints.get(seed) and old.fingerprints.get(seed) == new.fingerprints.get(seed)
+    ]  # fmt: skip
+    shared = old.values.keys() & new.values.keys()
+    if any(old.digest(seed, shared) != new.digest(seed, shared) for seed in seeds):
+        return "changed"
+    return "same" if seeds and len(seeds) == len(old.seeds) else "unknown"
+
+
+def _learned(old: GroupRun, new: GroupRun) -> Learned:
+    return Learned(len(old.learned), len(old.seeds), len(new.learned), len(new.seeds))
+
+
+def _missing(old: GroupRun, new: GroupRun, metrics: Metrics) -> str:
+    """Return what a night lacks, "" for nothing: the benchmark, the group, seeds, or all values of a gated metric."""
+    if old.benchmark not in metrics:
+        return f"there is no benchmark '{old.benchmark}' any more"
+    if not new.seeds:
+        return "the night lacks this group"
+    absent = old.seeds - new.seeds
+    if absent and old.seeds & new.seeds:
+        return f"the night has {len(old.seeds) - len(absent)} of {len(old.seeds)} seeds"
+    gone = [
+        metric.name for metric in metrics[old.benchmark]
+        if metric.gated and new.learned and old.learned_values(metric.name) and not new.learned_values(metric.name)
+    ]  # fmt: skip
+    return f"no network of the night has a value of {', '.join(gone)}" if gone else ""
+
+
+def group_differences(old: GroupRun, new: GroupRun, metrics: Sequence[Metric]) -> list[Differences]:
+    """Return the differences of every metric with a direction over the networks that have learned.
+
+    If fewer than two learned in the new run, the accuracies of all count: that nothing is learned is a drop, too.
+    """
+    found = []
+    for metric in metrics:
+        before, after = old.learned_values(metric.name), new.learned_values(metric.name)
+        if metric.name == ACCURACY and len(new.learned) < 2:
+            after = dict(new.values.get(ACCURACY, {}))
+        images = min(old.images.get(metric.name, 0), new.images.get(metric.name, 0))
+        if metric.higher_is_better is not None and (one := differences(metric, before, after, images)):
+            found.append(one)
+    return found
+
+
+def priors_of(known: Sequence[tuple[str, Differences]]) -> dict[tuple[str, str, bool], Prior]:
+    """Fit one prior per benchmark, metric and kind of difference to the variances of all groups."""
+    families: dict[tuple[str, str, bool], list[Differences]] = {}
+    for benchmark, one in known:
+        families.setdefault((benchmark, one.metric.name, one.paired), []).append(one)
+    return {
+        key: fit_prior([one.variance for one in found], [one.freedom for one in found])
+        for key, found in families.items()
+    }
+
+
+def _compared(benchmark: str, found: Sequence[Differences], priors: Priors) -> list[Comparison]:
+    return [compare_differences(one, priors.get((benchmark, one.metric.name, one.paired), NO_PRIOR)) for one in found]

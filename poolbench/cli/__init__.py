@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 import click
 
 from poolbench import __version__
+from poolbench.cli.baselines import baseline_group
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.planning import list_command, plan_command
-from poolbench.cli.results import regress_command, report_command, status_command, sync_command, ui_command
+from poolbench.cli.regress import regress_command
+from poolbench.cli.results import report_command, status_command, sync_command, ui_command
 from poolbench.cli.running import run_command
 from poolbench.cli.shift_map import shift_map_command
 from poolbench.cli.tuning import tune_command
@@ -73,6 +75,7 @@ for command in (
     sync_command,
     tune_command,
     regress_command,
+    baseline_group,
     shift_map_command,
     ui_command,
 ):

@@ -1,4 +1,4 @@
-"""status, report, sync, regress and ui: what a work folder holds."""
+"""status, report, sync and ui: what a work folder holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from poolbench.cli.options import (
 )
 from poolbench.cli.work import Tracking, write_report
 from poolbench.core import Status, UsageError
-from poolbench.registry import benchmarks
 
 
 @click.command("status")
@@ -71,45 +70,6 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
         sys.exit(FAILED)
     say_left_out(*ledgers)
     say(f"{written} runs written")
-
-
-@click.command("regress")
-@plugin_option()
-@out_option
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), required=True, help="Folder with the results.csv to compare with."
-)
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 0.5, min_open=True),
-    default=0.01,
-    show_default=True,
-    help="Probability that a metric leaves its prediction interval by chance.",
-)
-def regress_command(out: Path, baseline: Path, alpha: float) -> None:
-    """Compare a work folder with a baseline: a t prediction interval per metric, and a practical margin.
-
-    Writes JUnit XML and Markdown to OUT/regress. Exit codes: 0 fine, 1 regressed, 2 wrong usage, 3 data missing.
-    """
-    from poolbench.analysis.frames import read_results, results_frame
-    from poolbench.analysis.gate import compare, exit_code
-    from poolbench.analysis.learning import best_accuracies, judged
-    from poolbench.files import storage, write_atomically
-    from poolbench_tracking.gate_report import to_junit, to_markdown
-
-    ledger = existing(out)
-    reference = read_results(str(baseline / "results.csv"))
-    current = results_frame(judged(ledger.results(), best_accuracies(reference)))
-    metrics = {name: benchmarks.get(name)().metrics for name in benchmarks.names()}
-    comparisons = compare(reference, current, metrics, alpha)
-    folder = out / "regress"
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "junit.xml", to_junit(comparisons).encode())
-        write_atomically(folder / "summary.md", to_markdown(comparisons).encode())
-    click.echo(to_markdown(comparisons), nl=False)
-    say_left_out(ledger)
-    sys.exit(exit_code(comparisons))
 
 
 @click.command("ui")

@@ -32,13 +32,18 @@ if TYPE_CHECKING:
     from poolbench.runner.ledger import Invocation, Ledger
 
 
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot)."
+)
+
+
 @click.command("run")
 @click.argument("names", nargs=-1, required=True)
 @selection_options
 @work_options
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
+@jobs_option
 @click.option(
     "--slots-per-gpu",
     type=click.IntRange(min=1),
@@ -80,7 +85,7 @@ def run_command(
         settings = work.settings(replicas=replicas, deterministic=deterministic)
         devices = slots(settings.device, jobs, slots_per_gpu)[: len(todo)]
         try:
-            with _invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress):
+            with open_invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress):
                 execute(todo, ledger, replace(settings, invocation=invocation.id), progress, devices)
         except KeyboardInterrupt:
             interrupted = True
@@ -103,7 +108,9 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
 
 
 @contextmanager
-def _invocation(ledger: Ledger, tracking: Tracking, preset: str, total: int) -> Iterator[tuple[Invocation, Progress]]:
+def open_invocation(
+    ledger: Ledger, tracking: Tracking, preset: str, total: int
+) -> Iterator[tuple[Invocation, Progress]]:
     """Record a command that executes ``total`` cells, show its progress, and end it cleanly on SIGTERM."""
     from poolbench.cli.progress import Progress
 

@@ -55,19 +55,20 @@ class Work:
         return Tracking(self.out, self.tracking_uri, wanted=not self.no_mlflow)
 
 
+data_dir_option = click.option(
+    "--data-dir",
+    envvar="POOLBENCH_DATA",
+    default="data",
+    show_default=True,
+    help="Folder of full data sets [env: POOLBENCH_DATA].",
+)
 work_options = gathered(
     "work",
     Work,
     plugin_option(pass_on=True),
     out_option,
     device_option,
-    click.option(
-        "--data-dir",
-        envvar="POOLBENCH_DATA",
-        default="data",
-        show_default=True,
-        help="Folder of full data sets [env: POOLBENCH_DATA].",
-    ),
+    data_dir_option,
     click.option("--download", is_flag=True, help="Download data sets that are missing."),
     uri_option,
     no_mlflow_option,

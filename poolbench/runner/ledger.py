@@ -160,7 +160,8 @@ class CellRecord:
                 started, facts, history = last["time"], content, []
             elif last["event"] == "resumed":
                 after = content.pop("epoch")
-                facts = {**content, "resumed_after": after}
+                changed = facts.get("environment_changed") or facts.get("environment") != content.get("environment")
+                facts = {**content, "resumed_after": after, **({"environment_changed": True} if changed else {})}
                 history = [row for row in history if row["epoch"] <= after]
             elif last["event"] == "epoch":
                 history.append({**content, "time": last["time"]})

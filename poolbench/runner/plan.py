@@ -12,7 +12,7 @@ from poolbench.declared import Option
 from poolbench.registry import Registry, architectures, benchmarks, closest, datasets, heads, pools, split_component
 from poolbench.task import Benchmark, Grid
 
-PRESETS = ("smoke", "quick", "paper")
+PRESETS = ("smoke", "quick", "nightly", "paper")
 SIZES = {"width", "hidden"}  # options that only say how large a network is
 
 

@@ -1,205 +1,296 @@
-"""The gate: a planted drop alarms, an unchanged repeat does not, undefined metrics are not missing data."""
+"""The gate: what each verdict needs, how often it alarms for nothing, and what it sees."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from poolbench.analysis.gate import Comparison, compare, exit_code
+from poolbench.analysis.gate import (
+    ALPHA,
+    FIRST_RESERVE_SEED,
+    SUSPICION,
+    Incident,
+    Learned,
+    _holm,
+    compare,
+    confirm,
+    exit_code,
+    judge,
+    worst_by_group,
+)
 from poolbench.core import Metric
 
 METRICS = {
-    "global_pooling": (
-        Metric("accuracy", "accuracy", True, 0.01),
-        Metric("kappa", "kappa", True, 0.01),
+    "study": (
+        Metric("accuracy", "accuracy", True, 0.02, gated=True, share=True),
+        Metric("V", "V", False, 0.05, gated=True),
         Metric("loss", "loss", False, 0.01),
         Metric("train_loss", "training loss"),
     )
 }
+POOLS = ("max", "avg", "blur3", "aps")
+RESERVE = range(FIRST_RESERVE_SEED, FIRST_RESERVE_SEED + 8)
 
 
-def results(shift: float = 0.0, seeds: range = range(5), noise: int = 0, metric: str = "accuracy") -> pd.DataFrame:
-    """Two groups of global_pooling whose accuracy scatters by .002."""
-    generator = np.random.default_rng(noise)
-    rows = [
-        {
-            "benchmark": "global_pooling", "dataset": "d", "architecture": "a", "variant": "corrected", "pool": "max",
-            "head": head, "seed": seed, "group": f"group {head}", "cell": f"{head} {seed}", "learned": True,
-            "metric": metric, "value": 0.8 + generator.normal(0, 0.002) + (shift if head == "avg" else 0),
-        }
-        for head in ("avg", "max")
-        for seed in seeds
-    ]  # fmt: skip
+def run(
+    noise: int = 0,
+    drop: Mapping[str, float] | None = None,
+    seeds: range = range(6),
+    deviation: float = 0.004,
+    fingerprint: str = "",
+    metrics: tuple[str, ...] = ("accuracy", "V", "loss"),
+) -> pd.DataFrame:
+    """Four groups with a deviation of .03 between seeds; a run of another ``noise`` differs from it by ``deviation``.
+
+    ``drop`` lowers the accuracy of a pool in every seed.
+    """
+    of_seed = {seed: np.random.default_rng(seed).normal(0, 0.03, (len(POOLS), 3)) for seed in seeds}
+    of_run = {seed: np.random.default_rng([noise, seed]).normal(0, deviation, (len(POOLS), 3)) for seed in seeds}
+    rows = []
+    for i, pool in enumerate(POOLS):
+        for seed in seeds:
+            values = (0.85, 0.3, 0.5) + of_seed[seed][i] + of_run[seed][i]
+            values[0] -= (drop or {}).get(pool, 0.0)
+            rows += [
+                {
+                    "benchmark": "study", "dataset": "d", "architecture": "a", "variant": "plain", "pool": pool,
+                    "head": "avg", "seed": seed, "group": f"group {pool}", "cell": f"{pool} {seed}",
+                    "fingerprint": f"{fingerprint} {pool} {seed}" if fingerprint else "", "learned": True,
+                    "metric": metric, "value": float(value), "images": 1000 if metric == "accuracy" else 0,
+                }
+                for metric, value in zip(("accuracy", "V", "loss"), values, strict=True)
+                if metric in metrics
+            ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def compared(baseline: pd.DataFrame, current: pd.DataFrame) -> list[Comparison]:
-    return compare(baseline, current, METRICS)
+def judged(current: pd.DataFrame, baseline: pd.DataFrame | None = None, **given: bool) -> dict[str, Incident]:
+    """Return {pool: incident}."""
+    night = compare(run() if baseline is None else baseline, current, METRICS, **given)
+    return {found.group.removeprefix("group "): found for found in judge(night.incidents)}
 
 
-def outcomes(current: pd.DataFrame, baseline: pd.DataFrame | None = None, metric: str = "") -> dict[str, str]:
-    """Return {group: outcome}, of one metric if there are several."""
-    found = compared(results() if baseline is None else baseline, current)
-    return {comparison.group: comparison.outcome for comparison in found if metric in ("", comparison.metric)}
+def verdicts(current: pd.DataFrame, baseline: pd.DataFrame | None = None, **given: bool) -> dict[str, str]:
+    return {pool: found.verdict for pool, found in judged(current, baseline, **given).items()}
 
 
-def with_kappa(undefined: dict[str, tuple[int, ...]], noise: int = 0, seeds: range = range(5)) -> pd.DataFrame:
-    """Two groups with accuracy, and kappa except for the undefined {head: seeds}."""
-    kappa = results(noise=noise + 100, seeds=seeds, metric="kappa")
-    gone = [row["seed"] in undefined.get(row["head"], ()) for _, row in kappa.iterrows()]
-    return pd.concat([results(noise=noise, seeds=seeds), kappa[~np.array(gone)]], ignore_index=True)
+def test_a_repeat_on_another_machine_is_fine() -> None:
+    assert verdicts(run(1)) == dict.fromkeys(POOLS, "fine")
 
 
-def test_an_unchanged_repeat_passes() -> None:
-    assert outcomes(results()) == {"group avg": "fine", "group max": "fine"}
-    assert exit_code(compared(results(), results())) == 0
+def test_a_drop_smaller_than_the_scatter_of_the_seeds_is_caught() -> None:
+    # Seeds differ by .03: without pairs, .02 in six seeds would be lost.
+    found = judged(run(1, {"avg": 0.02}))
+    assert {pool: i.verdict for pool, i in found.items()} == {**dict.fromkeys(POOLS, "fine"), "avg": "regressed"}
+    assert exit_code(list(found.values())) == 1
+    accuracy = next(c for c in found["avg"].gated if c.metric.name == "accuracy")
+    assert accuracy.low < 0.02 < accuracy.high
+    assert accuracy.before - accuracy.after == pytest.approx(0.02, abs=0.005)
+    other = verdicts(run(1, {"avg": 0.02}, range(100, 106)))
+    assert other["avg"] == "inconclusive"
 
 
-def test_other_seeds_pass_nearly_always() -> None:
-    baseline = results()
-    found = [outcomes(results(noise=noise), baseline) for noise in range(1, 101)]
-    assert sum("regressed" in night.values() for night in found) == 0
+def test_a_rise_is_an_improvement() -> None:
+    assert verdicts(run(1, {"avg": -0.03}))["avg"] == "improved"
 
 
-def test_a_planted_drop_is_caught() -> None:
-    found = compared(results(), results(shift=-0.03, noise=1))
-    assert {c.group: c.outcome for c in found} == {"group avg": "regressed", "group max": "fine"}
-    assert exit_code(found) == 1
+def test_a_drop_that_nobody_would_act_on_is_fine() -> None:
+    found = judged(run(1, {"avg": 0.004}, range(40), 0.001), run(seeds=range(40), deviation=0.001))
+    assert found["avg"].verdict == "fine"
+    assert next(c.p_worse for c in found["avg"].gated if c.metric.name == "accuracy") < 1e-6
 
 
-def test_a_rise_is_no_regression_of_accuracy_but_one_of_loss() -> None:
-    assert outcomes(results(shift=0.05))["group avg"] == "fine"
-    loss = results(metric="loss")
-    assert outcomes(results(shift=0.05, metric="loss"), loss)["group avg"] == "regressed"
-    assert outcomes(results(shift=-0.05, metric="loss"), loss)["group avg"] == "fine"
+def test_noise_that_could_hide_a_drop_is_inconclusive() -> None:
+    found = judged(run(1, deviation=0.05), run(deviation=0.05))
+    assert {i.verdict for i in found.values()} == {"inconclusive"}
+    assert exit_code(list(found.values())) == 0
 
 
-def test_a_significant_drop_inside_the_margin_passes() -> None:
-    # Accuracy has a margin of .01; ten times the scatter of the mean, and nobody would act on it.
-    assert outcomes(results(shift=-0.009))["group avg"] == "fine"
+def test_only_gated_metrics_alarm() -> None:
+    worse = run(1)
+    worse.loc[worse["metric"] == "loss", "value"] += 1
+    found = judged(worse)
+    assert {i.verdict for i in found.values()} == {"fine"}
+    assert {c.metric.name for c in found["max"].comparisons} == {"accuracy", "V", "loss"}
 
 
-def test_a_drop_inside_the_noise_is_inconclusive() -> None:
-    wide, other = results(), results(noise=1)
-    for frame in (wide, other):
-        frame["value"] = 0.8 + (frame["value"] - 0.8) * 20
-    assert set(outcomes(other, wide).values()) == {"inconclusive"}
-    assert exit_code(compared(wide, other)) == 0
+def test_one_group_is_one_incident_however_many_metrics_fall() -> None:
+    worse = run(1, {"avg": 0.1})
+    worse.loc[(worse["metric"] == "V") & (worse["pool"] == "avg"), "value"] += 0.5
+    assert len(judged(worse)) == 4
+    assert verdicts(worse)["avg"] == "regressed"
 
 
-def test_equal_values_are_fine_however_wide_the_interval() -> None:
-    wide = results()
-    wide["value"] = 0.8 + (wide["value"] - 0.8) * 20
-    assert set(outcomes(wide, wide).values()) == {"fine"}
-    shuffled = wide.sample(frac=1, random_state=0)
-    assert set(outcomes(shuffled, wide).values()) == {"fine"}
-    # The same values on other seeds are a coincidence and prove nothing.
-    swapped = wide.assign(seed=4 - wide["seed"])
-    assert set(outcomes(swapped, wide).values()) == {"inconclusive"}
+def test_equal_bits_in_an_equal_environment_are_identical() -> None:
+    same = run(fingerprint="here")
+    assert verdicts(same, same) == dict.fromkeys(POOLS, "identical")
+    assert verdicts(same, same, identity=False) == dict.fromkeys(POOLS, "fine")
+    # Equal values from an unknown or another environment are tested like any others.
+    for baseline in (run(), run(fingerprint="there")):
+        found = judged(same, baseline)
+        assert {(i.verdict, i.bits) for i in found.values()} == {("fine", "unknown")}
 
 
-@pytest.mark.parametrize("undefined", [{}, {"avg": (1,)}, {"avg": (0, 1)}, {"avg": (1,), "max": (0, 1)}])
-@pytest.mark.parametrize("seeds", [range(1), range(2), range(5)])
-def test_a_run_compared_with_itself_is_fine(undefined: dict[str, tuple[int, ...]], seeds: range) -> None:
-    run = with_kappa(undefined, seeds=seeds)
-    found = compared(run, run)
-    assert {comparison.outcome for comparison in found} == {"fine"}
-    assert exit_code(found) == 0
+def test_the_digest_is_computed_from_the_values() -> None:
+    same, changed = run(fingerprint="here"), run(fingerprint="here")
+    row = changed[(changed["pool"] == "avg") & (changed["metric"] == "loss")].index[0]
+    changed.loc[row, "value"] = np.nextafter(changed.loc[row, "value"], 2)
+    found = judged(changed, same)
+    assert {pool: i.bits for pool, i in found.items()} == {**dict.fromkeys(POOLS, "same"), "avg": "changed"}
+    assert found["avg"].verdict == "fine"
+    # A metric that only one side has is no changed bit.
+    assert verdicts(same, run(fingerprint="here", metrics=("accuracy", "V"))) == dict.fromkeys(POOLS, "identical")
 
 
-def test_a_baseline_with_one_defined_value_judges_nothing() -> None:
-    baseline = with_kappa({"avg": (1,)}, seeds=range(2))
-    current = with_kappa({"avg": (1,)}, noise=1, seeds=range(2))
-    found = next(c for c in compared(baseline, current) if (c.group, c.metric) == ("group avg", "kappa"))
-    assert (found.outcome, found.expected, found.n) == ("inconclusive", None, 1)
-    assert found.reason == "the baseline has fewer than 2 seeds with a defined value"
-    assert exit_code(compared(baseline, current)) == 0
-    assert set(outcomes(results(noise=1, seeds=range(1)), results(seeds=range(1))).values()) == {"inconclusive"}
-
-
-def test_a_seed_that_is_absent_is_missing_data_even_if_its_metric_was_undefined() -> None:
-    baseline = with_kappa({"avg": (4,)})
-    current = with_kappa({}, seeds=range(4))
-    assert outcomes(current, baseline, "kappa") == {"group avg": "no data", "group max": "no data"}
-
-
-def test_a_metric_that_becomes_undefined() -> None:
-    baseline = with_kappa({})
-    partly = [c for c in compared(baseline, with_kappa({"avg": (2,)}, noise=1)) if c.metric == "kappa"]
-    assert {c.group: c.outcome for c in partly} == {"group avg": "inconclusive", "group max": "fine"}
-    assert partly[0].reason == "defined for 4 seeds, in the baseline for 5"
-    assert exit_code(partly) == 0
-    # In every seed it is no accident of one network.
-    nowhere = with_kappa({"avg": tuple(range(5))}, noise=1)
-    assert outcomes(nowhere, baseline, "kappa") == {"group avg": "no data", "group max": "fine"}
-    # Values that are left can still show a drop.
-    worse = with_kappa({"avg": (2,)}, noise=1)
-    worse.loc[worse["metric"] == "kappa", "value"] -= 0.1
-    assert set(outcomes(worse, baseline, "kappa").values()) == {"regressed"}
-
-
-def test_a_row_without_a_value_is_an_undefined_metric() -> None:
-    gaps = with_kappa({})
-    gaps.loc[(gaps["metric"] == "kappa") & (gaps["seed"] == 1), "value"] = np.nan
-    same = with_kappa({"avg": (1,), "max": (1,)})
-    assert outcomes(gaps, same, "kappa") == outcomes(same, gaps, "kappa") == {"group avg": "fine", "group max": "fine"}
-
-
-def test_metrics_without_direction_are_not_judged() -> None:
-    assert compared(results(metric="train_loss"), results(metric="train_loss", shift=3)) == []
-
-
-def test_absent_data_is_a_failure_of_its_own() -> None:
-    current = results()
-    current = current[current["head"] == "avg"]
-    found = compared(results(), current)
-    assert {c.group: c.outcome for c in found} == {"group avg": "fine", "group max": "no data"}
-    assert exit_code(found) == 3
-    assert exit_code(compared(results(), results().iloc[:0])) == 3
+def test_absent_data_is_a_verdict_of_its_own() -> None:
+    night = run(1)
+    gone = night[night["pool"] != "avg"]
+    assert verdicts(gone)["avg"] == "no data"
+    assert exit_code(list(judged(gone).values())) == 3
+    fewer = night[(night["pool"] != "avg") | (night["seed"] < 3)]
+    assert judged(fewer)["avg"].missing == "the night has 3 of 6 seeds"
+    assert verdicts(fewer)["avg"] == "no data"
     assert exit_code([]) == 3
-    assert outcomes(results(seeds=range(4)))["group avg"] == "no data"
-    gone = results().assign(benchmark="no_longer_there")
-    assert [c.outcome for c in compared(gone, results())] == ["no data"]
+    undefined = night[(night["pool"] != "avg") | (night["metric"] != "V")]
+    assert judged(undefined)["avg"].missing == "no network of the night has a value of V"
+    renamed = compare(run().assign(benchmark="gone"), night, METRICS)
+    assert {i.missing for i in renamed.incidents} == {"there is no benchmark 'gone' any more"}
 
 
 def test_a_regression_outranks_absent_data() -> None:
-    current = results(shift=-0.1)
-    assert exit_code(compared(results(), current[current["head"] == "avg"])) == 1
+    worse = run(1, {"avg": 0.1})
+    fewer = worse[(worse["pool"] != "avg") | (worse["seed"] < 4)]
+    assert verdicts(fewer)["avg"] == "regressed"
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.001])
-def test_alpha_widens_the_interval(alpha: float) -> None:
-    found = compare(results(), results(), METRICS, alpha)[0]
-    usual = compared(results(), results())[0]
-    assert found.expected is not None
-    assert usual.expected is not None
-    assert (found.expected.half_width < usual.expected.half_width) == (alpha > 0.01)
+def with_failed(frame: pd.DataFrame, pool: str, seeds: range) -> pd.DataFrame:
+    """Return results in which these networks have not learned."""
+    failed = (frame["pool"] == pool) & frame["seed"].isin(list(seeds))
+    accuracy = failed & (frame["metric"] == "accuracy")
+    return frame.assign(learned=~failed & frame["learned"], value=frame["value"].where(~accuracy, 0.1))
 
 
-def with_learned(frame: pd.DataFrame, unlearned: range, accuracy: float = 0.1) -> pd.DataFrame:
-    """Return results in which these seeds of head avg have not learned."""
-    failed = (frame["head"] == "avg") & frame["seed"].isin(list(unlearned))
-    return frame.assign(learned=~failed, value=frame["value"].where(~failed, accuracy))
-
-
-def test_a_network_that_has_not_learned_is_one_finding_and_no_mean() -> None:
-    found = compared(results(), with_learned(results(noise=1), range(1)))
-    named = {(c.group, c.metric): c for c in found}
-    assert named["group avg", "learned"].outcome == "inconclusive"
-    assert named["group avg", "learned"].reason == "4 of 5 networks have learned, in the baseline 5 of 5"
-    # Its accuracy of .1 is in no mean.
-    assert named["group avg", "accuracy"].outcome != "regressed"
-    assert named["group avg", "accuracy"].observed == pytest.approx(0.8, abs=0.01)
-    assert ("group max", "learned") not in named
+def test_a_network_that_has_not_learned_is_no_alarm() -> None:
+    found = judged(with_failed(run(1), "avg", range(1)))["avg"]
+    assert found.verdict == "fine"
+    assert found.learned == Learned(6, 6, 5, 6)
+    assert [c.n for c in found.gated] == [5, 5]
 
 
 def test_networks_that_learn_no_more_are_a_regression() -> None:
-    found = {(c.group, c.metric): c for c in compared(results(), with_learned(results(noise=1), range(5)))}
-    # Fisher: 1 / (10 choose 5) = 1 / 252.
-    assert found["group avg", "learned"].outcome == "regressed"
-    assert (found["group avg", "accuracy"].outcome, found["group avg", "accuracy"].n) == ("inconclusive", 0)
-    # What did not learn in the baseline, either, is no finding; nor is one more that does.
-    weak = with_learned(results(), range(5))
-    assert {c.group for c in compared(weak, weak)} == {"group max"}
-    assert {c.metric for c in compared(with_learned(results(), range(2)), results(noise=1))} == {"accuracy"}
+    # All of them: their accuracies fell. Most of them: too many for chance.
+    assert verdicts(with_failed(run(1), "avg", range(6)))["avg"] == "regressed"
+    with_reserve = pd.concat([run(), run(seeds=RESERVE)])
+    assert verdicts(with_failed(run(1), "avg", range(5)), with_reserve)["avg"] == "regressed"
+
+
+def test_fishers_test() -> None:
+    learned = Learned(14, 14, 1, 6)
+    oracle = stats.fisher_exact([[1, 5], [14, 0]], alternative="less").pvalue
+    assert learned.p_worse == pytest.approx(oracle)
+    assert Learned(5, 5, 5, 5).p_worse == 1
+    assert Learned(0, 5, 5, 5).p_worse == 1
+
+
+def test_a_group_that_never_learned_is_not_compared() -> None:
+    dead = with_failed(run(), "avg", range(6))
+    assert verdicts(with_failed(run(1), "avg", range(6)), dead)["avg"] == "inconclusive"
+
+
+def confirmed(night: pd.DataFrame, again: pd.DataFrame) -> dict[str, Incident]:
+    baseline = pd.concat([run(), run(seeds=RESERVE)])
+    found = confirm(compare(baseline, night, METRICS), baseline, again, METRICS)
+    return {i.group.removeprefix("group "): i for i in judge(found.incidents, confirming=True)}
+
+
+def test_reserve_seeds_are_no_part_of_the_night() -> None:
+    baseline = pd.concat([run(), run(seeds=RESERVE)])
+    found = judged(run(1), baseline)
+    assert {i.verdict for i in found.values()} == {"fine"}
+    assert {c.n for i in found.values() for c in i.comparisons} == {6}
+    assert {i.reserve for i in found.values()} == {8}
+
+
+def test_a_suspicious_group_is_judged_on_its_reserve_seeds_alone() -> None:
+    night = run(1, {"avg": 0.02})
+    real = confirmed(night, run(1, {"avg": 0.02}, RESERVE))
+    assert real["avg"].verdict == "regressed"
+    assert real["avg"].confirmation is not None
+    assert {c.n for c in real["avg"].confirmation.gated} == {8}
+    luck = confirmed(night, run(1, seeds=RESERVE))
+    assert {i.verdict for i in luck.values()} == {"fine"}
+    assert {pool for pool, i in luck.items() if i.confirmation} == {"avg"}
+
+
+def test_a_confirmation_that_lacks_seeds_is_no_data() -> None:
+    found = confirmed(run(1, {"avg": 0.02}), run(1, seeds=RESERVE[:3]))
+    assert found["avg"].verdict == "no data"
+    assert exit_code(list(found.values())) == 3
+
+
+def test_the_worst_of_several_comparisons_counts() -> None:
+    night = run(1, {"avg": 0.02})
+    release = compare(run(), night, METRICS)
+    recent = compare(run(2, {"avg": 0.02}), night, METRICS, reference="the last good nights")
+    found = worst_by_group(judge([*recent.incidents, *release.incidents]))
+    assert len(found) == 4
+    assert [(i.group, i.reference) for i in found if i.verdict == "regressed"] == [("group avg", "baseline")]
+
+
+def test_holm_against_its_definition() -> None:
+    """Holm rejects a hypothesis if Bonferroni rejects every set of hypotheses that holds it (closed testing)."""
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        p = (generator.random(5) ** 3).tolist()
+        sets = [[i for i in range(5) if code >> i & 1] for code in range(1, 32)]
+        closed = [
+            all(min(p[i] for i in chosen) <= 0.05 / len(chosen) for chosen in sets if wanted in chosen)
+            for wanted in range(5)
+        ]
+        assert _holm(p, 0.05) == closed
+
+
+def null_night(generator: np.random.Generator, groups: int, chaos: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two runs of equal networks; the true deviations differ between groups as F(., ``chaos``) does."""
+    n = 6
+    deviation = 0.004 * np.sqrt(chaos / generator.chisquare(chaos, groups))[:, None]
+    # Groups share the luck of their seeds, and a part of what rounding does.
+    level = 0.8 + generator.normal(0, 0.02, (1, n)) + generator.normal(0, 0.02, (groups, n))
+    shared = generator.normal(0, 1, (1, n))
+    after = level + deviation * (0.6 * shared + 0.8 * generator.normal(0, 1, (groups, n)))
+    frames = []
+    for values in (level, after):
+        group, seed = np.divmod(np.arange(groups * n), n)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "benchmark": "study", "dataset": "d", "architecture": "a", "variant": "plain",
+                    "pool": group, "head": "avg", "seed": seed, "group": group.astype(str), "cell": "c",
+                    "fingerprint": "", "learned": True, "metric": "V", "value": values.ravel(), "images": 0,
+                }
+            )
+        )  # fmt: skip
+    return frames[0], frames[1]
+
+
+@pytest.mark.parametrize("chaos", [3.0, 30.0])
+def test_null_nights_alarm_in_less_than_one_of_a_hundred(chaos: float) -> None:
+    generator = np.random.default_rng(5)
+    nights, alarms, suspicious, covered, compared = 250, 0, 0, 0, 0
+    for _ in range(nights):
+        before, after = null_night(generator, 12, chaos)
+        found = judge(compare(before, after, METRICS).incidents)
+        alarms += any(i.verdict == "regressed" for i in found)
+        suspicious += sum(i.is_suspicious for i in found)
+        every = [c for i in found for c in i.gated]
+        covered += sum(c.low < 0 for c in every) + sum(c.high > 0 for c in every)
+        compared += len(every)
+    # 250 nights with 1 %: more than 8 have probability .001. (20,000 nights: docs/lab.)
+    assert alarms <= 8
+    assert suspicious / compared <= SUSPICION
+    assert covered / (2 * compared) == pytest.approx(0.95, abs=0.012)
+    assert ALPHA == 0.01

@@ -1,48 +1,133 @@
-"""The outcome of the regression gate as JUnit XML and as Markdown."""
+"""The verdicts of the regression gate as JUnit XML and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from poolbench.analysis.gate import Comparison, Outcome
+from poolbench.analysis.differences import Comparison
+from poolbench.analysis.gate import ORDER, Incident, Verdict
+from poolbench.analysis.power import Sight
+
+TAGS: dict[Verdict, tuple[str, str]] = {
+    "regressed": ("failure", "failures"),
+    "no data": ("error", "errors"),
+    "inconclusive": ("skipped", "skipped"),
+}
+"""JUnit's element of a verdict, and the attribute that counts them."""
 
 
-def to_junit(comparisons: Sequence[Comparison]) -> str:
-    """Return JUnit XML: a suite per benchmark, a case per group and metric; regressions fail, missing data errs."""
+def to_junit(incidents: Sequence[Incident]) -> str:
+    """Return JUnit XML: a suite per benchmark, a case per group; regressions fail, missing data errs."""
     root = ElementTree.Element("testsuites", name="poolbench regress")
-    for benchmark in dict.fromkeys(comparison.benchmark for comparison in comparisons):
-        cases = [comparison for comparison in comparisons if comparison.benchmark == benchmark]
-        counted = {"regressed": "failures", "no data": "errors", "inconclusive": "skipped"}
-        counts = {key: str(sum(c.outcome == outcome for c in cases)) for outcome, key in counted.items()}
+    for benchmark in dict.fromkeys(found.benchmark for found in incidents):
+        cases = [found for found in incidents if found.benchmark == benchmark]
+        counts = {key: str(sum(found.verdict == verdict for found in cases)) for verdict, (_, key) in TAGS.items()}
         suite = ElementTree.SubElement(root, "testsuite", name=benchmark, attrib={"tests": str(len(cases)), **counts})
-        for item in cases:
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{benchmark}.{item.metric}", name=item.label or item.group
-            )
-            tag = {"regressed": "failure", "no data": "error", "inconclusive": "skipped"}.get(item.outcome)
-            if tag:
-                ElementTree.SubElement(case, tag, message=f"{item.outcome}: {item.reason}").text = _numbers(item)
+        for found in cases:
+            case = ElementTree.SubElement(suite, "testcase", classname=benchmark, name=found.label or found.group)
+            if found.verdict in TAGS:
+                message = f"{found.verdict}: {explain(found)}"
+                ElementTree.SubElement(case, TAGS[found.verdict][0], message=message).text = _numbers(found)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def to_markdown(comparisons: Sequence[Comparison]) -> str:
-    """Return the number of comparisons per outcome, then a table of those that are not fine, worst first."""
-    order: list[Outcome] = ["regressed", "no data", "inconclusive", "fine"]
-    counts = [f"{sum(c.outcome == outcome for c in comparisons)} {outcome}" for outcome in order]
-    lines = ["# Regression gate", "", f"{len(comparisons)} comparisons: {', '.join(counts)}.", ""]
-    rows = [c for outcome in order[:-1] for c in comparisons if c.outcome == outcome]
-    if rows:
-        lines += ["| outcome | benchmark | cell group | metric | numbers | why |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| {c.outcome} | {c.benchmark} | {c.label} | {c.metric} | {_numbers(c)} | {c.reason} |" for c in rows
+def to_markdown(incidents: Sequence[Incident]) -> str:
+    """Return the number of groups per verdict, a line on bits, and a table of the groups, the worst first."""
+    counts = [f"{number} {verdict}" for verdict in ORDER if (number := sum(i.verdict == verdict for i in incidents))]
+    lines = ["# Regression gate", "", f"{len(incidents)} groups: {', '.join(counts) or 'none'}.", bits_line(incidents)]
+    for reveal in (True, False):
+        rows = [
+            f"| {i.verdict} | {i.benchmark} | {i.label} | {explain(i)} |"
+            for verdict in ORDER
+            for i in incidents
+            if i.verdict == verdict and (verdict in ("regressed", "no data", "improved")) == reveal
         ]
+        if rows:
+            table = ["| verdict | benchmark | group | what was found |", "|---|---|---|---|", *rows]
+            fold = ["<details><summary>The other groups</summary>", ""], ["", "</details>"]
+            lines += ["", *([] if reveal else fold[0]), *table, *([] if reveal else fold[1])]
     return "\n".join(lines) + "\n"
 
 
-def _numbers(item: Comparison) -> str:
-    if item.expected is None:
-        return "no interval"
-    bounds = f"{item.expected.low:.4g} to {item.expected.high:.4g}"
-    return f"{item.observed:.4g} (n = {item.n}), expected {bounds}"
+def bits_line(incidents: Sequence[Incident]) -> str:
+    """Return one sentence on how many groups have the bits of the baseline."""
+    same, changed = (sum(found.bits == bits for found in incidents) for bits in ("same", "changed"))
+    if not same + changed:
+        return "No group ran in the baseline's environment, so bits say nothing."
+    others = len(incidents) - same - changed
+    ran = f"; {others} ran in another environment" if others else ""
+    return f"{changed} of {same + changed} groups changed bits in the baseline's environment{ran}."
+
+
+def explain(found: Incident) -> str:
+    """Return why a group has its verdict, in one line."""
+    again = found.confirmation
+    if found.verdict == "identical":
+        return "same bits"
+    if found.verdict == "no data":
+        return found.missing or f"confirmation: {again.missing if again else ''}"
+    parts = [_change(c) for c in _decisive(found)]
+    if found.verdict == "fine":
+        parts += [f"{c.metric.title} {c.before:.4g} -> {c.after:.4g}" for c in found.decisive]
+    tested = again or found
+    if tested.learned and (tested.learned.is_lower or not parts):
+        parts.append(str(tested.learned))
+    if again:
+        state = "confirmed" if found.verdict == "regressed" else "suspicious, not confirmed"
+        parts.append(f"{state} on {found.reserve} reserve seeds")
+    if found.missing:
+        parts.append(found.missing)
+    if found.reference != "baseline":
+        parts.append(f"compared with {found.reference}")
+    return "; ".join(parts)
+
+
+def _decisive(found: Incident) -> list[Comparison]:
+    """Return the comparisons that made the verdict: those that moved, or those in which a drop could hide."""
+    if found.verdict == "regressed":
+        source = found.confirmation or found
+        return [c for c in source.gated if c.p_worse <= 0.05 / max(source.tests, 1)]
+    if found.verdict == "improved":
+        return [c for c in found.gated if c.p_better <= 0.05 / found.tests]
+    if found.verdict == "inconclusive":
+        return [c for c in found.decisive if c.high >= c.metric.tolerance]
+    return []
+
+
+def _change(c: Comparison) -> str:
+    span = f"{c.metric.title} {c.before:.4g} -> {c.after:.4g}"
+    if c.p_worse <= 0.05 or c.p_better <= 0.05:
+        size = f"drop {c.low:.2g} to {c.high:.2g}" if c.p_worse < c.p_better else f"gain {-c.high:.2g} to {-c.low:.2g}"
+        return f"{span} ({size}, p = {min(c.p_worse, c.p_better):.1g}, n = {c.n})"
+    return f"{span}, a drop of up to {c.high:.2g} could hide (tolerance {c.metric.tolerance:g}, n = {c.n})"
+
+
+def _numbers(found: Incident) -> str:
+    """Return a line per metric, gated ones first."""
+    shown = sorted(found.comparisons, key=lambda c: not c.metric.gated)
+    return "\n".join(
+        f"{c.metric.name}: {c.before:.6g} -> {c.after:.6g}, drop {c.low:.3g} to {c.high:.3g}, p = {c.p_worse:.2g}"
+        f"{'' if c.metric.gated else ' (not gated)'}"
+        for c in shown
+    )
+
+
+def power_to_markdown(sights: Sequence[Sight]) -> str:
+    """Return a table of the smallest drop that is seen in each gated metric, those that miss their tolerance first."""
+    seen = sum(sight.sees_tolerance for sight in sights)
+    lines = [
+        f"{seen} of {len(sights)} gated metrics see a drop of their own tolerance with power .9.",
+        "",
+        "| benchmark | group | metric | level | deviation | seeds | reserve | smallest drop | tolerance | "
+        "seeds for half the drop |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {s.benchmark} | {s.label} | {s.metric.name} | {s.level:.3g} | {s.deviation:.2g} | {s.seeds} | "
+        f"{s.reserve} | {s.drop:.2g}{'' if s.sees_tolerance else ' (!)'} | "
+        f"{s.metric.tolerance:g} | {s.halved or 'over 1000'} |"
+        for s in sorted(sights, key=lambda s: -s.drop / s.metric.tolerance)
+    ]
+    return "\n".join(lines) + "\n"

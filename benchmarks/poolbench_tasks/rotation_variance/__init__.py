@@ -160,6 +160,7 @@ def rotation_variance() -> Benchmark:
     """Which layers become rotation-invariant, and what does training on rotated images change?"""
     quick = RotationOptions(angles=8, images=200, opinions=10, protocol_2019=False)
     paper = RotationOptions(angles=16, images=10000)
+    vgg = _grids("mnist_sample", QUICK_GREY[2:3], 64, quick)
     return Benchmark(
         name="rotation_variance",
         title="Rotation variance of activations",
@@ -172,10 +173,10 @@ def rotation_variance() -> Benchmark:
             "Beside it: the same network with its first weights, and averaged over four quarter turns."
         ),
         metrics=(
-            Metric("accuracy", "accuracy, plain", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
-            Metric("accuracy_rotated", "accuracy, rotated", higher_is_better=True, tolerance=0.02),
+            Metric("accuracy", "accuracy, plain", True, 0.02, per_image="answers.correct", gated=True, share=True),
+            Metric("accuracy_rotated", "accuracy, rotated", True, 0.02, gated=True, share=True),
             Metric("accuracy_worst", "worst-case accuracy over the angles", higher_is_better=True, tolerance=0.03),
-            Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05),
+            Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05, gated=True),
             Metric("V_mean_stratified", "V of map means, stratified", higher_is_better=False, tolerance=0.05),
             Metric("V_max", "V of map maxima", higher_is_better=False, tolerance=0.05),
             Metric("V_none", "V of positions", higher_is_better=False, tolerance=0.05),
@@ -219,11 +220,13 @@ def rotation_variance() -> Benchmark:
             "quick": [
                 *_grids("mnist_sample", QUICK_GREY, 64, quick),
                 # The comparison of pools, on the network whose published pool is max.
-                *(
-                    grid.select(pools=("avg", "max_blur3"))
-                    for grid in _grids("mnist_sample", QUICK_GREY[2:3], 64, quick)
-                ),
+                *(grid.select(pools=("avg", "max_blur3")) for grid in vgg),
                 *_grids("colour_shapes", QUICK_COLOUR, 64, quick),
+            ],
+            "nightly": [
+                # Without resnet18: on another CPU model its accuracy moves three times as far as between seeds.
+                *_grids("mnist_sample", QUICK_GREY[:3], 64, quick),
+                vgg[1].select(pools=("avg", "max_blur3")),
             ],
             "paper": [
                 *_grids("mnist", MNIST, 256, paper),
@@ -232,7 +235,7 @@ def rotation_variance() -> Benchmark:
                 *_grids("mnist", MNIST[1:], 256, paper, frozen=True),
             ],
         },
-        seeds={"smoke": 2, "quick": 3, "paper": 3},
+        seeds={"smoke": 2, "quick": 3, "nightly": 6, "paper": 3},
         options=RotationOptions,
         measure=deferred(f"{__name__}.measure").measure,
         version=4,

@@ -16,6 +16,12 @@ POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
 # pooling layers (architectures.matched.matched_width): 225 for 226, 326 for 310.
 MATCHED_WIDTHS = {1: 4, 2: 5}
 
+# Of the quick preset, the groups that the gate watches; docs/lab/performance.md has the reasons.
+NIGHTLY_SHAPES = ((), ("max", "avg", "max_blur3"), ("strided_conv", "max_blur3"))
+"""By number of pooling layers: 0, 1, 2."""
+NIGHTLY_IMAGES = (("max", "max_blur3", "max_aps"), ("max", "max_blur3"), ("max", "max_blur3", "max_aps"), ("max_aps",))
+"""Zero padding: trained as they are, shifted; circular padding: the same."""
+
 FLOOR = 0.001
 """Deviations of the logit: less than that is rounding noise to a reader, and to logarithms."""
 
@@ -141,6 +147,18 @@ def shift_robustness() -> Benchmark:
     whole = ShiftOptions(objects=1000, few=1000)
     many = ShiftOptions(images=10000, reach=3, average=4, few=1000)
     # A bare polyphase pool stands for a stride (decimate), one behind a dense maximum for max pooling.
+    small = _shape_grids(
+        64, 25, replace(published, epochs=10, batch_size=64, learning_rate=1e-2), ShiftOptions(objects=256)
+    )
+    short = _image_grids(
+        "fashion_mnist_sample",
+        "vgg_like",
+        ("max", "max_blur3", "max_aps"),
+        TrainConfig(epochs=2, batch_size=64, learning_rate=1e-2, schedule="one_cycle"),
+        few,
+        {"width": 8, "hidden": 32},
+        {"pad": 2},
+    )
     residual = ("decimate", "aps", "max", "avg", "blur3", "max_blur3", "max_aps")
     plain = ("max", "avg", "blur3", "max_blur3", "max_aps")
     return Benchmark(
@@ -162,7 +180,7 @@ def shift_robustness() -> Benchmark:
         ),
         version=4,
         metrics=(
-            Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
+            Metric("accuracy", "accuracy", True, 0.02, per_image="answers.correct", gated=True, share=True),
             Metric(
                 "subset_accuracy",
                 "accuracy, same images",
@@ -183,6 +201,8 @@ def shift_robustness() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.01,
                 per_image="decisions.consistency",
+                gated=True,
+                share=True,
             ),
             Metric(
                 "grid_consistency",
@@ -190,6 +210,8 @@ def shift_robustness() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.01,
                 per_image="decisions.grid_consistency",
+                gated=True,
+                share=True,
             ),
             Metric(
                 "crop_sampled",
@@ -209,9 +231,17 @@ def shift_robustness() -> Benchmark:
                 scale="log",
                 floor=FLOOR,
                 per_image="decisions.aliasing",
+                gated=True,
             ),
             Metric(
-                "square_boundary", "border effect, square", False, 0.1, "logit deviations", scale="log", floor=FLOOR
+                "square_boundary",
+                "border effect, square",
+                False,
+                0.1,
+                "logit deviations",
+                scale="log",
+                floor=FLOOR,
+                gated=True,
             ),
             Metric("square_flips", "decision flips, square", False, 0.02, "share of positions"),
             Metric("averaged_consistency", "consistency, phases averaged", higher_is_better=True, tolerance=0.01),
@@ -294,22 +324,10 @@ def shift_robustness() -> Benchmark:
                     {"pad": 2},
                 )[-1],
             ],
-            "quick": [
-                *_shape_grids(
-                    64,
-                    25,
-                    replace(published, epochs=10, batch_size=64, learning_rate=1e-2),
-                    ShiftOptions(objects=256),
-                ),
-                *_image_grids(
-                    "fashion_mnist_sample",
-                    "vgg_like",
-                    ("max", "max_blur3", "max_aps"),
-                    TrainConfig(epochs=2, batch_size=64, learning_rate=1e-2, schedule="one_cycle"),
-                    few,
-                    {"width": 8, "hidden": 32},
-                    {"pad": 2},
-                ),
+            "quick": [*small, *short],
+            "nightly": [
+                *(grid.select(pools=pools) for grid, pools in zip(small, NIGHTLY_SHAPES, strict=True) if pools),
+                *(grid.select(pools=pools) for grid, pools in zip(short, NIGHTLY_IMAGES, strict=True) if pools),
             ],
             "paper": [
                 *_shape_grids(224, 100, replace(published, epochs=10), whole, (*POOLS, "max_aps", "decimate", "aps")),
@@ -320,7 +338,7 @@ def shift_robustness() -> Benchmark:
                 *_image_grids("cifar10", "vgg_like", plain, images, many),
             ],
         },
-        seeds={"smoke": 2, "quick": 5, "paper": 5},
+        seeds={"smoke": 2, "quick": 5, "nightly": 6, "paper": 5},
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,
