@@ -90,10 +90,11 @@ def night_series(history: pd.DataFrame, benchmark: str, group: str, metric: str)
 
 def _levels(rows: pd.DataFrame, nights: Sequence[str]) -> Iterator[float]:
     """Yield the level of each night from the rows of one metric of one group; see :func:`night_series`."""
-    known = rows[rows["learned"]].dropna(subset=["value"])
     values: dict[str, dict[int, float]] = {}
-    for night, seed, value in zip(*(known[name].tolist() for name in ("night", "seed", "value")), strict=True):
-        values.setdefault(night, {})[seed] = value
+    columns = (rows[name].tolist() for name in ("night", "seed", "value", "learned"))
+    for night, seed, value, learned in zip(*columns, strict=True):
+        if learned and not isnan(value):
+            values.setdefault(night, {})[seed] = value
     # What each seed would have given in the first night, and the change since then.
     starts: dict[int, float] = {}
     level, change = nan, 0.0
@@ -191,7 +192,7 @@ def trends(history: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]]) -> li
         shown = rows[rows["night"] >= nights[0]]
         if shown.empty and first_bad is None:
             continue
-        there = set((rows if shown.empty else shown)["metric"])
+        by_metric = dict(iter((rows if shown.empty else shown).groupby("metric")))
         common: dict[str, Any] = {
             "benchmark": str(benchmark),
             "group": str(group),
@@ -203,8 +204,8 @@ def trends(history: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]]) -> li
         }
         good = frozenset(verdicts.loc[verdicts["verdict"].isin(GOOD), "night"])
         for metric in metrics.get(str(benchmark), ()):
-            if metric.higher_is_better is not None and metric.name in there:
-                values = tuple(_levels(shown[shown["metric"] == metric.name], nights))
+            if metric.higher_is_better is not None and metric.name in by_metric:
+                values = tuple(_levels(by_metric[metric.name], nights))
                 of_good = [value for night, value in zip(nights, values, strict=True) if night in good]
                 found.append(Trend(metric=metric, values=values, band=_band(of_good), step=find_step(values), **common))
     return sorted(found, key=lambda trend: (trend.benchmark, trend.label, trend.metric.name))

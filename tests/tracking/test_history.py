@@ -47,8 +47,6 @@ def script(folder: Path, body: str) -> Iterator[subprocess.Popen[str]]:
     source = APPEND.format(text=[column for column, kind in COLUMNS.items() if kind == "str"]) + body
     command = [sys.executable, "-c", source, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdout is not None
-        assert started.stdout.readline() == "ready\n"
         yield started
 
 
@@ -92,6 +90,9 @@ def test_columns_of_a_newer_version_are_kept(tmp_path: Path) -> None:
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     body = "for number in range(8): history.append(night('{}%d' % number))"
     with script(tmp_path, body.format("a")) as one, script(tmp_path, body.format("b")) as other:
+        for process in (one, other):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
         for process in (one, other):
             assert process.stdin is not None
             process.stdin.write("\n")
