@@ -17,13 +17,13 @@ class StorageError(UsageError):
 
 
 @contextmanager
-def storage(folder: Path) -> Iterator[None]:
-    """Turn an OSError of a write below ``folder`` into a StorageError that says what to do."""
+def storage(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Turn an OSError of a write below ``folder``, which ``option`` names, into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot write to '{folder}': {error.strerror or error}; free space or choose another folder with --out "
+            f"cannot write to '{folder}': {error.strerror or error}; free space or choose another folder with {option} "
             "(finished cells are kept)"
         ) from error
 

@@ -78,8 +78,9 @@ class Incident:
     """What the gate found out about one group.
 
     ``missing`` says what data is absent ("": none is). ``comparisons`` holds every metric with a direction.
-    ``reserve`` counts the baseline's reserve seeds; ``confirmation`` is the same group on those, with the metrics that
-    were suspicious, None if it was not run. ``reference`` names what the night was compared with.
+    In a night that was confirmed, ``reserve`` counts the baseline's reserve seeds; ``confirmation`` is the same group
+    on those, with the metrics that were suspicious, None if it was not run. ``reference`` names what the night was
+    compared with.
     """
 
     benchmark: str
@@ -161,7 +162,7 @@ def compare(
         new = new.only(frozenset(seed for seed in new.seeds if seed < FIRST_RESERVE_SEED))
         found = Incident(
             whole.benchmark, group, whole.label, reference, _bits(old, new) if identity else "unknown",
-            _missing(old, new, metrics), learned=_learned(whole, new), reserve=len(whole.seeds - old.seeds),
+            _missing(old, new, metrics), learned=_learned(whole, new),
         )  # fmt: skip
         incidents.append(found)
         tested[group] = [] if found.bits == "same" else group_differences(old, new, known)
@@ -173,7 +174,10 @@ def compare(
 
 
 def confirm(night: Night, baseline: pd.DataFrame, confirmed: pd.DataFrame, metrics: Metrics) -> Night:
-    """Return the night with the confirmation of each suspicious group: its reserve seeds in the two results frames."""
+    """Return the night with the confirmation of each suspicious group: its reserve seeds in the two results frames.
+
+    They are always compared with the baseline, whatever the night was compared with.
+    """
     before, after = group_runs(baseline), group_runs(confirmed)
     return replace(
         night, incidents=[_confirmed(found, before, after, metrics, night.priors) for found in night.incidents]
@@ -187,9 +191,10 @@ def _confirmed(
     metrics: Metrics,
     priors: Priors,
 ) -> Incident:
+    reserve = frozenset(seed for seed in before[found.group].seeds if seed >= FIRST_RESERVE_SEED)
+    found = replace(found, reserve=len(reserve))
     if not found.is_suspicious or found.group not in after:
         return found
-    reserve = frozenset(seed for seed in before[found.group].seeds if seed >= FIRST_RESERVE_SEED)
     old, new = before[found.group].only(reserve), after[found.group].only(reserve)
     suspects = {c.metric.name for c in found.gated if found.tests * c.p_worse <= SUSPICION}
     compared = _compared(found.benchmark, group_differences(old, new, metrics[found.benchmark]), priors)
@@ -303,7 +308,7 @@ def group_differences(old: GroupRun, new: GroupRun, metrics: Sequence[Metric]) -
         before, after = old.learned_values(metric.name), new.learned_values(metric.name)
         if metric.name == ACCURACY and len(new.learned) < 2:
             after = dict(new.values.get(ACCURACY, {}))
-        images = min(old.images.get(metric.name, 0), new.images.get(metric.name, 0))
+        images = new.images.get(metric.name, 0)
         if metric.higher_is_better is not None and (one := differences(metric, before, after, images)):
             found.append(one)
     return found

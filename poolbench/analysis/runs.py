@@ -80,8 +80,13 @@ class _Parts:
 
 
 def group_labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Return {group: the axes and options that vary between the groups of its benchmark, as "name=value, ..."}."""
+    """Return {group: its label}: the column of that name, if there is one.
+
+    Otherwise it is made of the axes and options that vary between the groups of a benchmark: "name=value, ...".
+    """
     labels: dict[str, str] = {}
+    if "label" in frame:
+        return {str(group): str(label) for group, label in zip(frame["group"], frame["label"], strict=True)}
     for _, rows in frame.drop_duplicates("group").groupby("benchmark", sort=False):
         shown = varying_fields(rows)
         for group, row in rows.set_index("group")[shown].iterrows():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from poolbench.analysis.gate import Incident, Night
     from poolbench.runner.ledger import Ledger
+    from poolbench_tracking.history import History
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Machine:
     help="Folder with the results.csv to compare with, and a repeat.csv if there is one.",
 )
 @click.option(
+    "--history",
+    "history_folder",
+    type=click.Path(path_type=Path),
+    help="Folder with the history of nights: compare with the last good ones, too, and append this one.",
+)
+@click.option(
+    "--window", type=click.IntRange(min=1), default=5, show_default=True, help="Number of good nights to compare with."
+)
+@click.option(
     "--confirm/--no-confirm",
     default=None,
     help="Run suspicious groups again on the baseline's reserve seeds (default: if it has some).",
@@ -66,6 +76,8 @@ class Machine:
 def regress_command(
     out: Path,
     folder: Path,
+    history_folder: Path | None,
+    window: int,
     confirm: bool | None,
     identical: bool,
     power: bool,
@@ -76,9 +88,11 @@ def regress_command(
 ) -> None:
     """Compare a work folder with a baseline, group by group and seed by seed.
 
-    Writes JUnit XML and Markdown to OUT/regress. Exit codes: 0 fine, 1 regressed, 2 wrong usage, 3 data missing.
+    Writes summary.md, junit.xml and verdict.json to OUT/regress, with a history also history.html. Exit codes: 0 fine,
+    1 regressed, 2 wrong usage, 3 data missing.
     """
     from poolbench.analysis.gate import compare, exit_code, judge, worst_by_group
+    from poolbench_tracking.history import History
 
     if power:
         _print_power(read_baseline(folder), folder)
@@ -86,15 +100,35 @@ def regress_command(
     ledger, baseline = existing(out), read_baseline(folder)
     current = judged_frame(ledger, baseline.results)
     _check_common(baseline, current, folder, out)
-    night = compare(baseline.results, current, known_metrics(), baseline.repeat)
+    nights = [compare(baseline.results, current, known_metrics(), baseline.repeat)]
+    history = History(history_folder) if history_folder else None
+    if history and not identical:
+        nights += _recent(history.read(), window, baseline, current, nights[0])
     confirming = not identical and (not baseline.reserve.empty if confirm is None else confirm)
     if confirming:
-        night = _confirmed(night, baseline, ledger, Machine(device, data_dir, plugins, jobs))
-    incidents = worst_by_group(judge(night.incidents, confirming))
+        nights = _confirmed(nights, baseline, ledger, Machine(device, data_dir, plugins, jobs))
+    incidents = worst_by_group(judge([found for night in nights for found in night.incidents], confirming))
     code = _identity_code(incidents) if identical else exit_code(incidents)
-    _write(incidents, ledger, code)
+    _write(incidents, ledger, current, code, history)
     say_left_out(ledger)
     sys.exit(code)
+
+
+def _recent(history: pd.DataFrame, window: int, baseline: Baseline, current: pd.DataFrame, night: Night) -> list[Night]:
+    """Return the comparison with the last good nights, if there are any.
+
+    Only groups of the baseline that do not have its bits are compared, and only seeds of the night: what is missing is
+    said by the comparison with the baseline, which does not forget.
+    """
+    from poolbench.analysis.gate import compare
+    from poolbench.analysis.history import window_reference
+
+    moved = {found.group for found in night.incidents if found.bits != "same"}
+    recent = window_reference(history, window).merge(current[["group", "seed"]].drop_duplicates())
+    recent = recent[recent["group"].isin(moved)]
+    if recent.empty:
+        return []
+    return [compare(recent, current, known_metrics(), baseline.repeat, reference="the last good nights")]
 
 
 def _check_common(baseline: Baseline, current: pd.DataFrame, folder: Path, out: Path) -> None:
@@ -109,8 +143,8 @@ def _check_common(baseline: Baseline, current: pd.DataFrame, folder: Path, out: 
         )
 
 
-def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machine) -> Night:
-    """Run the suspicious groups on the baseline's reserve seeds, in a ledger of their own, and return the night."""
+def _confirmed(nights: Sequence[Night], baseline: Baseline, ledger: Ledger, machine: Machine) -> list[Night]:
+    """Run the suspicious groups on the baseline's reserve seeds, in a ledger of their own; return the nights."""
     from poolbench.analysis.gate import confirm
     from poolbench.runner.attempt import Settings
     from poolbench.runner.environment import resolve_device
@@ -118,7 +152,8 @@ def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machin
     from poolbench.runner.ledger import Ledger
     from poolbench.runner.workers import slots
 
-    cells = _reserve_cells(night, baseline, ledger)
+    suspicious = {found.group for night in nights for found in night.incidents if found.is_suspicious}
+    cells = _reserve_cells(suspicious, baseline, ledger)
     reserve = Ledger(ledger.folder / "confirmation").create()
     todo = [cell for cell in cells if reserve.result(cell).status != "finished"]
     if cells:
@@ -126,22 +161,22 @@ def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machin
         say(f"{groups} suspicious groups: {len(cells)} cells with reserve seeds, {len(todo)} to run")
     if todo:
         settings = Settings(DataLocation(machine.data_dir), resolve_device(machine.device), plugins=machine.plugins)
-        unlogged = Tracking(reserve.folder, None, wanted=False)
-        with open_invocation(reserve, unlogged, "reserve", len(todo)) as (invocation, progress):
+        untracked = Tracking(reserve.folder, None, wanted=False)
+        with open_invocation(reserve, untracked, "reserve", len(todo)) as (invocation, progress):
             devices = slots(settings.device, machine.jobs, 1)[: len(todo)]
             execute(todo, reserve, replace(settings, invocation=invocation.id), progress, devices)
-    return confirm(night, baseline.results, judged_frame(reserve, baseline.results), known_metrics())
+    again = judged_frame(reserve, baseline.results)
+    return [confirm(night, baseline.results, again, known_metrics()) for night in nights]
 
 
-def _reserve_cells(night: Night, baseline: Baseline, ledger: Ledger) -> list[Cell]:
-    """Return the cells of the suspicious groups with the reserve seeds that the baseline has for them."""
-    seeds = {str(group): sorted(set(found)) for group, found in baseline.reserve.groupby("group")["seed"]}
+def _reserve_cells(groups: Collection[str], baseline: Baseline, ledger: Ledger) -> list[Cell]:
+    """Return the cells of these groups with the reserve seeds that the baseline has for them."""
     cells = {result.cell.group: result.cell for result in ledger.results()}
+    wanted = baseline.reserve[["group", "seed"]].drop_duplicates()
     return [
-        replace(cells[found.group], seed=int(seed))
-        for found in night.incidents
-        if found.is_suspicious and found.group in cells
-        for seed in seeds.get(found.group, ())
+        replace(cells[group], seed=int(seed))
+        for group, seed in zip(wanted["group"], wanted["seed"], strict=True)
+        if group in groups and group in cells
     ]
 
 
@@ -153,18 +188,39 @@ def _identity_code(incidents: Sequence[Incident]) -> int:
     return NO_DATA if "unknown" in bits or any(found.missing for found in incidents) else OK
 
 
-def _write(incidents: Sequence[Incident], ledger: Ledger, code: int) -> None:
-    """Write summary.md, junit.xml and verdict.json to the work folder, and print the summary."""
-    from poolbench.files import storage, write_atomically
+def _write(
+    incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame, code: int, history: History | None
+) -> None:
+    """Append the night to the history, write the files of OUT/regress, and print the summary."""
+    from poolbench.analysis.history import trends
+    from poolbench.files import storage, write_atomically, write_json
+    from poolbench.runner.environment import git_commit
     from poolbench_tracking.gate_report import to_junit, to_markdown
+    from poolbench_tracking.history import night_of, night_rows
+    from poolbench_tracking.history_report import to_html
+    from poolbench_tracking.history_report import to_markdown as history_section
 
+    results = [result for result in ledger.results() if result.status == "finished"]
+    verdict = {
+        "exit_code": code,
+        "night": night_of(results),
+        "commit": git_commit(),
+        "regressed": [f"{found.benchmark} {found.label}" for found in incidents if found.verdict == "regressed"],
+    }
+    files = {"junit.xml": to_junit(incidents), "summary.md": to_markdown(incidents)}
+    if history:
+        history.append(night_rows(results, current, incidents))
+        gated = {name: [m for m in metrics if m.gated] for name, metrics in known_metrics().items()}
+        series = trends(history.read(), gated)
+        files["summary.md"] += "\n" + history_section(series)
+        files["history.html"] = to_html(series)
     folder = ledger.folder / "regress"
-    summary = to_markdown(incidents)
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "junit.xml", to_junit(incidents).encode())
-        write_atomically(folder / "summary.md", summary.encode())
-    click.echo(summary, nl=False)
+        for name, text in files.items():
+            write_atomically(folder / name, text.encode())
+        write_json(folder / "verdict.json", verdict)
+    click.echo(files["summary.md"], nl=False)
 
 
 def _print_power(baseline: Baseline, folder: Path) -> None:

@@ -31,7 +31,7 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     sections = list(sections_of(results, run_links or {}, images))
     drawn = [_with_drawings(section, ledger) for section in sections]
     facts = provenance(results, ledger.invocations(), ledger.left_out())
-    markdown, page = _templates(finalize=markdown_text), _templates(autoescape=True)
+    markdown, page = templates(finalize=markdown_text), templates(autoescape=True)
     files = {
         "results.csv": results_frame(results).to_csv(index=False),
         "summary.csv": summary_frame(sections, images).to_csv(index=False),
@@ -67,7 +67,8 @@ def _with_drawings(section: Section, ledger: Ledger) -> Section:
     return replace(section, drawings=drawings, too_many_groups=too_many_groups(section.results))
 
 
-def _templates(**options: Any) -> Environment:
+def templates(**options: Any) -> Environment:
+    """Return the environment of the templates of this package, with further options of jinja2."""
     return Environment(
         loader=PackageLoader("poolbench_tracking"),
         undefined=StrictUndefined,
