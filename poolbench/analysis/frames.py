@@ -65,6 +65,9 @@ def read_results(path: str) -> pd.DataFrame:
         raise UsageError(
             f"cannot read results from '{path}': {error}; give a folder that 'poolbench report' wrote"
         ) from error
+    options = [name for name in frame.columns if name not in COLUMNS]
+    # Integers in columns where some benchmarks have no value.
+    frame[options] = frame[options].convert_dtypes()
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise UsageError(
