@@ -50,13 +50,16 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 def read_results(path: str) -> pd.DataFrame:
     """Return the results frame stored in a CSV file, with values equal to the last bit.
 
-    Raises UsageError if the file cannot be read or lacks a column.
+    All networks of a file without the column "learned" have learned: older versions did not judge it.
+    Raises UsageError if the file cannot be read or lacks another column.
     """
     try:
         # Values as text: the CSV parser of pandas 2 does not always return the nearest float.
         frame = pd.read_csv(path, dtype={"group": str, "cell": str, "value": str})
         if "value" in frame.columns:
             frame["value"] = frame["value"].map(float)
+        if "learned" not in frame.columns:
+            frame["learned"] = True
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot read results from '{path}': {error}; give a folder that 'poolbench report' wrote"

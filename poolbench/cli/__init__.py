@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from poolbench import __version__
+from poolbench.cli.bisect import bisect_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.planning import list_command, plan_command
 from poolbench.cli.results import regress_command, report_command, status_command, sync_command, ui_command
@@ -73,6 +74,7 @@ for command in (
     sync_command,
     tune_command,
     regress_command,
+    bisect_command,
     shift_map_command,
     ui_command,
 ):

@@ -19,6 +19,7 @@ from poolbench.cli.options import (
     OK,
     USAGE,
     command_line,
+    jobs_option,
     say,
     say_left_out,
     selection_options,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @work_options
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot).")
+@jobs_option
 @click.option(
     "--slots-per-gpu",
     type=click.IntRange(min=1),

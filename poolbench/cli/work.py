@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench.cli.options import (
+    data_dir_option,
     device_option,
     gathered,
     no_mlflow_option,
@@ -61,13 +62,7 @@ work_options = gathered(
     plugin_option(pass_on=True),
     out_option,
     device_option,
-    click.option(
-        "--data-dir",
-        envvar="POOLBENCH_DATA",
-        default="data",
-        show_default=True,
-        help="Folder of full data sets [env: POOLBENCH_DATA].",
-    ),
+    data_dir_option,
     click.option("--download", is_flag=True, help="Download data sets that are missing."),
     uri_option,
     no_mlflow_option,
