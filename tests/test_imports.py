@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("poolbench.analysis",),
     ("poolbench.plots",),
     ("poolbench.task",),
-    ("poolbench.runner", "poolbench.shift_map", "poolbench.tune"),
+    ("poolbench.bisect", "poolbench.runner", "poolbench.shift_map", "poolbench.tune"),
     ("poolbench_tasks", "poolbench_tracking"),
     ("poolbench.cli",),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,9 @@ from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.core import Metric, Result, UsageError
 
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "fingerprint", "learned", "metric", "value", "images")
+
+LATER_COLUMNS: Mapping[str, bool | str | int] = {"learned": True, "fingerprint": "", "images": 0}
+"""Columns that the tables of older versions lack, with what is assumed."""
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -54,13 +57,17 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 def read_results(path: str) -> pd.DataFrame:
     """Return the results frame stored in a CSV file, with values equal to the last bit.
 
-    Raises UsageError if the file cannot be read or lacks a column.
+    Files of older versions lack some columns: all their networks have learned, their environments and numbers of
+    images are unknown. Raises UsageError if the file cannot be read or lacks another column.
     """
     try:
         # Values as text: the CSV parser of pandas 2 does not always return the nearest float.
         frame = pd.read_csv(path, dtype={"group": str, "cell": str, "value": str})
         if "value" in frame.columns:
             frame["value"] = frame["value"].map(float)
+        for name, value in LATER_COLUMNS.items():
+            if name not in frame.columns:
+                frame[name] = value
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot read results from '{path}': {error}; give a folder that 'poolbench report' wrote"
@@ -71,8 +78,8 @@ def read_results(path: str) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise UsageError(
-            f"'{path}' is no table of results, or one of another version: it lacks the columns {', '.join(missing)}; "
-            "make it anew with 'poolbench report' or 'poolbench baseline accept'"
+            f"'{path}' is not a table of results: it lacks the columns {', '.join(missing)}; "
+            "give one that 'poolbench report' or 'poolbench baseline accept' wrote"
         )
     return frame
 

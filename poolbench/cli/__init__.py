@@ -11,6 +11,7 @@ import click
 
 from poolbench import __version__
 from poolbench.cli.baselines import baseline_group
+from poolbench.cli.bisect import bisect_command
 from poolbench.cli.issue import issue_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.planning import list_command, plan_command
@@ -78,6 +79,7 @@ for command in (
     regress_command,
     baseline_group,
     issue_command,
+    bisect_command,
     shift_map_command,
     ui_command,
 ):

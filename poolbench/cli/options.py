@@ -121,6 +121,16 @@ uri_option = click.option(
     help="MLflow store or server (default: SQLite in the work folder) [env: MLFLOW_TRACKING_URI].",
 )
 no_mlflow_option = click.option("--no-mlflow", is_flag=True, help="Write the ledger only; 'sync' can catch up later.")
+data_dir_option = click.option(
+    "--data-dir",
+    envvar="POOLBENCH_DATA",
+    default="data",
+    show_default=True,
+    help="Folder of full data sets [env: POOLBENCH_DATA].",
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot)."
+)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 

@@ -15,15 +15,17 @@ from poolbench.cli.options import (
     FAILED,
     NO_DATA,
     OK,
+    data_dir_option,
     device_option,
     existing,
+    jobs_option,
     out_option,
     plugin_option,
     say,
     say_left_out,
 )
-from poolbench.cli.running import jobs_option, open_invocation
-from poolbench.cli.work import Tracking, data_dir_option
+from poolbench.cli.running import open_invocation
+from poolbench.cli.work import Tracking
 from poolbench.core import Cell, DataLocation, MissingData, UsageError
 
 if TYPE_CHECKING:

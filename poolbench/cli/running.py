@@ -19,6 +19,7 @@ from poolbench.cli.options import (
     OK,
     USAGE,
     command_line,
+    jobs_option,
     say,
     say_left_out,
     selection_options,
@@ -30,11 +31,6 @@ from poolbench.runner.plan import Selection, plan
 if TYPE_CHECKING:
     from poolbench.cli.progress import Progress
     from poolbench.runner.ledger import Invocation, Ledger
-
-
-jobs_option = click.option(
-    "--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot)."
-)
 
 
 @click.command("run")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poolbench.cli.options import (
+    data_dir_option,
     device_option,
     gathered,
     no_mlflow_option,
@@ -55,13 +56,6 @@ class Work:
         return Tracking(self.out, self.tracking_uri, wanted=not self.no_mlflow)
 
 
-data_dir_option = click.option(
-    "--data-dir",
-    envvar="POOLBENCH_DATA",
-    default="data",
-    show_default=True,
-    help="Folder of full data sets [env: POOLBENCH_DATA].",
-)
 work_options = gathered(
     "work",
     Work,

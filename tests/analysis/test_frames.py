@@ -67,3 +67,9 @@ def test_summary_rows(finished: Finished) -> None:
     assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.95, 0.31469, 1.58531], abs=1e-4)
     assert pd.isna(rows.loc[2, "mean"])
     assert rows["learned"].tolist() == pytest.approx([2 / 3, 1.0, 0.0])
+
+
+def test_networks_of_older_files_have_learned(finished: Finished, tmp_path: Path) -> None:
+    frame = results_frame([finished("max", 0, 0.5, learned=False)])
+    frame.drop(columns="learned").to_csv(tmp_path / "results.csv", index=False)
+    assert read_results(str(tmp_path / "results.csv"))["learned"].all()

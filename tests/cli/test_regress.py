@@ -192,9 +192,9 @@ def test_a_new_level_is_accepted_and_the_rest_is_kept(cli: Cli, change: Change, 
         (lambda path: path.unlink(), 2, "cannot read results from"),
         (lambda path: path.write_text(path.read_text().partition("\n")[0] + "\n"), 3, "has no results"),
         (
-            lambda path: pd.read_csv(path).drop(columns="fingerprint").to_csv(path, index=False),
+            lambda path: pd.read_csv(path).drop(columns="seed").to_csv(path, index=False),
             2,
-            "or one of another version: it lacks the columns fingerprint",
+            "is not a table of results: it lacks the columns seed",
         ),
         (
             lambda path: pd.read_csv(path).assign(group="0123456789abcdef").to_csv(path, index=False),
@@ -202,7 +202,7 @@ def test_a_new_level_is_accepted_and_the_rest_is_kept(cli: Cli, change: Change, 
             "none of the 1 groups of the baseline 'baseline' is in 'n1'",
         ),
     ],
-    ids=["damaged", "absent", "empty", "old_columns", "other_groups"],
+    ids=["damaged", "absent", "empty", "no_seeds", "other_version"],
 )
 def test_a_baseline_that_cannot_be_used(
     cli: Cli, tmp_path: Path, damage: Callable[[Path], object], code: int, message: str

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from poolbench.analysis.differences import Comparison
-from poolbench.analysis.gate import ORDER, Incident, Verdict
+from poolbench.analysis.gate import ORDER, SUSPICION, Incident, Verdict
 from poolbench.analysis.power import Sight
 
 TAGS: dict[Verdict, tuple[str, str]] = {
@@ -88,9 +88,9 @@ def _decisive(found: Incident) -> list[Comparison]:
     """Return the comparisons that made the verdict: those that moved, or those in which a drop could hide."""
     if found.verdict == "regressed":
         source = found.confirmation or found
-        return [c for c in source.gated if c.p_worse <= 0.05 / max(source.tests, 1)]
+        return [c for c in source.gated if source.tests * c.p_worse <= SUSPICION]
     if found.verdict == "improved":
-        return [c for c in found.gated if c.p_better <= 0.05 / found.tests]
+        return [c for c in found.gated if found.tests * c.p_better <= SUSPICION]
     if found.verdict == "inconclusive":
         return [c for c in found.decisive if c.high >= c.metric.tolerance]
     return []
@@ -98,7 +98,7 @@ def _decisive(found: Incident) -> list[Comparison]:
 
 def _change(c: Comparison) -> str:
     span = f"{c.metric.title} {c.before:.4g} -> {c.after:.4g}"
-    if c.p_worse <= 0.05 or c.p_better <= 0.05:
+    if min(c.p_worse, c.p_better) <= SUSPICION:
         size = f"drop {c.low:.2g} to {c.high:.2g}" if c.p_worse < c.p_better else f"gain {-c.high:.2g} to {-c.low:.2g}"
         return f"{span} ({size}, p = {min(c.p_worse, c.p_better):.1g}, n = {c.n})"
     return f"{span}, a drop of up to {c.high:.2g} could hide (tolerance {c.metric.tolerance:g}, n = {c.n})"
