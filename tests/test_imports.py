@@ -194,7 +194,7 @@ def test_core_imports_only_the_standard_library() -> None:
     assert done.stdout.strip() == "['poolbench'] ['poolbench.core']"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["plan", "all"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["plan", "all"], ["run", "--help"], ["bisect", "--help"]])
 def test_fast_commands_import_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
     script = (
         "import sys\nfrom poolbench.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n"

@@ -102,7 +102,9 @@ def _end(name: str, commit: Commit, selection: Selection, results: Results, say:
     try:
         return results(commit, selection)
     except Unusable as reason:
-        raise UsageError(f"{name} {commit.short} gives no results: {reason}") from reason
+        raise UsageError(
+            f"{name} {commit.short} gives no results: {reason}; choose another commit or other cells"
+        ) from reason
 
 
 def _say_left_out(match: Match, say: Callable[[str], None]) -> None:

@@ -72,8 +72,8 @@ def test_a_wrong_turn_is_one_line_and_exit_code_2(cli: Cli, arguments: list[str]
 
 
 def test_every_command_that_names_or_reads_cells_takes_plugins(cli: Cli) -> None:
-    for command in ("list", "plan", "run", "status", "report", "sync", "tune", "regress"):
-        needed = {"plan": ["all"], "run": ["all"], "tune": ["all"]}.get(command, [])
+    for command in ("list", "plan", "run", "status", "report", "sync", "tune", "regress", "bisect"):
+        needed = {"plan": ["all"], "run": ["all"], "tune": ["all"], "bisect": ["HEAD~1", "HEAD"]}.get(command, [])
         done = cli(command, *needed, "--plugin", "nowhere.py")
         assert (done.exit_code, done.stderr) == (
             2,
