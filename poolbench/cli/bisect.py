@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ from poolbench.runner.plan import Selection
 if TYPE_CHECKING:
     import pandas as pd
 
-    from poolbench.analysis.gate import Incident
     from poolbench.bisect.answer import Answer, Moved
 
 NOT_REPRODUCIBLE = 3
@@ -93,33 +91,22 @@ def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[Moved]:
 
     Raises UsageError for a benchmark whose metrics this version does not know.
     """
-    from poolbench.analysis.gate import compare, judge
+    from poolbench.analysis.gate import SUSPICION, compare, judge
     from poolbench.analysis.matching import equal_groups
+    from poolbench.bisect.answer import Moved
 
     metrics = known_metrics()
     if unknown := sorted(set(before["benchmark"]) - metrics.keys()):
         raise UsageError(f"this version does not know the benchmark {', '.join(unknown)}; bisect with a newer one")
     equal = equal_groups(before, after)
     before = before[~before["group"].isin(equal)]
-    incidents = judge(compare(before, after, metrics).incidents)
-    return [move for found in incidents if found.verdict in ("regressed", "improved") for move in _moves(found)]
-
-
-def _moves(found: Incident) -> list[Moved]:
-    """Return what moved in a group: gated metrics, else the share of networks that learn."""
-    from poolbench.analysis.gate import SUSPICION
-    from poolbench.bisect.answer import Moved
-
-    of_group = partial(Moved, found.benchmark, found.group, found.label)
-    moves = [
-        of_group(c.metric.name, c.before, c.after)
+    return [
+        Moved(found.benchmark, found.group, found.label, c.metric.name, c.before, c.after)
+        for found in judge(compare(before, after, metrics).incidents)
+        if found.verdict in ("regressed", "improved")
         for c in found.gated
         if min(c.p_worse, c.p_better) * found.tests <= SUSPICION
     ]
-    if moves or found.learned is None:
-        return moves
-    counts = found.learned
-    return [of_group("share learned", counts.before / counts.trained_before, counts.after / counts.trained)]
 
 
 def _show(answer: Answer, commits: int) -> None:
