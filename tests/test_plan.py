@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
 from poolbench.declared import Entry
 from poolbench.registry import benchmarks, pools
@@ -111,8 +112,9 @@ def test_options_of_a_training_are_answered_with_what_there_is(option: str) -> N
         TrainConfig(epochs=1, **{option: "best"})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", benchmarks.names())
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in benchmarks.names() for preset in benchmarks.get(name)().presets]
+)
 def test_presets_give_unique_cells_with_paired_seeds(name: str, preset: str) -> None:
     cells = plan(Selection((name,), preset))
     assert len({c.id for c in cells}) == len(cells)
@@ -122,12 +124,23 @@ def test_presets_give_unique_cells_with_paired_seeds(name: str, preset: str) -> 
     assert len(set(map(frozenset, by_group.values()))) == 1
 
 
+def test_the_nightly_preset_has_groups_of_the_quick_one_and_gated_metrics() -> None:
+    quick = {cell.group for cell in plan(Selection(preset="quick"))}
+    nightly = plan(Selection(preset="nightly"))
+    assert {cell.group for cell in nightly} < quick
+    assert {cell.seed for cell in nightly} < set(range(FIRST_RESERVE_SEED))
+    for name in {cell.benchmark for cell in nightly}:
+        assert any(metric.gated for metric in benchmarks.get(name)().metrics)
+
+
 def test_every_benchmark_measures_accuracy_and_claims_known_metrics() -> None:
     for name in benchmarks.names():
         benchmark = benchmarks.get(name)()
         assert benchmark.name == name
         assert benchmark.metric("accuracy").higher_is_better
-        assert set(benchmark.presets) == set(benchmark.seeds) == set(PRESETS)
+        assert set(benchmark.presets) == set(benchmark.seeds)
+        # The gate does not watch every task.
+        assert {"smoke", "quick", "paper"} <= set(benchmark.presets) <= set(PRESETS)
         for claim in benchmark.claims:
             # Sides need a direction; one metric above another does not.
             assert benchmark.metric(claim.metric).higher_is_better is not None or not claim.better

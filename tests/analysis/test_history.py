@@ -81,7 +81,8 @@ def test_the_window_is_the_mean_of_the_good_nights_of_each_seed() -> None:
     values = {(row["group"], row["seed"]): row["value"] for _, row in found.iterrows()}
     assert values == {("g", 0): pytest.approx(0.15), ("g", 1): 0.5, ("g", 2): 0.7, ("h", 0): 4.0}
     assert list(found.loc[found["group"] == "g", "label"].unique()) == ["newer"]
-    assert set(found.columns) == {"benchmark", "group", "label", "metric", "seed", "learned", "value"}
+    columns = {"benchmark", "group", "label", "metric", "seed", "learned", "value", "fingerprint", "images"}
+    assert set(found.columns) == columns
     assert found["learned"].dtype == bool
 
 

@@ -60,7 +60,8 @@ def test_the_paper_preset_has_controls_as_large_as_the_networks_with_strided_con
         assert control.architecture.options["width"] == matched_width(*SHAPES, "max", wanted, num_pooling=layers)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+# The nightly preset compares a pool with itself.
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "nightly"])
 def test_pools_stand_beside_those_whose_place_they_take(preset: str) -> None:
     """A bare polyphase pool replaces a stride, one behind a dense maximum replaces max pooling."""
     compared: dict[tuple[object, ...], set[str]] = defaultdict(set)

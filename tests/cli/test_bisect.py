@@ -64,7 +64,7 @@ def steady():
     train = TrainConfig(epochs=1, batch_size=20)
     grid = Grid(("grey",), ("simple_conv",), ("max",), ("avg",), train, model={"width": 2, "hidden": 2})
     return Benchmark(
-        "steady", "Steady", "Does it run?", "Grey.", (Metric("accuracy", "accuracy", True, 0.01),), {"smoke": (grid,)},
+        "steady", "Steady", "Does it run?", "Grey.", (Metric("accuracy", "accuracy", True, 0.01, gated=True),), {"smoke": (grid,)},
         {"smoke": 2}, measure,
     )
 '''

@@ -7,14 +7,11 @@ import warnings
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.geometry import disc_mask
 from poolbench.measures.rotation.inputs import Mask, check_inputs, rotated_images
 from poolbench.measures.rotation.layers import kind_of, recorded_layers, recorded_outputs
-
-OFFSET = 1e-4  # pixels to either side of the sampling grid
 
 
 def local_equivariance_error(model: nn.Module, images: Tensor, mask: Mask = "disc", chunk: int = 16) -> pd.DataFrame:
@@ -24,8 +21,8 @@ def local_equivariance_error(model: nn.Module, images: Tensor, mask: Mask = "dis
     vectors it is d/dt of F(R(t) x). ``LEE`` is the mean of its square over images and units (Gruver et al.
     2022). ``LEE_relative`` is sqrt(LEE / variance), with the variance over the images averaged over the
     units: 1 means that a unit changes by its standard deviation per radian. Computed in forward mode
-    (``torch.func.jvp``) through bilinear sampling. ``mask`` blackens pixels and leaves out positions outside
-    the inscribed disc.
+    (``torch.func.jvp``) with central differences of the pixels. ``mask`` blackens pixels and leaves out
+    positions outside the inscribed disc.
 
     Memory: two copies of the network's activations for ``chunk`` images. Raises UsageError for fewer than
     two images and for an unknown mask.
@@ -72,21 +69,15 @@ def _derivatives(model: nn.Module, pixels: Tensor) -> tuple[list[str], tuple[Ten
 def _rotated_slightly(images: Tensor, radians: Tensor) -> Tensor:
     """Rotate all images (b, c, h, w) by an angle near 0, correct to first order, with the border replicated.
 
-    Bilinear interpolation is not differentiable at the pixels themselves. The mean of two samples, slightly
-    to either side, has the central difference as its derivative.
+    The first two terms of the Taylor series, with central differences of the pixels as derivatives. That is what
+    bilinear interpolation gives on average over both sides of a pixel, where it is not differentiable.
     """
     height, width = images.shape[-2:]
-    rows, columns = (torch.arange(n, dtype=images.dtype, device=images.device) - (n - 1) / 2 for n in (height, width))
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    half = torch.tensor([width / 2, height / 2], dtype=images.dtype, device=images.device)
-    step = radians * (torch.stack([-y, x], dim=-1) / half)
-    stacked = images.flatten(0, 1)[None]
-    rotated = torch.zeros_like(stacked)
-    for side in (-OFFSET, OFFSET):
-        grid = torch.stack([x + side, y + side], dim=-1) / half + step
-        rotated = rotated + F.grid_sample(stacked, grid[None], padding_mode="border", align_corners=False) / 2
-    result: Tensor = rotated.view(images.shape)
-    return result
+    row, column = (torch.arange(n, device=images.device) for n in (height, width))
+    y, x = ((index - (len(index) - 1) / 2).to(images.dtype) for index in (row, column))
+    down = images[..., (row + 1).clamp(max=height - 1), :] - images[..., (row - 1).clamp(min=0), :]
+    right = images[..., (column + 1).clamp(max=width - 1)] - images[..., (column - 1).clamp(min=0)]
+    return images + radians * (down * x - right * y[:, None]) / 2
 
 
 def _inside(output: Tensor, mask: Mask) -> Tensor:
