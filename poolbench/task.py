@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from poolbench.claim import Claim
 from poolbench.core import (
     NO_COMPONENT,
     Cell,
-    Claim,
     DataLocation,
     Measurement,
     Metric,

@@ -17,7 +17,14 @@ PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 
 # A module belongs to the layer of its longest prefix here. It may import its own layer and those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("poolbench.core", "poolbench.declared", "poolbench.files", "poolbench.plugins", "poolbench.registry"),
+    (
+        "poolbench.core",
+        "poolbench.claim",
+        "poolbench.declared",
+        "poolbench.files",
+        "poolbench.plugins",
+        "poolbench.registry",
+    ),
     ("poolbench.geometry", "poolbench.pooling"),
     ("poolbench.data", "poolbench.recording", "poolbench.surgery"),
     ("poolbench.architectures", "poolbench.engine", "poolbench.measures"),
@@ -32,11 +39,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # All that these may import of poolbench, beside themselves.
 ONLY: dict[str, tuple[str, ...]] = {
     "poolbench.core": (),
+    "poolbench.claim": ("poolbench.core",),
     "poolbench.declared": ("poolbench.core",),
     "poolbench.files": ("poolbench.core",),
     "poolbench.plugins": ("poolbench.core",),
-    "poolbench.registry": ("poolbench.core", "poolbench.declared", "poolbench.plugins"),
-    "poolbench.analysis": ("poolbench.core",),
+    "poolbench.registry": ("poolbench.core", "poolbench.claim", "poolbench.declared", "poolbench.plugins"),
+    "poolbench.analysis": ("poolbench.core", "poolbench.claim"),
     "poolbench.plots": ("poolbench.core", "poolbench.analysis"),
     "poolbench.plots.captions": (),
 }

@@ -13,7 +13,8 @@ from poolbench.analysis.frames import fields_of, varying_fields
 from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, scaled
 from poolbench.analysis.reach import NOT_A_TEST, within_reach
 from poolbench.analysis.statistics import Estimate, Interval, further_seeds
-from poolbench.core import Claim, Metric, Scalar
+from poolbench.claim import Claim
+from poolbench.core import Metric, Scalar
 
 Ruling = Literal[
     "holds",

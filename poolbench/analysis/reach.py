@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from poolbench.core import Reach
+from poolbench.claim import Reach
 
 NOT_A_TEST: Literal["not a test of this claim"] = "not a test of this claim"
 

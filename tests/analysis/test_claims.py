@@ -15,7 +15,8 @@ from poolbench.analysis.claims import Verdict, judge
 from poolbench.analysis.frames import results_frame
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.statistics import crossed_interval, t_interval
-from poolbench.core import Claim, Metric, Reach, Result, TrainConfig
+from poolbench.claim import Claim, Reach
+from poolbench.core import Metric, Result, TrainConfig
 
 BASE = Claim("c", "A beats B.", "nobody", "accuracy", better={"pool": "max"}, worse={"pool": "avg"})
 

@@ -63,9 +63,10 @@ def steady():
     """Does it run?"""
     train = TrainConfig(epochs=1, batch_size=20)
     grid = Grid(("grey",), ("simple_conv",), ("max",), ("avg",), train, model={"width": 2, "hidden": 2})
+    accuracy = Metric("accuracy", "accuracy", True, 0.01, gated=True)
     return Benchmark(
-        "steady", "Steady", "Does it run?", "Grey.", (Metric("accuracy", "accuracy", True, 0.01, gated=True),), {"smoke": (grid,)},
-        {"smoke": 2}, measure,
+        "steady", "Steady", "Does it run?", "Grey.", (accuracy,), {"smoke": (grid,)}, {"smoke": 2},
+        measure,
     )
 '''
 SELECTION = ("steady", "--preset", "smoke", "--plugin", "steady.py", "--repo", "repo", "--device", "cpu", "--jobs", "1")

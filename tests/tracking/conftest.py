@@ -11,7 +11,8 @@ import pytest
 from matplotlib import figure as drawing
 
 from poolbench import registry
-from poolbench.core import Cell, Claim, Measurement, Metric, Result, TrainConfig
+from poolbench.claim import Claim
+from poolbench.core import Cell, Measurement, Metric, Result, TrainConfig
 from poolbench.plots import curves, intervals, maps
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark, Figure, Grid

@@ -14,7 +14,8 @@ import pytest
 
 from poolbench import registry
 from poolbench.analysis.frames import read_results
-from poolbench.core import Cell, Reach, Result, TrainConfig
+from poolbench.claim import Reach
+from poolbench.core import Cell, Result, TrainConfig
 from poolbench.files import StorageError
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark

@@ -17,7 +17,8 @@ from poolbench.analysis.groups import groups_of, has_learned
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.tables import Table, comparison_tables
 from poolbench.analysis.text import effect_text, metric_label
-from poolbench.core import COST_METRICS, Claim, Metric, Result
+from poolbench.claim import Claim
+from poolbench.core import COST_METRICS, Metric, Result
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark
 from poolbench_tracking.protocols import protocol_of

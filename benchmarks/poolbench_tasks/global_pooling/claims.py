@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from poolbench.core import Claim, Reach, Scalar
+from poolbench.claim import Claim, Reach
+from poolbench.core import Scalar
 
 ARTICLE = "article 'Global pooling in convolutional neural networks' (one run, no seed)"
 SUITE = "question of this suite"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from poolbench.core import Claim, Reach, Scalar
+from poolbench.claim import Claim, Reach
+from poolbench.core import Scalar
 
 SOURCE = "Quiroga et al. 2019, 'Measuring (in)variances in convolutional networks'"
 CONTROL = "control: the same networks with random weights"

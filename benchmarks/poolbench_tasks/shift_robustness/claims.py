@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from poolbench.core import Claim, Reach, Scalar
+from poolbench.claim import Claim, Reach
+from poolbench.core import Scalar
 
 SCHEIDL = "Scheidl 2022, 'Why pooling layers in deep learning can cause problems'"
 ZHANG = "Zhang 2019, 'Making convolutional networks shift-invariant again'"

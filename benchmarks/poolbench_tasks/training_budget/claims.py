@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from poolbench.core import Claim, Reach, Scalar
+from poolbench.claim import Claim, Reach
+from poolbench.core import Scalar
 
 SUITE = "question of this suite"
 ZHANG = "Zhang 2019, 'Making convolutional networks shift-invariant again'"
