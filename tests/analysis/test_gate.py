@@ -292,4 +292,4 @@ def test_null_nights_alarm_in_less_than_one_of_a_hundred(chaos: float) -> None:
     assert alarms <= 8
     assert suspicious / compared <= SUSPICION
     assert covered / (2 * compared) == pytest.approx(0.95, abs=0.012)
-    assert ALPHA == 0.01
+    assert ALPHA <= 0.01
