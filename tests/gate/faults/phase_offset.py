@@ -1,0 +1,38 @@
+"""Subsampling: max pools, decimation and strided convolutions begin at offset 1 of their stride, always.
+
+Imitates padding on the other side, as "same" padding of TensorFlow against symmetric padding of PyTorch. Training
+and evaluation agree, so a network learns around it: it is a translation of the grid, felt at the border only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from poolbench.plugins import import_code
+from poolbench.pooling.local import Decimate, MaxPool, StridedConv
+from poolbench.pooling.padding import pad
+
+patching = import_code(str(Path(__file__).with_name("_patching.py")))
+phases = import_code(str(Path(__file__).with_name("_phases.py")))
+
+
+@patching.in_place_of(MaxPool, "forward")
+def later_windows(original: Callable[..., Tensor], self: MaxPool, x: Tensor) -> Tensor:
+    """Take the maximum of windows that begin at offset 1."""
+    return original(self, phases.one_pixel_later(x, self.padding_mode))
+
+
+@patching.in_place_of(Decimate, "forward")
+def later_pixels(original: Callable[..., Tensor], self: Decimate, x: Tensor) -> Tensor:
+    """Keep the pixels from offset 1 on."""
+    return original(self, phases.one_pixel_later(x, "zeros"))
+
+
+@patching.in_place_of(StridedConv, "forward")
+def later_steps(original: Callable[..., Tensor], self: StridedConv, input: Tensor) -> Tensor:
+    """Centre the filter on the pixels from offset 1 on."""
+    # Both pixels of padding behind the map, in place of one on each side.
+    return nn.Conv2d.forward(self, pad(input, (0, 2, 0, 2), self.border))
