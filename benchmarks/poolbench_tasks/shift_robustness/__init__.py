@@ -210,8 +210,6 @@ def shift_robustness() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.01,
                 per_image="decisions.grid_consistency",
-                gated=True,
-                share=True,
             ),
             Metric(
                 "crop_sampled",
@@ -219,6 +217,8 @@ def shift_robustness() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.02,
                 per_image="decisions.crop_sampled",
+                gated=True,
+                share=True,
             ),
             Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01),
             Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability"),
