@@ -231,7 +231,8 @@ class Metric:
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
     count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
     "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too.
-    Raises ValueError for "log" without a floor, a logarithmic share, and another form of ``per_image``.
+    Raises ValueError for "log" without a floor, a logarithmic share, a gated metric without direction or tolerance, and
+    another form of ``per_image``.
     """
 
     name: str
@@ -251,6 +252,8 @@ class Metric:
             raise ValueError(f"metric {self.name} is logarithmic and needs a floor above 0, got {self.floor}")
         if self.scale == "log" and self.share:
             raise ValueError(f"metric {self.name} is a share and therefore not logarithmic")
+        if self.gated and (self.higher_is_better is None or self.tolerance <= 0):
+            raise ValueError(f"metric {self.name} is gated and needs a direction and a tolerance above 0")
         if self.per_image and not all(self.per_image.partition(".")):
             raise ValueError(f"per_image of metric {self.name} is 'table.column', got '{self.per_image}'")
 

@@ -18,6 +18,8 @@ COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "fingerprint", "learned"
 
 LATER_COLUMNS: Mapping[str, bool | str | int] = {"learned": True, "fingerprint": "", "images": 0}
 """Columns that the tables of older versions lack, with what is assumed."""
+REQUIRED = ("benchmark", "group", "seed", "learned", "metric", "images")
+HOW_TO_MAKE = "give a results.csv that 'poolbench report' or 'poolbench baseline accept' wrote"
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -58,29 +60,31 @@ def read_results(path: str) -> pd.DataFrame:
     """Return the results frame stored in a CSV file, with values equal to the last bit.
 
     Files of older versions lack some columns: all their networks have learned, their environments and numbers of
-    images are unknown. Raises UsageError if the file cannot be read or lacks another column.
+    images are unknown. Raises UsageError if the file cannot be read, lacks another column, or has a field that is no
+    value of its column.
     """
     try:
         # Values as text: the CSV parser of pandas 2 does not always return the nearest float.
         frame = pd.read_csv(path, dtype={"group": str, "cell": str, "value": str})
-        if "value" in frame.columns:
-            frame["value"] = frame["value"].map(float)
+        missing = [name for name in COLUMNS if name not in frame.columns and name not in LATER_COLUMNS]
+        if missing:
+            raise ValueError(f"it lacks the columns {', '.join(missing)}")
         for name, value in LATER_COLUMNS.items():
             if name not in frame.columns:
                 frame[name] = value
+        blank = [name for name in REQUIRED if frame[name].isna().any()]
+        if blank:
+            raise ValueError(f"a field is empty in the columns {', '.join(blank)}")
+        if not frame["learned"].isin([True, False]).all():
+            raise ValueError("the column learned is True or False")
+        frame = frame.astype({"seed": "int64", "images": "int64", "learned": bool})
+        frame["value"] = frame["value"].map(float)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read results from '{path}': {error}; give a folder that 'poolbench report' wrote"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise UsageError(f"cannot read results from '{path}': {reason}; {HOW_TO_MAKE}") from error
     options = [name for name in frame.columns if name not in COLUMNS]
     # Integers in columns where some benchmarks have no value.
     frame[options] = frame[options].convert_dtypes()
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise UsageError(
-            f"'{path}' is not a table of results: it lacks the columns {', '.join(missing)}; "
-            "give one that 'poolbench report' or 'poolbench baseline accept' wrote"
-        )
     return frame
 
 

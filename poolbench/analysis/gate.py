@@ -48,6 +48,8 @@ SUSPICION = 0.05
 """A group with a smaller p is suspicious."""
 FIRST_RESERVE_SEED = 1000
 """Seeds from here on are the reserve: a baseline holds them for confirmations, and no night runs them."""
+LEAST_RESERVE = 3
+"""Fewer reserve seeds than these confirm nothing and are not used."""
 ORDER: tuple[Verdict, ...] = ("regressed", "no data", "improved", "inconclusive", "fine", "identical")
 """From the verdict that matters most to the one that matters least."""
 
@@ -126,7 +128,17 @@ class Incident:
         return self.bits != "same" and self.p_worse <= SUSPICION
 
     @property
-    def decisive(self) -> list[Comparison]:
+    def fallen(self) -> list[Comparison]:
+        """The gated comparisons that are suspicious by themselves."""
+        return [c for c in self.gated if self.tests * c.p_worse <= SUSPICION]
+
+    @property
+    def risen(self) -> list[Comparison]:
+        """The gated comparisons that are as far above the baseline as suspicious ones are below it."""
+        return [c for c in self.gated if self.tests * c.p_better <= SUSPICION]
+
+    @property
+    def latest(self) -> list[Comparison]:
         """The gated comparisons, those of the confirmation in the place of their suspicious ones."""
         confirmed = {c.metric.name: c for c in self.confirmation.gated} if self.confirmation else {}
         return [confirmed.get(c.metric.name, c) for c in self.gated]
@@ -168,8 +180,10 @@ def compare(
             whole.benchmark, group, whole.label, reference, _bits(old, new) if identity else "unknown",
             _missing(old, new, metrics), learned=_learned(whole, new),
         )  # fmt: skip
-        incidents.append(found)
         tested[group] = [] if found.bits == "same" else group_differences(old, new, known)
+        if found.bits != "same" and not found.missing:
+            found = replace(found, missing=_untested(old, new, known, tested[group]))
+        incidents.append(found)
         if group in again:
             of_repeat += [(whole.benchmark, one) for one in group_differences(old, again[group], known)]
     of_night = [(before[group].benchmark, one) for group, every in tested.items() for one in every]
@@ -178,10 +192,7 @@ def compare(
 
 
 def confirm(night: Night, baseline: pd.DataFrame, confirmed: pd.DataFrame, metrics: Metrics) -> Night:
-    """Return the night with the confirmation of each suspicious group: its reserve seeds in the two results frames.
-
-    They are always compared with the baseline, whatever the night was compared with.
-    """
+    """Return the night with the confirmation of each suspicious group: its reserve seeds in the two results frames."""
     before, after = group_runs(baseline), group_runs(confirmed)
     return replace(
         night, incidents=[_confirmed(found, before, after, metrics, night.priors) for found in night.incidents]
@@ -196,18 +207,22 @@ def _confirmed(
     priors: Priors,
 ) -> Incident:
     reserve = frozenset(seed for seed in before[found.group].seeds if seed >= FIRST_RESERVE_SEED)
-    found = replace(found, reserve=len(reserve))
-    if not found.is_suspicious or found.group not in after:
+    if len(reserve) < LEAST_RESERVE:
         return found
-    old, new = before[found.group].only(reserve), after[found.group].only(reserve)
-    suspects = {c.metric.name for c in found.gated if found.tests * c.p_worse <= SUSPICION}
-    compared = _compared(found.benchmark, group_differences(old, new, metrics[found.benchmark]), priors)
+    found = replace(found, reserve=len(reserve))
+    if not found.is_suspicious:
+        return found
+    old = before[found.group].only(reserve)
+    new = after.get(found.group, GroupRun(found.benchmark, found.group, found.label)).only(reserve)
+    suspects = [comparison.metric for comparison in found.fallen]
+    tested = group_differences(old, new, suspects)
+    lost = {metric.name for metric in suspects} - {one.metric.name for one in tested}
     fewer = found.learned is not None and found.tests * found.learned.p_worse <= SUSPICION
     again = replace(
         found,
-        comparisons=[c for c in compared if c.metric.name in suspects],
-        learned=_learned(before[found.group], new) if fewer else None,
-        missing=_missing(old, new, metrics),
+        comparisons=_compared(found.benchmark, tested, priors),
+        learned=_learned(old, new) if fewer else None,
+        missing=_missing(old, new, metrics) or (f"too few values to test {', '.join(sorted(lost))}" if lost else ""),
     )
     return replace(found, confirmation=again)
 
@@ -216,18 +231,21 @@ def judge(incidents: Sequence[Incident], confirming: bool = False) -> list[Incid
     """Return the incidents with their verdicts. All of them together are one family of tests at level ``ALPHA``.
 
     ``confirming`` says that suspicious groups were run again: a group with reserve seeds is then judged on those
-    alone, if it was suspicious, and is not tested any more if it was not.
+    alone, if it was suspicious, and is not tested for a drop any more if it was not. Rises are not confirmed.
     """
-    family = [found for found in incidents if found.bits != "same" and not (confirming and _is_cleared(found))]
+    tested = [found for found in incidents if found.bits != "same"]
+    family = [found for found in tested if not confirming or not found.reserve or found.is_suspicious]
     worse = _holm([(found.confirmation or found).p_worse for found in family], ALPHA)
-    better = _holm([found.p_better for found in family], ALPHA)
+    better = _holm([found.p_better for found in tested], ALPHA)
     fell = {id(found) for found, rejected in zip(family, worse, strict=True) if rejected}
-    rose = {id(found) for found, rejected in zip(family, better, strict=True) if rejected}
+    rose = {id(found) for found, rejected in zip(tested, better, strict=True) if rejected}
     return [replace(found, verdict=_verdict(found, id(found) in fell, id(found) in rose)) for found in incidents]
 
 
-def _is_cleared(found: Incident) -> bool:
-    return bool(found.reserve) and not found.is_suspicious and found.p_better > SUSPICION
+def judge_bits(incidents: Sequence[Incident]) -> list[Incident]:
+    """Return the incidents with verdicts on bits alone: changed ones regressed, unknown ones are no data."""
+    verdicts: dict[Bits, Verdict] = {"same": "identical", "changed": "regressed", "unknown": "no data"}
+    return [replace(found, verdict=verdicts[found.bits]) for found in incidents]
 
 
 def _verdict(found: Incident, fell: bool, rose: bool) -> Verdict:
@@ -239,8 +257,10 @@ def _verdict(found: Incident, fell: bool, rose: bool) -> Verdict:
         return "identical"
     if rose:
         return "improved"
-    is_fine = all(comparison.high < comparison.metric.tolerance for comparison in found.decisive)
-    return "fine" if found.decisive and is_fine else "inconclusive"
+    learned = found.confirmation.learned if found.confirmation and found.confirmation.learned else found.learned
+    fewer = learned is not None and learned.is_lower
+    ruled_out = all(comparison.high < comparison.metric.tolerance for comparison in found.latest)
+    return "fine" if found.latest and ruled_out and not fewer else "inconclusive"
 
 
 def worst_by_group(incidents: Sequence[Incident]) -> list[Incident]:
@@ -276,8 +296,9 @@ def _bits(old: GroupRun, new: GroupRun) -> Bits:
         seed for seed in old.seeds & new.seeds
         if old.fingerprints.get(seed) and old.fingerprints.get(seed) == new.fingerprints.get(seed)
     ]  # fmt: skip
-    shared = old.values.keys() & new.values.keys()
-    if any(old.digest(seed, shared) != new.digest(seed, shared) for seed in seeds):
+    # Metrics that are new do not matter; one that is gone does.
+    known = old.values.keys()
+    if any(old.digest(seed, known) != new.digest(seed, known) for seed in seeds):
         return "changed"
     return "same" if seeds and len(seeds) == len(old.seeds) else "unknown"
 
@@ -287,19 +308,31 @@ def _learned(old: GroupRun, new: GroupRun) -> Learned:
 
 
 def _missing(old: GroupRun, new: GroupRun, metrics: Metrics) -> str:
-    """Return what a night lacks, "" for nothing: the benchmark, the group, seeds, or all values of a gated metric."""
+    """Return what a run lacks, "" for nothing: the benchmark, the group, or some of its seeds."""
     if old.benchmark not in metrics:
         return f"there is no benchmark '{old.benchmark}' any more"
+    if not old.seeds:
+        return "the baseline has reserve seeds only"
     if not new.seeds:
-        return "the night lacks this group"
+        return "the group is absent"
     absent = old.seeds - new.seeds
     if absent and old.seeds & new.seeds:
-        return f"the night has {len(old.seeds) - len(absent)} of {len(old.seeds)} seeds"
-    gone = [
-        metric.name for metric in metrics[old.benchmark]
-        if metric.gated and new.learned and old.learned_values(metric.name) and not new.learned_values(metric.name)
-    ]  # fmt: skip
-    return f"no network of the night has a value of {', '.join(gone)}" if gone else ""
+        return f"{len(old.seeds) - len(absent)} of {len(old.seeds)} seeds are there"
+    return ""
+
+
+def _untested(old: GroupRun, new: GroupRun, metrics: Sequence[Metric], tested: Sequence[Differences]) -> str:
+    """Return which gated metrics could not be tested although the baseline has values, "" for none.
+
+    A group of which hardly any network learned in the baseline has nothing to test.
+    """
+    if len(old.seeds) > 1 and len(old.learned) < 2:
+        return ""
+    done = {one.metric.name for one in tested}
+    known = [m for m in metrics if m.gated and m.name not in done and old.learned_values(m.name)]
+    # Where no network learned, the accuracies have said so.
+    lost = [metric.name for metric in known if len(new.learned) > 1 or len(old.seeds) < 2 or len(new.seeds) < 2]
+    return f"too few values to test {', '.join(lost)}" if lost else ""
 
 
 def group_differences(old: GroupRun, new: GroupRun, metrics: Sequence[Metric]) -> list[Differences]:

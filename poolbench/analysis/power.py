@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 import pandas as pd
 from scipy import optimize, special
@@ -13,6 +13,7 @@ from poolbench.analysis.differences import Differences
 from poolbench.analysis.gate import (
     ALPHA,
     FIRST_RESERVE_SEED,
+    LEAST_RESERVE,
     SUSPICION,
     Metrics,
     Priors,
@@ -81,6 +82,8 @@ class _Design:
     def smallest(self) -> float:
         """Return the distance that is seen with probability ``POWER``."""
         step = sqrt(self.variance)
+        if self.power(1e6 * step) < POWER:
+            return inf  # no degrees of freedom
         while self.power(step) < POWER:
             step *= 2
         return float(optimize.brentq(lambda distance: self.power(distance) - POWER, 0, step))
@@ -114,6 +117,7 @@ def _sights(old: GroupRun, every: list[Differences], priors: Priors, groups: int
     gated = [one for one in every if one.metric.gated]
     tests = len(gated) + 1
     reserve = sum(seed >= FIRST_RESERVE_SEED for seed in old.seeds)
+    reserve = reserve if reserve >= LEAST_RESERVE else 0
     for one in gated:
         prior = priors.get((old.benchmark, one.metric.name, one.paired), NO_PRIOR)
         variance, _ = prior.moderate(one.variance, one.freedom)
@@ -130,7 +134,7 @@ def _sights(old: GroupRun, every: list[Differences], priors: Priors, groups: int
 def _halving(design: _Design, smallest: float) -> int | None:
     """Return the fewest seeds with which half of the distance is seen, by bisection."""
     low, high = design.seeds, MOST_SEEDS
-    if design.more(high).power(smallest / 2) < POWER:
+    if smallest == inf or design.more(high).power(smallest / 2) < POWER:
         return None
     while high - low > 1:
         middle = (low + high) // 2

@@ -44,7 +44,8 @@ class GroupRun:
 
     def digest(self, seed: int, metrics: Collection[str]) -> str:
         """Return the digest of a seed's numbers of these metrics."""
-        return numbers_digest({name: self.values[name][seed] for name in metrics if seed in self.values[name]})
+        known = {name: self.values.get(name, {}) for name in metrics}
+        return numbers_digest({name: values[seed] for name, values in known.items() if seed in values})
 
 
 def group_runs(frame: pd.DataFrame) -> dict[str, GroupRun]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.options import existing, out_option, plugin_option, say, say_left_out
-from poolbench.core import Metric, MissingData
+from poolbench.core import Metric, MissingData, UsageError
 from poolbench.registry import benchmarks
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
     if results.empty:
         raise MissingData(f"'{out}' has no finished cell; give the --out of a run")
     repeat = None if again is None else judged_frame(existing(again), results)
+    if repeat is not None:
+        _check_environments(results, repeat, again)
     if (folder / RESULTS).exists():
         old = read_baseline(folder)
         unmoved = _say_changes(old, judged_frame(ledger, old.results))
@@ -109,6 +111,16 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
     click.echo(str(folder / RESULTS))
 
 
+def _check_environments(results: pd.DataFrame, repeat: pd.DataFrame, again: Path | None) -> None:
+    """Raise UsageError if a cell was repeated where it ran before: its differences would show nothing."""
+    known = set(results["fingerprint"]) - {""}
+    if known & set(repeat["fingerprint"]):
+        raise UsageError(
+            f"'{again}' ran in the same environment, where nothing differs; run it with other CPU kernels, versions or "
+            "on another machine (docs/nightly.md)"
+        )
+
+
 def _with_kept(new: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """Return the new rows, and of the kept ones those of cells that are not among them."""
     import pandas as pd
@@ -125,7 +137,7 @@ def _say_changes(old: Baseline, new: pd.DataFrame) -> set[str]:
     before, after = set(old.results["group"]), set(new["group"])
     say(f"{len(after - before)} groups are new, {len(before - after)} are gone, {len(before & after)} are in both:")
     moved = [found for found in incidents if found.verdict in ("regressed", "improved")]
-    for found in moved:
+    for found in [*moved, *(found for found in incidents if found.verdict == "no data")]:
         say(f"  {found.verdict}: {found.benchmark} {found.label}: {explain(found)}")
     changed = _changed(incidents)
     say(f"  {len(moved)} moved, {changed} others changed bits")
@@ -138,10 +150,14 @@ def _changed(incidents: Sequence[Incident]) -> int:
 
 def _say_lacks(baseline: Baseline) -> None:
     """Say what the gate lacks: reserve seeds, and what deviations are known from."""
-    reserve = set(baseline.reserve["group"])
+    from poolbench.analysis.gate import LEAST_RESERVE
+
+    seeds = baseline.reserve.groupby("group")["seed"].nunique()
+    reserve = set(seeds[seeds >= LEAST_RESERVE].index)
     repeated = set() if baseline.repeat is None else set(baseline.repeat["group"])
     groups = set(baseline.results["group"])
     if without := len(groups - reserve):
-        say(f"{without} groups have no reserve seeds, so alarms are not confirmed: run --seeds 1000-1007, accept again")
+        lacks = f"have fewer than {LEAST_RESERVE} reserve seeds"
+        say(f"{without} groups {lacks}, so alarms are not confirmed: run --seeds 1000-1007, accept again")
     if without := len(groups - repeated):
         say(f"{without} groups were not repeated in another environment, so --power leaves them out")

@@ -91,7 +91,7 @@ def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[Moved]:
 
     Raises UsageError for a benchmark whose metrics this version does not know.
     """
-    from poolbench.analysis.gate import SUSPICION, compare, judge
+    from poolbench.analysis.gate import compare, judge
     from poolbench.analysis.matching import equal_groups
     from poolbench.bisect.answer import Moved
 
@@ -100,12 +100,14 @@ def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[Moved]:
         raise UsageError(f"this version does not know the benchmark {', '.join(unknown)}; bisect with a newer one")
     equal = equal_groups(before, after)
     before = before[~before["group"].isin(equal)]
+    # Counted anew: to the gate, seeds from 1000 on are no part of a night.
+    seeds = {seed: number for number, seed in enumerate(sorted({*before["seed"], *after["seed"]}))}
+    before, after = (frame.assign(seed=frame["seed"].map(seeds)) for frame in (before, after))
     return [
         Moved(found.benchmark, found.group, found.label, c.metric.name, c.before, c.after)
         for found in judge(compare(before, after, metrics).incidents)
         if found.verdict in ("regressed", "improved")
-        for c in found.gated
-        if min(c.p_worse, c.p_better) * found.tests <= SUSPICION
+        for c in [*found.fallen, *found.risen]
     ]
 
 

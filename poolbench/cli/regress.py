@@ -12,8 +12,6 @@ import click
 
 from poolbench.cli.baselines import HOW_TO_MAKE, REPEAT, Baseline, judged_frame, known_metrics, read_baseline
 from poolbench.cli.options import (
-    FAILED,
-    NO_DATA,
     OK,
     data_dir_option,
     device_option,
@@ -34,6 +32,9 @@ if TYPE_CHECKING:
     from poolbench.analysis.gate import Incident, Night
     from poolbench.runner.ledger import Ledger
     from poolbench_tracking.history import History
+
+
+VERDICT = "verdict.json"
 
 
 @dataclass(frozen=True)
@@ -93,44 +94,55 @@ def regress_command(
     Writes summary.md, junit.xml and verdict.json to OUT/regress, with a history also history.html. Exit codes: 0 fine,
     1 regressed, 2 wrong usage, 3 data missing.
     """
-    from poolbench.analysis.gate import compare, exit_code, judge, worst_by_group
+    from poolbench.analysis.gate import compare, exit_code, judge, judge_bits, worst_by_group
     from poolbench_tracking.history import History
 
     if power:
         _print_power(read_baseline(folder), folder)
         sys.exit(OK)
-    ledger, baseline = existing(out), read_baseline(folder)
+    ledger = existing(out)
+    # A verdict of before must not pass for that of a comparison that fails.
+    (out / "regress" / VERDICT).unlink(missing_ok=True)
+    baseline = read_baseline(folder)
+    if confirm and baseline.reserve.empty:
+        raise UsageError(f"'{folder}' has no reserve seeds to confirm on; leave out --confirm, or see docs/nightly.md")
     current = judged_frame(ledger, baseline.results)
     _check_common(baseline, current, folder, out)
-    nights = [compare(baseline.results, current, known_metrics(), baseline.repeat)]
+    night = compare(baseline.results, current, known_metrics(), baseline.repeat)
     history = History(history_folder) if history_folder else None
-    if history and not identical:
-        nights += _recent(history.read(), window, baseline, current, nights[0])
-    confirming = not identical and (not baseline.reserve.empty if confirm is None else confirm)
-    if confirming:
-        nights = _confirmed(nights, baseline, ledger, Machine(device, data_dir, plugins, jobs))
-    incidents = worst_by_group(judge([found for night in nights for found in night.incidents], confirming))
-    code = _identity_code(incidents) if identical else exit_code(incidents)
-    _write(incidents, ledger, current, code, history)
+    if identical:
+        incidents = judge_bits(night.incidents)
+    else:
+        recent = _recent(history, window, baseline, current, night, ledger) if history else []
+        confirming = not baseline.reserve.empty if confirm is None else confirm
+        if confirming:
+            night = _confirmed(night, baseline, ledger, Machine(device, data_dir, plugins, jobs))
+        incidents = worst_by_group(judge([*night.incidents, *recent], confirming))
+    _write(incidents, ledger, current, history)
     say_left_out(ledger)
-    sys.exit(code)
+    sys.exit(exit_code(incidents))
 
 
-def _recent(history: pd.DataFrame, window: int, baseline: Baseline, current: pd.DataFrame, night: Night) -> list[Night]:
-    """Return the comparison with the last good nights, if there are any.
+def _recent(
+    history: History, window: int, baseline: Baseline, current: pd.DataFrame, night: Night, ledger: Ledger
+) -> Sequence[Incident]:
+    """Return the comparison with the last good nights before this one, if there are any.
 
     Only groups of the baseline that do not have its bits are compared, and only seeds of the night: what is missing is
     said by the comparison with the baseline, which does not forget.
     """
     from poolbench.analysis.gate import compare
     from poolbench.analysis.history import window_reference
+    from poolbench_tracking.history import night_of
 
+    rows = history.read()
+    earlier = rows[rows["night"] < night_of(ledger.results())]
     moved = {found.group for found in night.incidents if found.bits != "same"}
-    recent = window_reference(history, window).merge(current[["group", "seed"]].drop_duplicates())
+    recent = window_reference(earlier, window).merge(current[["group", "seed"]].drop_duplicates())
     recent = recent[recent["group"].isin(moved)]
     if recent.empty:
         return []
-    return [compare(recent, current, known_metrics(), baseline.repeat, reference="the last good nights")]
+    return compare(recent, current, known_metrics(), baseline.repeat, reference="the last good nights").incidents
 
 
 def _check_common(baseline: Baseline, current: pd.DataFrame, folder: Path, out: Path) -> None:
@@ -145,8 +157,8 @@ def _check_common(baseline: Baseline, current: pd.DataFrame, folder: Path, out: 
         )
 
 
-def _confirmed(nights: Sequence[Night], baseline: Baseline, ledger: Ledger, machine: Machine) -> list[Night]:
-    """Run the suspicious groups on the baseline's reserve seeds, in a ledger of their own; return the nights."""
+def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machine) -> Night:
+    """Run the suspicious groups on the baseline's reserve seeds, in a ledger of their own; return the night."""
     from poolbench.analysis.gate import confirm
     from poolbench.runner.attempt import Settings
     from poolbench.runner.environment import resolve_device
@@ -154,7 +166,7 @@ def _confirmed(nights: Sequence[Night], baseline: Baseline, ledger: Ledger, mach
     from poolbench.runner.ledger import Ledger
     from poolbench.runner.workers import slots
 
-    suspicious = {found.group for night in nights for found in night.incidents if found.is_suspicious}
+    suspicious = {found.group for found in night.incidents if found.is_suspicious}
     cells = _reserve_cells(suspicious, baseline, ledger)
     reserve = Ledger(ledger.folder / "confirmation").create()
     todo = [cell for cell in cells if reserve.result(cell).status != "finished"]
@@ -167,8 +179,7 @@ def _confirmed(nights: Sequence[Night], baseline: Baseline, ledger: Ledger, mach
         with open_invocation(reserve, untracked, "reserve", len(todo)) as (invocation, progress):
             devices = slots(settings.device, machine.jobs, 1)[: len(todo)]
             execute(todo, reserve, replace(settings, invocation=invocation.id), progress, devices)
-    again = judged_frame(reserve, baseline.results)
-    return [confirm(night, baseline.results, again, known_metrics()) for night in nights]
+    return confirm(night, baseline.results, judged_frame(reserve, baseline.results), known_metrics())
 
 
 def _reserve_cells(groups: Collection[str], baseline: Baseline, ledger: Ledger) -> list[Cell]:
@@ -182,18 +193,9 @@ def _reserve_cells(groups: Collection[str], baseline: Baseline, ledger: Ledger) 
     ]
 
 
-def _identity_code(incidents: Sequence[Incident]) -> int:
-    """Return 1 if any bit changed, else 3 if some group has no bits to compare, else 0."""
-    bits = {found.bits for found in incidents}
-    if "changed" in bits:
-        return FAILED
-    return NO_DATA if "unknown" in bits or any(found.missing for found in incidents) else OK
-
-
-def _write(
-    incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame, code: int, history: History | None
-) -> None:
+def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame, history: History | None) -> None:
     """Append the night to the history, write the files of OUT/regress, and print the summary."""
+    from poolbench.analysis.gate import exit_code
     from poolbench.analysis.history import trends
     from poolbench.files import storage, write_atomically, write_json
     from poolbench.runner.environment import git_commit
@@ -204,12 +206,14 @@ def _write(
 
     results = [result for result in ledger.results() if result.status == "finished"]
     verdict = {
-        "exit_code": code,
+        "exit_code": exit_code(incidents),
         "night": night_of(results),
         "commit": git_commit(),
         "regressed": [f"{found.benchmark} {found.label}" for found in incidents if found.verdict == "regressed"],
     }
     files = {"junit.xml": to_junit(incidents), "summary.md": to_markdown(incidents)}
+    if new := len(set(current["group"]) - {found.group for found in incidents}):
+        files["summary.md"] += f"\n{new} groups of the night are not in the baseline.\n"
     if history:
         history.append(night_rows(results, current, incidents))
         gated = {name: [m for m in metrics if m.gated] for name, metrics in known_metrics().items()}
@@ -221,7 +225,7 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_atomically(folder / name, text.encode())
-        write_json(folder / "verdict.json", verdict)
+        write_json(folder / VERDICT, verdict)
     click.echo(files["summary.md"], nl=False)
 
 

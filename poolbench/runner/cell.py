@@ -223,8 +223,15 @@ def _answers(cell: Cell, model: nn.Module, data: Dataset) -> pd.DataFrame:
 
 
 def _image_counts(benchmark: Benchmark, measurement: Measurement) -> dict[str, int]:
-    """Return {metric: number of images behind it} for the metrics that have values per image."""
-    tables = {metric.name: metric.per_image.partition(".")[0] for metric in benchmark.metrics if metric.per_image}
+    """Return {metric: number of images behind it} for metrics with values per image, and for other shares.
+
+    The latter are assumed to be of all test images.
+    """
+    tables = {
+        metric.name: metric.per_image.partition(".")[0] or "answers"
+        for metric in benchmark.metrics
+        if metric.per_image or metric.share
+    }
     return {
         name: len(measurement.tables[table])
         for name, table in tables.items()

@@ -20,6 +20,7 @@ from poolbench.analysis.gate import (
     confirm,
     exit_code,
     judge,
+    judge_bits,
     worst_by_group,
 )
 from poolbench.core import Metric
@@ -142,7 +143,7 @@ def test_the_digest_is_computed_from_the_values() -> None:
     found = judged(changed, same)
     assert {pool: i.bits for pool, i in found.items()} == {**dict.fromkeys(POOLS, "same"), "avg": "changed"}
     assert found["avg"].verdict == "fine"
-    # A metric that only one side has is no changed bit.
+    # A new metric is no changed bit.
     assert verdicts(same, run(fingerprint="here", metrics=("accuracy", "V"))) == dict.fromkeys(POOLS, "identical")
 
 
@@ -152,13 +153,23 @@ def test_absent_data_is_a_verdict_of_its_own() -> None:
     assert verdicts(gone)["avg"] == "no data"
     assert exit_code(list(judged(gone).values())) == 3
     fewer = night[(night["pool"] != "avg") | (night["seed"] < 3)]
-    assert judged(fewer)["avg"].missing == "the night has 3 of 6 seeds"
+    assert judged(fewer)["avg"].missing == "3 of 6 seeds are there"
     assert verdicts(fewer)["avg"] == "no data"
     assert exit_code([]) == 3
     undefined = night[(night["pool"] != "avg") | (night["metric"] != "V")]
-    assert judged(undefined)["avg"].missing == "no network of the night has a value of V"
+    assert judged(undefined)["avg"].missing == "too few values to test V"
     renamed = compare(run().assign(benchmark="gone"), night, METRICS)
     assert {i.missing for i in renamed.incidents} == {"there is no benchmark 'gone' any more"}
+
+
+def test_what_cannot_be_tested_is_no_data() -> None:
+    night = run(1)
+    rare = night[(night["pool"] != "avg") | (night["metric"] != "V") | (night["seed"] == 0)]
+    assert judged(rare)["avg"].missing == "too few values to test V"
+    for baseline, now in ((run(seeds=range(1)), run(1, seeds=range(1))), (run(), run(1, seeds=range(77, 78)))):
+        assert set(verdicts(now, baseline).values()) == {"no data"}
+    only_reserve = run(seeds=RESERVE)
+    assert set(verdicts(night, only_reserve).values()) == {"no data"}
 
 
 def test_a_regression_outranks_absent_data() -> None:
@@ -176,7 +187,7 @@ def with_failed(frame: pd.DataFrame, pool: str, seeds: range) -> pd.DataFrame:
 
 def test_a_network_that_has_not_learned_is_no_alarm() -> None:
     found = judged(with_failed(run(1), "avg", range(1)))["avg"]
-    assert found.verdict == "fine"
+    assert found.verdict == "inconclusive"
     assert found.learned == Learned(6, 6, 5, 6)
     assert [c.n for c in found.gated] == [5, 5]
 
@@ -229,6 +240,36 @@ def test_a_confirmation_that_lacks_seeds_is_no_data() -> None:
     found = confirmed(run(1, {"avg": 0.02}), run(1, seeds=RESERVE[:3]))
     assert found["avg"].verdict == "no data"
     assert exit_code(list(found.values())) == 3
+
+
+def test_a_confirmation_that_did_not_run_or_compares_nothing_is_no_data() -> None:
+    night = run(1, {"avg": 0.02})
+    assert confirmed(night, run(1, seeds=RESERVE).iloc[:0])["avg"].verdict == "no data"
+    without = run(1, seeds=RESERVE)
+    without = without[without["metric"] != "accuracy"]
+    found = confirmed(night, without)["avg"]
+    assert found.verdict == "no data"
+    assert found.confirmation is not None
+    assert "accuracy" in found.confirmation.missing
+
+
+def test_two_reserve_seeds_confirm_nothing() -> None:
+    few = RESERVE[:2]
+    baseline = pd.concat([run(), run(seeds=few)])
+    night = confirm(compare(baseline, run(1, {"avg": 0.03}), METRICS), baseline, run(1, seeds=few), METRICS)
+    found = {i.group: i for i in judge(night.incidents, confirming=True)}
+    assert (found["group avg"].verdict, found["group avg"].confirmation) == ("regressed", None)
+
+
+def test_bits_alone() -> None:
+    same, changed = run(fingerprint="here"), run(fingerprint="here", drop={"avg": 1e-12})
+    night = compare(same, changed, METRICS)
+    assert [i.verdict for i in judge_bits(night.incidents)] == ["identical", "regressed", "identical", "identical"]
+    elsewhere = compare(same, run(fingerprint="there"), METRICS)
+    assert {i.verdict for i in judge_bits(elsewhere.incidents)} == {"no data"}
+    # A metric that is gone is a changed bit, one that is new is none.
+    lost = compare(same, run(fingerprint="here", metrics=("accuracy", "V")), METRICS)
+    assert {i.bits for i in lost.incidents} == {"changed"}
 
 
 def test_the_worst_of_several_comparisons_counts() -> None:

@@ -9,8 +9,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 FAULTS = Path(__file__).parents[1] / "gate" / "faults"
 CELLS = (
     "global_pooling", "--preset", "nightly", "--where", "variant=corrected", "--head", "avg,max", "--epochs", "3",

@@ -194,7 +194,7 @@ def test_a_new_level_is_accepted_and_the_rest_is_kept(cli: Cli, change: Change, 
         (
             lambda path: pd.read_csv(path).drop(columns="seed").to_csv(path, index=False),
             2,
-            "is not a table of results: it lacks the columns seed",
+            "it lacks the columns seed",
         ),
         (
             lambda path: pd.read_csv(path).assign(group="0123456789abcdef").to_csv(path, index=False),
@@ -223,13 +223,13 @@ def test_half_a_night_is_missing_data(cli: Cli) -> None:
     done = cli("regress", *BASE, "--out", "n1")
     assert done.exit_code == 3
     assert "2 groups: 2 no data." in done.stdout
-    assert "the night has 3 of 6 seeds" in done.stdout
+    assert "3 of 6 seeds are there" in done.stdout
     one = cli("run", *OPTIONS, "--seeds", "0-5", "--pool", "max", "--out", "n2")
     assert one.exit_code == 0
     done = cli("regress", *BASE, "--out", "n2")
     assert done.exit_code == 3
     assert "1 no data, 1 identical" in done.stdout
-    assert "the night lacks this group" in done.stdout
+    assert "the group is absent" in done.stdout
 
 
 def test_a_night_without_results_is_one_line(cli: Cli, tmp_path: Path) -> None:

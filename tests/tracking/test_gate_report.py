@@ -34,7 +34,7 @@ FOUND = [
     incident("max", "fine", NARROW, LOST),
     incident("avg", "regressed", FELL, LOST),
     incident("gem", "improved", ROSE),
-    incident("lse", "no data", missing="the night lacks this group"),
+    incident("lse", "no data", missing="the group is absent"),
     replace(incident("top", "identical"), bits="same"),
 ]
 
@@ -51,11 +51,11 @@ def test_junit_counts_what_happened() -> None:
     }  # fmt: skip
     failure = suite.find(".//failure")
     assert failure is not None
-    assert failure.get("message") == "regressed: accuracy 0.9 -> 0.8 (drop 0.07 to 0.13, p = 1e-05, n = 5)"
+    assert failure.get("message") == "regressed: accuracy 0.9 → 0.8 (drop 0.07 to 0.13, p = 1e-05, n = 5)"
     assert failure.text is not None
     assert failure.text.splitlines() == [
-        "accuracy: 0.9 -> 0.8, drop 0.07 to 0.13, p = 1e-05",
-        "loss: 0.4 -> 0.9, drop 0.4 to 0.6, p = 1e-06 (not gated)",
+        "accuracy: 0.9 → 0.8, drop 0.07 to 0.13, p = 1e-05",
+        "loss: 0.4 → 0.9, drop 0.4 to 0.6, p = 1e-06 (not gated)",
     ]
 
 
@@ -75,22 +75,22 @@ def test_markdown_names_the_culprit_first_and_folds_the_rest() -> None:
 @pytest.mark.parametrize(
     ("found", "line"),
     [
-        (FOUND[0], "accuracy 0.9 -> 0.9, a drop of up to 0.034 could hide (tolerance 0.02, n = 5)"),
-        (FOUND[1], "accuracy 0.9 -> 0.9"),
-        (FOUND[3], "accuracy 0.8 -> 0.9 (gain 0.07 to 0.13, p = 1e-05, n = 5)"),
-        (FOUND[4], "the night lacks this group"),
+        (FOUND[0], "accuracy 0.9 → 0.9, a drop of up to 0.034 could hide (tolerance 0.02, n = 5)"),
+        (FOUND[1], "accuracy 0.9 → 0.9"),
+        (FOUND[3], "accuracy 0.8 → 0.9 (gain 0.07 to 0.13, p = 1e-05, n = 5)"),
+        (FOUND[4], "the group is absent"),
         (FOUND[5], "same bits"),
         (
             replace(FOUND[1], learned=Learned(5, 5, 4, 5)),
-            "accuracy 0.9 -> 0.9; 4 of 5 networks learned, in the baseline 5 of 5",
+            "accuracy 0.9 → 0.9; 4 of 5 networks learned, in the baseline 5 of 5",
         ),
         (
             replace(FOUND[1], reserve=8, confirmation=incident("max", "inconclusive", NARROW)),
-            "accuracy 0.9 -> 0.9; suspicious, not confirmed on 8 reserve seeds",
+            "accuracy 0.9 → 0.9; suspicious, not confirmed on 8 reserve seeds",
         ),
         (
             replace(FOUND[2], reserve=8, confirmation=FOUND[2], reference="the last good nights"),
-            "accuracy 0.9 -> 0.8 (drop 0.07 to 0.13, p = 1e-05, n = 5); confirmed on 8 reserve seeds; "
+            "accuracy 0.9 → 0.8 (drop 0.07 to 0.13, p = 1e-05, n = 5); confirmed on 8 reserve seeds; "
             "compared with the last good nights",
         ),
     ],

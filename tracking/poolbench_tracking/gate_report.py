@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from poolbench.analysis.differences import Comparison
 from poolbench.analysis.gate import ORDER, SUSPICION, Incident, Verdict
 from poolbench.analysis.power import Sight
+from poolbench_tracking.report import markdown_text
 
 TAGS: dict[Verdict, tuple[str, str]] = {
     "regressed": ("failure", "failures"),
@@ -39,7 +40,7 @@ def to_markdown(incidents: Sequence[Incident]) -> str:
     lines = ["# Regression gate", "", f"{len(incidents)} groups: {', '.join(counts) or 'none'}.", bits_line(incidents)]
     for reveal in (True, False):
         rows = [
-            f"| {i.verdict} | {i.benchmark} | {i.label} | {explain(i)} |"
+            f"| {i.verdict} | {i.benchmark} | {markdown_text(i.label)} | {markdown_text(explain(i))} |"
             for verdict in ORDER
             for i in incidents
             if i.verdict == verdict and (verdict in ("regressed", "no data", "improved")) == reveal
@@ -67,13 +68,17 @@ def explain(found: Incident) -> str:
     if found.verdict == "identical":
         return "same bits"
     if found.verdict == "no data":
-        return found.missing or f"confirmation: {again.missing if again else ''}"
-    parts = [_change(c) for c in _decisive(found)]
+        if again and again.missing:
+            return f"confirmation: {again.missing}"
+        return found.missing or "it ran in another environment, so its bits cannot be compared"
+    parts = [_change(c) for c in _telling(found)]
+    if found.verdict == "regressed" and not parts and found.bits == "changed" and not _fewer(found):
+        return "bits changed"
     if found.verdict == "fine":
-        parts += [f"{c.metric.title} {c.before:.4g} -> {c.after:.4g}" for c in found.decisive]
-    tested = again or found
-    if tested.learned and (tested.learned.is_lower or not parts):
-        parts.append(str(tested.learned))
+        parts += [f"{c.metric.title} {c.before:.4g} → {c.after:.4g}" for c in found.latest]
+    learned = (again or found).learned or found.learned
+    if learned and (learned.is_lower or not parts):
+        parts.append(str(learned))
     if again:
         state = "confirmed" if found.verdict == "regressed" else "suspicious, not confirmed"
         parts.append(f"{state} on {found.reserve} reserve seeds")
@@ -84,20 +89,23 @@ def explain(found: Incident) -> str:
     return "; ".join(parts)
 
 
-def _decisive(found: Incident) -> list[Comparison]:
+def _fewer(found: Incident) -> bool:
+    return found.learned is not None and found.learned.is_lower
+
+
+def _telling(found: Incident) -> list[Comparison]:
     """Return the comparisons that made the verdict: those that moved, or those in which a drop could hide."""
     if found.verdict == "regressed":
-        source = found.confirmation or found
-        return [c for c in source.gated if source.tests * c.p_worse <= SUSPICION]
+        return (found.confirmation or found).fallen
     if found.verdict == "improved":
-        return [c for c in found.gated if found.tests * c.p_better <= SUSPICION]
+        return found.risen
     if found.verdict == "inconclusive":
-        return [c for c in found.decisive if c.high >= c.metric.tolerance]
+        return [c for c in found.latest if c.high >= c.metric.tolerance]
     return []
 
 
 def _change(c: Comparison) -> str:
-    span = f"{c.metric.title} {c.before:.4g} -> {c.after:.4g}"
+    span = f"{c.metric.title} {c.before:.4g} → {c.after:.4g}"
     if min(c.p_worse, c.p_better) <= SUSPICION:
         size = f"drop {c.low:.2g} to {c.high:.2g}" if c.p_worse < c.p_better else f"gain {-c.high:.2g} to {-c.low:.2g}"
         return f"{span} ({size}, p = {min(c.p_worse, c.p_better):.1g}, n = {c.n})"
@@ -108,7 +116,7 @@ def _numbers(found: Incident) -> str:
     """Return a line per metric, gated ones first."""
     shown = sorted(found.comparisons, key=lambda c: not c.metric.gated)
     return "\n".join(
-        f"{c.metric.name}: {c.before:.6g} -> {c.after:.6g}, drop {c.low:.3g} to {c.high:.3g}, p = {c.p_worse:.2g}"
+        f"{c.metric.name}: {c.before:.6g} → {c.after:.6g}, drop {c.low:.3g} to {c.high:.3g}, p = {c.p_worse:.2g}"
         f"{'' if c.metric.gated else ' (not gated)'}"
         for c in shown
     )

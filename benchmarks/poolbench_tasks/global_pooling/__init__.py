@@ -85,10 +85,11 @@ def global_pooling() -> Benchmark:
         presets={
             "smoke": _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3), ("avg", "max")),
             "quick": [article, corrected, features],
-            "nightly": [article.select(heads=("avg", "max")), corrected, features.select(heads=("avg", "gem"))],
+            # Where the gate sees drops of the tolerance; docs/lab/gate.md has the others.
+            "nightly": [corrected.select(heads=("avg", "max", "avgmax")), features.select(heads=("avg", "gem"))],
             "paper": _factorial("fashion_mnist", published),
         },
-        seeds={"smoke": 2, "quick": 3, "nightly": 7, "paper": 5},
+        seeds={"smoke": 2, "quick": 3, "nightly": 13, "paper": 5},
         measure=deferred(f"{__name__}.measure").measure,
         version=3,
         claims=CLAIMS,

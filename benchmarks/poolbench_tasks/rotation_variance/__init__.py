@@ -223,10 +223,11 @@ def rotation_variance() -> Benchmark:
                 *(grid.select(pools=("avg", "max_blur3")) for grid in vgg),
                 *_grids("colour_shapes", QUICK_COLOUR, 64, quick),
             ],
+            # Where the gate sees drops of the tolerance; docs/lab/gate.md has the others.
             "nightly": [
-                # Without resnet18: on another CPU model its accuracy moves three times as far as between seeds.
-                *_grids("mnist_sample", QUICK_GREY[:3], 64, quick),
-                vgg[1].select(pools=("avg", "max_blur3")),
+                *_grids("mnist_sample", QUICK_GREY[:1], 64, quick),
+                vgg[0],
+                vgg[1].select(pools=("max_blur3",)),
             ],
             "paper": [
                 *_grids("mnist", MNIST, 256, paper),
@@ -235,7 +236,7 @@ def rotation_variance() -> Benchmark:
                 *_grids("mnist", MNIST[1:], 256, paper, frozen=True),
             ],
         },
-        seeds={"smoke": 2, "quick": 3, "nightly": 6, "paper": 3},
+        seeds={"smoke": 2, "quick": 3, "nightly": 10, "paper": 3},
         options=RotationOptions,
         measure=deferred(f"{__name__}.measure").measure,
         version=4,

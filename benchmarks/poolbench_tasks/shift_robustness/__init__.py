@@ -16,10 +16,10 @@ POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
 # pooling layers (architectures.matched.matched_width): 225 for 226, 326 for 310.
 MATCHED_WIDTHS = {1: 4, 2: 5}
 
-# Of the quick preset, the groups that the gate watches; docs/lab/performance.md has the reasons.
-NIGHTLY_SHAPES = ((), ("max", "avg", "max_blur3"), ("strided_conv", "max_blur3"))
+# Of the quick preset, the groups in which the gate sees drops of the tolerance; docs/lab/gate.md has the others.
+NIGHTLY_SHAPES = ((), ("max", "max_blur3"), ("strided_conv",))
 """By number of pooling layers: 0, 1, 2."""
-NIGHTLY_IMAGES = (("max", "max_blur3", "max_aps"), ("max", "max_blur3"), ("max", "max_blur3", "max_aps"), ("max_aps",))
+NIGHTLY_IMAGES = ((), ("max", "max_blur3"), ("max_aps",), ())
 """Zero padding: trained as they are, shifted; circular padding: the same."""
 
 FLOOR = 0.001
@@ -215,7 +215,7 @@ def shift_robustness() -> Benchmark:
                 "crop_sampled",
                 "consistency, crops",
                 higher_is_better=True,
-                tolerance=0.02,
+                tolerance=0.03,
                 per_image="decisions.crop_sampled",
                 gated=True,
                 share=True,
@@ -338,7 +338,7 @@ def shift_robustness() -> Benchmark:
                 *_image_grids("cifar10", "vgg_like", plain, images, many),
             ],
         },
-        seeds={"smoke": 2, "quick": 5, "nightly": 6, "paper": 5},
+        seeds={"smoke": 2, "quick": 5, "nightly": 8, "paper": 5},
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,
