@@ -158,6 +158,6 @@ def _say_lacks(baseline: Baseline) -> None:
     groups = set(baseline.results["group"])
     if without := len(groups - reserve):
         lacks = f"have fewer than {LEAST_RESERVE} reserve seeds"
-        say(f"{without} groups {lacks}, so alarms are not confirmed: run --seeds 1000-1007, accept again")
+        say(f"{without} groups {lacks}, so alarms are not confirmed: run --seeds 1000-1009, accept again")
     if without := len(groups - repeated):
         say(f"{without} groups were not repeated in another environment, so --power leaves them out")

@@ -226,8 +226,8 @@ def rotation_variance() -> Benchmark:
             # Where the gate sees drops of the tolerance; docs/lab/gate.md has the others.
             "nightly": [
                 *_grids("mnist_sample", QUICK_GREY[:1], 64, quick),
-                vgg[0],
-                vgg[1].select(pools=("max_blur3",)),
+                *vgg,
+                vgg[1].select(pools=("avg", "max_blur3")),
             ],
             "paper": [
                 *_grids("mnist", MNIST, 256, paper),
