@@ -17,7 +17,7 @@ POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
 MATCHED_WIDTHS = {1: 4, 2: 5}
 
 # Of the quick preset, the groups in which the gate sees drops of the tolerance; docs/lab/gate.md has the others.
-NIGHTLY_SHAPES = ((), ("max", "max_blur3"), ("strided_conv",))
+NIGHTLY_SHAPES = ((), ("max", "max_blur3"), ("strided_conv", "max_blur3"))
 """By number of pooling layers: 0, 1, 2."""
 NIGHTLY_IMAGES = ((), ("max", "max_blur3"), ("max_aps",), ())
 """Zero padding: trained as they are, shifted; circular padding: the same."""
