@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from poolbench.analysis.differences import Comparison, compare_differences, differences
-from poolbench.analysis.gate import SUSPICION, Incident, Learned, judge
+from poolbench.analysis.incidents import SUSPICION, Incident, Learned, judge
 from poolbench.analysis.moderation import Prior, fit_prior
 from poolbench.core import Metric
 

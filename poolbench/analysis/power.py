@@ -10,16 +10,8 @@ import pandas as pd
 from scipy import optimize, special
 
 from poolbench.analysis.differences import Differences
-from poolbench.analysis.gate import (
-    ALPHA,
-    FIRST_RESERVE_SEED,
-    LEAST_RESERVE,
-    SUSPICION,
-    Metrics,
-    Priors,
-    group_differences,
-    priors_of,
-)
+from poolbench.analysis.gate import FIRST_RESERVE_SEED, LEAST_RESERVE, Metrics, Priors, group_differences, priors_of
+from poolbench.analysis.incidents import ALPHA, SUSPICION
 from poolbench.analysis.moderation import NO_PRIOR
 from poolbench.analysis.runs import GroupRun, group_runs
 from poolbench.analysis.scales import TestScale

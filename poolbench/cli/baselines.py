@@ -16,7 +16,7 @@ from poolbench.registry import benchmarks
 if TYPE_CHECKING:
     import pandas as pd
 
-    from poolbench.analysis.gate import Incident
+    from poolbench.analysis.incidents import Incident
     from poolbench.runner.ledger import Ledger
 
 RESULTS, REPEAT = "results.csv", "repeat.csv"
@@ -130,7 +130,8 @@ def _with_kept(new: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
 
 def _say_changes(old: Baseline, new: pd.DataFrame) -> set[str]:
     """Say which groups are new, gone or moved; return those that did not move."""
-    from poolbench.analysis.gate import compare, judge
+    from poolbench.analysis.gate import compare
+    from poolbench.analysis.incidents import judge
     from poolbench_tracking.gate_report import explain
 
     incidents = judge(compare(old.results, new, known_metrics(), old.repeat).incidents)

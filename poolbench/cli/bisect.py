@@ -91,7 +91,8 @@ def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[Moved]:
 
     Raises UsageError for a benchmark whose metrics this version does not know.
     """
-    from poolbench.analysis.gate import compare, judge
+    from poolbench.analysis.gate import compare
+    from poolbench.analysis.incidents import judge
     from poolbench.analysis.matching import equal_groups
     from poolbench.bisect.answer import Moved
 

@@ -29,7 +29,8 @@ from poolbench.core import Cell, DataLocation, MissingData, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from poolbench.analysis.gate import Incident, Night
+    from poolbench.analysis.gate import Night
+    from poolbench.analysis.incidents import Incident
     from poolbench.runner.ledger import Ledger
     from poolbench_tracking.history import History
 
@@ -94,7 +95,8 @@ def regress_command(
     Writes summary.md, junit.xml and verdict.json to OUT/regress, with a history also history.html. Exit codes: 0 fine,
     1 regressed, 2 wrong usage, 3 data missing.
     """
-    from poolbench.analysis.gate import compare, exit_code, judge, judge_bits, worst_by_group
+    from poolbench.analysis.gate import compare
+    from poolbench.analysis.incidents import exit_code, judge, judge_bits, worst_by_group
     from poolbench_tracking.history import History
 
     if power:
@@ -195,8 +197,8 @@ def _reserve_cells(groups: Collection[str], baseline: Baseline, ledger: Ledger) 
 
 def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame, history: History | None) -> None:
     """Append the night to the history, write the files of OUT/regress, and print the summary."""
-    from poolbench.analysis.gate import exit_code
     from poolbench.analysis.history import trends
+    from poolbench.analysis.incidents import exit_code
     from poolbench.files import storage, write_atomically, write_json
     from poolbench.runner.environment import git_commit
     from poolbench_tracking.gate_report import to_junit, to_markdown

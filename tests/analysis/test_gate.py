@@ -9,15 +9,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from poolbench.analysis.gate import (
+from poolbench.analysis.gate import FIRST_RESERVE_SEED, compare, confirm
+from poolbench.analysis.incidents import (
     ALPHA,
-    FIRST_RESERVE_SEED,
     SUSPICION,
     Incident,
     Learned,
     _holm,
-    compare,
-    confirm,
     exit_code,
     judge,
     judge_bits,

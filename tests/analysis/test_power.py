@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from poolbench.analysis.gate import ALPHA, FIRST_RESERVE_SEED, SUSPICION
+from poolbench.analysis.gate import FIRST_RESERVE_SEED
+from poolbench.analysis.incidents import ALPHA, SUSPICION
 from poolbench.analysis.power import CONFIRMED, POWER, _Design, power_table
 from poolbench.core import Metric
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from poolbench.analysis.differences import Comparison
-from poolbench.analysis.gate import Incident, Learned, Verdict
+from poolbench.analysis.incidents import Incident, Learned, Verdict
 from poolbench.analysis.power import Sight
 from poolbench.core import Metric
 from poolbench_tracking.gate_report import bits_line, explain, power_to_markdown, to_junit, to_markdown

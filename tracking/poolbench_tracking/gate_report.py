@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from poolbench.analysis.differences import Comparison
-from poolbench.analysis.gate import ORDER, SUSPICION, Incident, Verdict
+from poolbench.analysis.incidents import ORDER, SUSPICION, Incident, Verdict
 from poolbench.analysis.power import Sight
 from poolbench_tracking.report import markdown_text
 

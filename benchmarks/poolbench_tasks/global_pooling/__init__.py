@@ -86,7 +86,10 @@ def global_pooling() -> Benchmark:
             "smoke": _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3), ("avg", "max")),
             "quick": [article, corrected, features],
             # Where the gate sees drops of the tolerance; docs/lab/gate.md has the others.
-            "nightly": [corrected.select(heads=("avg", "max", "avgmax", "flatten")), features.select(heads=("avg", "gem"))],
+            "nightly": [
+                corrected.select(heads=("avg", "max", "avgmax", "flatten")),
+                features.select(heads=("avg", "gem")),
+            ],
             "paper": _factorial("fashion_mnist", published),
         },
         seeds={"smoke": 2, "quick": 3, "nightly": 13, "paper": 5},
