@@ -93,8 +93,8 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
     repeat = None if again is None else judged_frame(existing(again), results)
     if repeat is not None:
         _check_environments(results, repeat, again)
-    if (folder / RESULTS).exists():
-        old = read_baseline(folder)
+    old = _existing_baseline(folder)
+    if old is not None:
         unmoved = _say_changes(old, judged_frame(ledger, old.results))
         results = _with_kept(results, old.reserve[old.reserve["group"].isin(unmoved)])
         kept = old.repeat[old.repeat["group"].isin(unmoved)] if old.repeat is not None else None
@@ -109,6 +109,14 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
     _say_lacks(Baseline(results, repeat))
     say_left_out(ledger)
     click.echo(str(folder / RESULTS))
+
+
+def _existing_baseline(folder: Path) -> Baseline | None:
+    """Return the baseline of a folder, None if it has none or an empty one; a damaged one raises UsageError."""
+    try:
+        return read_baseline(folder) if (folder / RESULTS).exists() else None
+    except MissingData:
+        return None
 
 
 def _check_environments(results: pd.DataFrame, repeat: pd.DataFrame, again: Path | None) -> None:

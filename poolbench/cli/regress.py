@@ -97,6 +97,7 @@ def regress_command(
     """
     from poolbench.analysis.gate import compare
     from poolbench.analysis.incidents import exit_code, judge, judge_bits, worst_by_group
+    from poolbench.files import storage
     from poolbench_tracking.history import History
 
     if power:
@@ -104,7 +105,8 @@ def regress_command(
         sys.exit(OK)
     ledger = existing(out)
     # A verdict of before must not pass for that of a comparison that fails.
-    (out / "regress" / VERDICT).unlink(missing_ok=True)
+    with storage(out):
+        (out / "regress" / VERDICT).unlink(missing_ok=True)
     baseline = read_baseline(folder)
     if confirm and baseline.reserve.empty:
         raise UsageError(f"'{folder}' has no reserve seeds to confirm on; leave out --confirm, or see docs/nightly.md")

@@ -253,6 +253,20 @@ def test_a_failing_comparison_leaves_no_verdict_of_before(cli: Cli, tmp_path: Pa
     assert not (tmp_path / "n1" / "regress" / "verdict.json").exists()
 
 
+@pytest.mark.usefixtures("baseline")
+def test_an_empty_baseline_is_replaced_and_a_damaged_one_is_not(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "baseline" / "results.csv"
+    whole = path.read_text()
+    path.write_text(whole.partition("\n")[0] + "\n")
+    assert cli("baseline", "accept", "baseline", "--out", "first").exit_code == 0
+    assert path.read_text() == whole
+    path.write_text(whole[:5000])
+    done = cli("baseline", "accept", "baseline", "--out", "first")
+    assert done.exit_code == 2
+    assert "cannot read results from 'baseline/results.csv'" in done.stderr
+    assert path.read_text() == whole[:5000]
+
+
 def test_a_night_without_results_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "n1" / "cells").mkdir(parents=True)
     assert cli("baseline", "accept", "baseline", "--out", "n1").exit_code == 3
