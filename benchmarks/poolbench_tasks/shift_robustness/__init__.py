@@ -338,7 +338,7 @@ def shift_robustness() -> Benchmark:
                 *_image_grids("cifar10", "vgg_like", plain, images, many),
             ],
         },
-        seeds={"smoke": 2, "quick": 5, "nightly": 10, "paper": 5},
+        seeds={"smoke": 2, "quick": 5, "nightly": 8, "paper": 5},
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,
