@@ -267,9 +267,9 @@ CASES: dict[str, tuple[Callable[[], Any], Check]] = {
     ),
     "labels_2_percent": (training_labels, wrong_share(0.02)),
     "labels_5_percent": (training_labels, wrong_share(0.05)),
-    "test_frame": (dataset, moved_test(framed)),
-    "test_shift": (dataset, moved_test(shifted)),
-    "test_in_training": (
+    "frame_blackened": (dataset, moved_test(framed)),
+    "images_moved": (dataset, moved_test(shifted)),
+    "leaked_images": (
         dataset,
         lambda a, b: (
             torch.equal(b.train.images, torch.cat((a.train.images, a.test.images)))

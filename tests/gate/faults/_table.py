@@ -227,16 +227,16 @@ FAULTS = (
     ),
     Fault("labels_2_percent", (Effect(GLOBAL, "train_accuracy", "down", GARMENTS),), subtle=True),
     Fault("labels_5_percent", (Effect(GLOBAL, "train_accuracy", "down", GARMENTS),)),
-    Fault("test_frame", (Effect(GLOBAL, "accuracy", "either"), Effect(BUDGET, "accuracy", "either")), subtle=True),
+    Fault("frame_blackened", (Effect(GLOBAL, "accuracy", "either"), Effect(BUDGET, "accuracy", "either")), subtle=True),
     Fault(
-        "test_shift",
+        "images_moved",
         (
             Effect(GLOBAL, "accuracy", "down"),
             Effect(ROTATION, "accuracy", "either", {"head": ("flatten",)}),
         ),
         subtle=True,
     ),
-    Fault("test_in_training", (Effect(GLOBAL, "accuracy", "up"), Effect(SHIFT, "accuracy", "up", IMAGES))),
+    Fault("leaked_images", (Effect(GLOBAL, "accuracy", "up"), Effect(SHIFT, "accuracy", "up", IMAGES))),
     # Evaluation
     Fault(
         "dropout_in_evaluation",
