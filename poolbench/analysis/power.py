@@ -108,17 +108,19 @@ def _without_reserve(run: GroupRun) -> GroupRun:
 def _sights(old: GroupRun, every: list[Differences], priors: Priors, groups: int) -> Iterator[Sight]:
     gated = [one for one in every if one.metric.gated]
     tests = len(gated) + 1
-    reserve = sum(seed >= FIRST_RESERVE_SEED for seed in old.seeds)
+    # A night has all seeds of the baseline, even if fewer were repeated.
+    night = sum(seed < FIRST_RESERVE_SEED for seed in old.seeds)
+    reserve = len(old.seeds) - night
     reserve = reserve if reserve >= LEAST_RESERVE else 0
     for one in gated:
         prior = priors.get((old.benchmark, one.metric.name, one.paired), NO_PRIOR)
         variance, _ = prior.moderate(one.variance, one.freedom)
         levels = (SUSPICION / tests, ALPHA / CONFIRMED) if reserve else (ALPHA / (groups * tests), 1.0)
-        design = _Design(one.n, reserve, *levels, variance, prior.freedom)
+        design = _Design(night, reserve, *levels, variance, prior.freedom)
         scale, smallest = TestScale(one.metric), design.smallest()
         yield Sight(
             old.benchmark, old.group, old.label, one.metric, one.before,
-            abs(scale.drop(one.level, sqrt(variance))), one.n, reserve, scale.drop(one.level, smallest),
+            abs(scale.drop(one.level, sqrt(variance))), night, reserve, scale.drop(one.level, smallest),
             _halving(design, smallest),
         )  # fmt: skip
 

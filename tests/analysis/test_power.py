@@ -80,6 +80,12 @@ def test_more_seeds_see_smaller_drops() -> None:
     assert twice.drop == pytest.approx(2 * sight.drop, rel=1e-6)
 
 
+def test_a_night_has_the_seeds_of_the_baseline_even_if_fewer_were_repeated() -> None:
+    again = run(0.02)
+    few = power_table(run(), again[again["seed"] < 4], METRICS)
+    assert {s.seeds for s in few} == {6}
+
+
 def test_reserve_seeds_change_the_tests() -> None:
     with_reserve = power_table(run(reserve=8), run(0.02), METRICS)
     assert {s.reserve for s in with_reserve} == {8}
