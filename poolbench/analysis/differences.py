@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, sqrt
 
 import numpy as np
 from scipy import special, stats
 
+from poolbench.analysis.images import scaled
 from poolbench.analysis.moderation import Prior
 from poolbench.analysis.scales import TestScale
 from poolbench.core import Metric
@@ -89,7 +90,7 @@ def differences(
 def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], metric: Metric) -> float:
     """Return the mean in the metric's unit: the geometric one of a logarithmic metric."""
     if metric.scale == "log":
-        return exp(float(np.mean([log(max(value, metric.floor)) for value in values])))
+        return exp(float(np.mean([scaled(value, metric) for value in values])))
     return float(values.mean())
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import asin, exp, log, sin, sqrt
+from math import asin, exp, sin, sqrt
 
+from poolbench.analysis.images import scaled
 from poolbench.core import Metric
 
 ROUNDING = 1e-6
@@ -20,9 +21,7 @@ class TestScale:
 
     def to(self, value: float) -> float:
         """Return a value in the metric's unit on this scale."""
-        if self.metric.scale == "log":
-            return log(max(value, self.metric.floor))
-        return asin(sqrt(min(max(value, 0.0), 1.0))) if self.metric.share else value
+        return asin(sqrt(min(max(value, 0.0), 1.0))) if self.metric.share else scaled(value, self.metric)
 
     def back(self, scaled: float) -> float:
         """Return a value on this scale in the metric's unit."""
