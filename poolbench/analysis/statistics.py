@@ -35,21 +35,6 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - reach, mean + reach, n)
 
 
-def prediction_interval(values: Sequence[float], future: int, alpha: float) -> Interval:
-    """Return the interval that holds the mean of ``future`` new values with probability 1 - alpha, from n >= 2 values.
-
-    mean +- t(1 - alpha/2, n - 1) * s * sqrt(1/n + 1/future), for normal values with the same mean and
-    variance (Hahn and Meeker 1991, section 4.8). Raises ValueError for fewer than 2 values or ``future`` < 1.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    n = len(array)
-    if n < 2 or future < 1:
-        raise ValueError(f"a prediction needs 2 values or more and 1 future value or more, got {n} and {future}")
-    mean = float(array.mean())
-    reach = float(special.stdtrit(n - 1, 1 - alpha / 2) * array.std(ddof=1) * sqrt(1 / n + 1 / future))
-    return Interval(mean, mean - reach, mean + reach, n)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A mean over ``n`` seeds with the two parts of its variance and its degrees of freedom.

@@ -14,7 +14,6 @@ from poolbench.analysis.statistics import (
     crossed_estimate,
     crossed_interval,
     further_seeds,
-    prediction_interval,
     seeds_estimate,
     straight_line,
     t_interval,
@@ -46,32 +45,6 @@ def test_a_single_value_has_no_interval() -> None:
     assert isnan(interval.low)
     assert isnan(interval.high)
     assert isnan(interval.half_width)
-
-
-def test_prediction_interval_by_hand() -> None:
-    interval = prediction_interval([0.0, 2.0], future=2, alpha=0.1)
-    # s = sqrt 2, t(0.95, 1) = 6.31375, sqrt(1/2 + 1/2) = 1.
-    assert interval.mean == 1.0
-    assert interval.high == pytest.approx(1 + 6.31375 * sqrt(2), abs=1e-4)
-    assert interval.low == pytest.approx(1 - 6.31375 * sqrt(2), abs=1e-4)
-
-
-@pytest.mark.parametrize(("n", "future", "alpha"), [(3, 1, 0.1), (5, 3, 0.05), (5, 5, 0.2)])
-def test_prediction_interval_covers_as_often_as_it_says(n: int, future: int, alpha: float) -> None:
-    generator = np.random.default_rng(1)
-    trials = 4000
-    hits = 0
-    for _ in range(trials):
-        interval = prediction_interval(generator.normal(5, 3, n).tolist(), future, alpha)
-        hits += interval.low <= generator.normal(5, 3, future).mean() <= interval.high
-    # 4 standard errors of the simulated share.
-    assert hits / trials == pytest.approx(1 - alpha, abs=4 * sqrt(alpha * (1 - alpha) / trials))
-
-
-@pytest.mark.parametrize(("values", "future"), [([1.0], 1), ([1.0, 2.0], 0)])
-def test_prediction_needs_two_values_and_a_future(values: list[float], future: int) -> None:
-    with pytest.raises(ValueError, match="2 values or more"):
-        prediction_interval(values, future, 0.05)
 
 
 def test_the_estimate_of_differences_is_the_paired_test_of_scipy() -> None:
