@@ -128,6 +128,12 @@ def test_a_move_that_the_ends_do_not_show_is_not_taken_for_it(cell_of: CellOf) -
     assert numbers(versions.bisect(9).candidates) == [6]
 
 
+def test_a_move_in_the_other_direction_is_another_change(cell_of: CellOf) -> None:
+    accuracies = {0: 0.8, 1: 0.9, 2: 0.9, 3: 0.6}
+    versions = Versions(cell_of, lambda number: {"max": accuracies[number]})
+    assert numbers(versions.bisect(3).candidates) == [3]
+
+
 def test_commits_without_the_group_are_passed_over(cell_of: CellOf) -> None:
     versions = Versions(cell_of, lambda n: {"aps": 0.5} | ({} if n in (3, 4, 5) else {"max": 0.5 if n < 4 else 0.4}))
     answer = versions.bisect(9)

@@ -38,20 +38,10 @@ _GROUP = ["benchmark", "group"]
 _SEED = [*_GROUP, "metric", "seed"]
 
 
-def good_nights(history: pd.DataFrame, benchmark: str, group: str, count: int) -> list[str]:
-    """Return the last ``count`` (at least 1) nights with a good verdict of the group, the earliest first."""
-    good = _good(history)
-    return [str(night) for night in good.loc[_is(good, benchmark, group), "night"].tail(count)]
-
-
 def _good(history: pd.DataFrame) -> pd.DataFrame:
     """Return the benchmark, group and night of every good verdict once, in order of time."""
     good = history.loc[history["verdict"].isin(GOOD), [*_GROUP, "night"]]
     return good.drop_duplicates().sort_values("night", kind="stable")
-
-
-def _is(frame: pd.DataFrame, benchmark: str, group: str) -> pd.Series[bool]:
-    return (frame["benchmark"] == benchmark) & (frame["group"] == group)
 
 
 def window_reference(history: pd.DataFrame, count: int = 5) -> pd.DataFrame:
@@ -77,20 +67,13 @@ def window_reference(history: pd.DataFrame, count: int = 5) -> pd.DataFrame:
     return found.drop(columns=["first", "change"])
 
 
-def night_series(history: pd.DataFrame, benchmark: str, group: str, metric: str) -> pd.Series[float]:
-    """Return the value of a metric in every night of the history, NaN where the group has none.
+def levels(rows: pd.DataFrame, nights: Sequence[str]) -> Iterator[float]:
+    """Yield the value of one metric of one group in every night, NaN where there is none.
 
     Differences between nights are means over seeds that both nights have, so nights with other seeds do not jump:
     the first night gives the level, and a seed that comes later starts at the level of the others in its first night.
     A night without any earlier seed repeats the level before it. Networks that have not learned do not count.
     """
-    rows = history[_is(history, benchmark, group) & (history["metric"] == metric)]
-    nights = sorted(history["night"].unique())
-    return pd.Series(list(_levels(rows, nights)), index=pd.Index(nights, name="night"), dtype="float64")
-
-
-def _levels(rows: pd.DataFrame, nights: Sequence[str]) -> Iterator[float]:
-    """Yield the level of each night from the rows of one metric of one group; see :func:`night_series`."""
     values: dict[str, dict[int, float]] = {}
     columns = (rows[name].tolist() for name in ("night", "seed", "value", "learned"))
     for night, seed, value, learned in zip(*columns, strict=True):
@@ -160,7 +143,7 @@ class Night:
 class Trend:
     """One metric of one group over the last nights, the earliest first.
 
-    ``values`` has one value per night (NaN where absent, see :func:`night_series`), ``bad`` are the nights in which the
+    ``values`` has one value per night (NaN where absent, see :func:`levels`), ``bad`` are the nights in which the
     group regressed. ``band`` is the mean +- 2 deviations of the good nights among them, None for fewer than 2; ``step``
     counts in ``nights``. ``first_bad`` is the first regressed night after ``last_good``, None if there is none: a group
     that is absent after a regression is still regressed. These two may be earlier than ``nights``.
@@ -206,7 +189,7 @@ def trends(history: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]]) -> li
         good = frozenset(verdicts.loc[verdicts["verdict"].isin(GOOD), "night"])
         for metric in metrics.get(str(benchmark), ()):
             if metric.higher_is_better is not None and metric.name in by_metric:
-                values = tuple(_levels(by_metric[metric.name], nights))
+                values = tuple(levels(by_metric[metric.name], nights))
                 of_good = [value for night, value in zip(nights, values, strict=True) if night in good]
                 found.append(Trend(metric=metric, values=values, band=_band(of_good), step=find_step(values), **common))
     return sorted(found, key=lambda trend: (trend.benchmark, trend.label, trend.metric.name))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from poolbench.analysis.frames import fields_of
 from poolbench.analysis.groups import AXES
+from poolbench.analysis.runs import GroupRun, group_runs
 
 Key = tuple[Hashable, ...]
 
@@ -74,15 +75,13 @@ def _comparable(value: object) -> Hashable:
 
 
 def equal_groups(before: pd.DataFrame, after: pd.DataFrame) -> set[str]:
-    """Return the groups with equal values on both sides, for all seeds and metrics; costs (``cost_...``) may differ."""
-    old, new = _values(before), _values(after)
-    return {group for group, values in old.items() if values == new.get(group)}
+    """Return the groups with equal bits on both sides, for all seeds and metrics; measured costs may differ."""
+    old, new = group_runs(before), group_runs(after)
+    return {group for group, run in old.items() if group in new and _equal(run, new[group])}
 
 
-def _values(frame: pd.DataFrame) -> dict[str, dict[tuple[int, str], float]]:
-    """Return {group: {(seed, metric): value}} without costs."""
-    measured = frame[~frame["metric"].str.startswith("cost_")]
-    return {
-        str(group): dict(zip(zip(rows["seed"], rows["metric"], strict=True), rows["value"], strict=True))
-        for group, rows in measured.groupby("group")
-    }
+def _equal(one: GroupRun, other: GroupRun) -> bool:
+    metrics = one.values.keys() | other.values.keys()
+    return one.seeds == other.seeds and all(
+        one.digest(seed, metrics) == other.digest(seed, metrics) for seed in one.seeds
+    )

@@ -28,6 +28,10 @@ class Moved:
     before: float
     after: float
 
+    @property
+    def rises(self) -> bool:
+        return self.after > self.before
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -115,10 +119,13 @@ def _say_left_out(match: Match, say: Callable[[str], None]) -> None:
 
 
 def _moved_again(moved: Sequence[Moved], before: pd.DataFrame, results: pd.DataFrame, judge: Judge) -> Sequence[Moved]:
-    """Return those of the moves that a commit shows, too; raise Unusable if it shows none and lacks one."""
+    """Return those of the moves that a commit shows, too; raise Unusable if it shows none and lacks one.
+
+    A move in the other direction is another change.
+    """
     current = matched_groups(before, results).frame
-    after = {_key(move): move.after for move in judge(before, current)}
-    again = [replace(move, after=after[_key(move)]) for move in moved if _key(move) in after]
+    here = {_key(move): move for move in judge(before, current)}
+    again = [here[_key(move)] for move in moved if _key(move) in here and here[_key(move)].rises == move.rises]
     lacking = {_key(move) for move in moved} & _measured(before) - _measured(current)
     if not again and lacking:
         raise Unusable(f"it lacks {len(lacking)} of the {len(moved)} numbers that moved")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,7 @@ from poolbench.analysis.history import (
     Step,
     Trend,
     find_step,
-    good_nights,
-    night_series,
+    levels,
     trends,
     window_reference,
 )
@@ -56,17 +56,24 @@ def history(*nights: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def series(*nights: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [float(value) for value in night_series(history(*nights), "study", "g", "accuracy")]
+    found = history(*nights)
+    return list(levels(found[found["group"] == "g"], sorted(found["night"].unique())))
+
+
+def window_values(found: pd.DataFrame, count: int) -> dict[str, float]:
+    """Return {group: accuracy of seed 0 in the window of ``count`` nights}."""
+    reference = window_reference(found, count)
+    reference = reference[(reference["metric"] == "accuracy") & (reference["seed"] == 0)]
+    return dict(zip(reference["group"], reference["value"], strict=True))
 
 
 def test_only_good_verdicts_count_and_the_last_ones() -> None:
     verdicts = ["fine", "identical", "regressed", "no data", "improved", "inconclusive", "regressed"]
-    nights = history(*(rows(number, {0: 0.8}, verdict) for number, verdict in enumerate(verdicts, start=1)))
-    assert good_nights(nights, "study", "g", 9) == [day(1), day(2), day(5), day(6)]
+    nights = history(*(rows(number, {0: float(number)}, verdict) for number, verdict in enumerate(verdicts, start=1)))
+    assert window_values(nights, 9) == {"g": mean([1, 2, 5, 6])}
     # Rows in another order, further metrics and groups change nothing.
-    more = pd.concat([nights[::-1], history(rows(7, {0: 1.0}, group="h"), rows(1, {0: 1.0}, metric="loss"))])
-    assert good_nights(more, "study", "g", 2) == [day(5), day(6)]
-    assert good_nights(more, "study", "absent", 2) == []
+    more = pd.concat([nights[::-1], history(rows(7, {0: 9.0}, group="h"), rows(1, {0: 9.0}, metric="loss"))])
+    assert window_values(more, 2) == {"g": mean([5, 6]), "h": 9.0}
 
 
 def test_the_window_is_the_mean_of_the_good_nights_of_each_seed() -> None:

@@ -63,9 +63,9 @@ def test_missing_and_ambiguous_groups_are_named(finished: Finished) -> None:
 
 
 def test_groups_are_equal_if_all_but_their_costs_are(finished: Finished) -> None:
-    before = results_frame([finished(pool, 0, 0.5, metrics={"cost_ms": 1.0}) for pool in ("max", "avg", "aps")])
+    before = results_frame([finished(pool, 0, 0.5, metrics={"cost_forward_ms": 1.0}) for pool in ("max", "avg", "aps")])
     after = before.copy()
-    after.loc[after["metric"] == "cost_ms", "value"] = 2.0
+    after.loc[after["metric"] == "cost_forward_ms", "value"] = 2.0
     assert equal_groups(before, after) == set(before["group"])
     changed = (after["pool"] == "avg") & (after["metric"] == "loss")
     after.loc[changed, "value"] = nextafter(0.5, 1)
