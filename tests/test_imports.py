@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("poolbench.analysis",),
     ("poolbench.plots",),
     ("poolbench.task",),
-    ("poolbench.bisect", "poolbench.runner", "poolbench.shift_map", "poolbench.tune"),
+    ("poolbench.bisect", "poolbench.decide", "poolbench.runner", "poolbench.shift_map", "poolbench.tune"),
     ("poolbench_tasks", "poolbench_tracking"),
     ("poolbench.cli",),
 )

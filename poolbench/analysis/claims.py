@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,21 +22,29 @@ Ruling = Literal[
     "no difference that matters",
     "does not hold, too small to matter",
     "does not hold",
+    "depends on the setting",
     "undecided",
     "not a test of this claim",
 ]
 MOST_SEEDS = 1000
+ALPHA = 0.05
+"""Probability that the interval of a claim misses its effect at any number of seeds. A claim has one alpha."""
+FOR: frozenset[Ruling] = frozenset({"holds"})
+AGAINST: frozenset[Ruling] = frozenset(
+    {"does not hold", "does not hold, too small to matter", "no difference that matters"}
+)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the results say about a claim.
 
-    ``effect`` is the mean effect with its 95 % interval, signed so that positive values (ratios above 1 where
-    ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what weakens or prevents the
-    ruling. ``further`` is the number of further seeds expected to decide an undecided claim, None if unknown.
-    ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of its sides has none,
-    or its sides differ in more than the claim names.
+    ``effect`` is the mean effect with its interval, which holds at 95 % whenever one looks, signed so that positive
+    values (ratios above 1 where ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what
+    weakens or prevents the ruling. ``further`` is the number of further seeds expected to decide an undecided claim,
+    None if unknown. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
+    its sides has none, or its sides differ in more than the claim names. ``margin`` is the difference that nobody would
+    act on; a difference of logarithms for ratios.
     """
 
     claim: Claim
@@ -46,6 +54,7 @@ class Verdict:
     is_ratio: bool = False
     further: int | None = None
     networks: int = 0
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,9 @@ def judge(
 ) -> Verdict:
     """Judge one claim of a benchmark on a results frame that holds the cells of one ``preset``.
 
-    Cells are paired if they agree in seed and in every field that the claim does not fix; effects of one seed are
-    averaged, so n is the number of seeds. Networks that have not learned are left out. Intervals cover seeds, and
+    Cells are paired if they agree in seed and in every field that the claim does not fix (a setting). The effects of a
+    seed are averaged over the settings, so n is the number of seeds; where settings contradict each other, the
+    ruling says where. Networks that have not learned are left out. Intervals cover seeds, and
     images where ``images`` has their values. See :func:`ruling_of` for the rulings and :class:`Reach` for where a
     claim may be judged.
     """
@@ -90,7 +100,7 @@ def judge(
     if not why:
         judged = _Sides(reached)
         notes.append(_left_out("out of reach of the claim", learned, judged))
-    effects, level = _effects(claim, metrics, rows, judged, images)
+    effects, level, fields = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
         # Not for want of networks that have learned: those are told beside the claim.
         networks = 0 if _confounding(claim, everyone) else networks
@@ -98,21 +108,44 @@ def judge(
         why_none = f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
         notes.insert(0, why_none)
         return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
-    found = estimate(effects)
-    if claim.target_runs:
-        # The published mean scatters, too, by the variance of one run over the number of its runs.
-        found = replace(found, fixed_part=found.fixed_part + found.seeds_part * found.n / claim.target_runs)
+    found = _estimate(claim, effects)
     margin = scaled_margin(metric.tolerance if claim.margin is None else claim.margin, level, metric)
     effect = unscaled(found.interval(), metric)
     is_ratio = metric.scale == "log"
     if why:
-        return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, networks=networks)
+        return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, networks=networks, margin=margin)
+    by_setting = _by_setting(claim, effects, margin)
     ruling = ruling_of(found.interval(), margin, claim.says)
     further = None
-    if ruling == "undecided":
+    if contradicting(by_setting.values()):
+        ruling = "depends on the setting"
+        notes.insert(0, _settings_text(by_setting, fields))
+    elif ruling == "undecided":
         further, text = _further(claim, found, margin)
         notes.insert(0, text)
-    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks)
+    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks, margin)
+
+
+def compared_groups(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: str = "") -> frozenset[str]:
+    """Return the groups of a results frame that a claim compares, empty if it has none to compare.
+
+    These are the groups with a counterpart on every side. Those out of reach of the claim are left out, unless that
+    leaves none. Only the fields of the cells matter, so the values may be of any kind.
+    """
+    everyone = _sides(claim, frame[(frame["benchmark"] == benchmark) & (frame["metric"] == claim.metric)])
+    reached, why = within_reach(claim.reach, everyone.sets, preset, pd.Series(dtype=float))
+    sides = everyone if why else _Sides(reached)
+    if not sides.all_present or _confounding(claim, sides):
+        return frozenset()
+    keys, _ = _pairing_fields(claim, sides.sets)
+    settings = [[_setting(row, keys) for row in side.to_dict("records")] for side in sides.sets]
+    common = set.intersection(*map(set, settings))
+    return frozenset(
+        group
+        for side, here in zip(sides.sets, settings, strict=True)
+        for group, setting in zip(side["group"], here, strict=True)
+        if setting in common
+    )
 
 
 def ruling_of(interval: Interval, margin: float, says: Literal["above", "equal"] = "above") -> Ruling:
@@ -131,6 +164,52 @@ def ruling_of(interval: Interval, margin: float, says: Literal["above", "equal"]
     if interval.high < 0:
         return "does not hold, too small to matter" if inside else "does not hold"
     return "no difference that matters" if inside else "undecided"
+
+
+def _estimate(claim: Claim, effects: Mapping[Key, Point]) -> Estimate:
+    found = estimate(effects)
+    if claim.target_runs and found.n > 1:
+        # The published mean scatters, too, by the variance of one run over the number of its runs.
+        found = replace(found, fixed_part=found.fixed_part + found.seeds_part * found.n / claim.target_runs)
+    return found
+
+
+def _by_setting(
+    claim: Claim, effects: Mapping[Key, Point], margin: float
+) -> dict[tuple[object, ...], tuple[Ruling, Interval]]:
+    """Return the ruling in each setting (architecture, padding, ...) alone, and the interval that it rests on.
+
+    Each at alpha divided by the number of settings (Bonferroni), so that a contradiction between any two is an error
+    with a probability of 5 % at most.
+    """
+    settings = list(dict.fromkeys(setting for _, setting in effects))
+    members = {here: {key: point for key, point in effects.items() if key[1] == here} for here in settings}
+    alpha = ALPHA / len(settings)
+    intervals = {here: _estimate(claim, found).interval(alpha) for here, found in members.items()}
+    return {here: (ruling_of(found, margin, claim.says), found) for here, found in intervals.items()}
+
+
+def contradicting(settings: Iterable[tuple[Ruling, Interval]]) -> bool:
+    """Return whether a claim holds in one setting and not in another: its mean over both would hide that.
+
+    Their intervals must lie apart, too: an effect between 0 and the margin may hold in one and be no difference that
+    matters in the other, and yet be the same.
+    """
+    found = list(settings)
+    holding = [interval for ruling, interval in found if ruling in FOR]
+    failing = [interval for ruling, interval in found if ruling in AGAINST]
+    return any(one.low > other.high or other.low > one.high for one in holding for other in failing)
+
+
+def _settings_text(by_setting: Mapping[tuple[object, ...], tuple[Ruling, Interval]], fields: Sequence[str]) -> str:
+    """Return where a claim holds and where it does not, such as "holds: vgg_like; does not hold: resnet18"."""
+    places: dict[Ruling, list[str]] = {}
+    for setting, (ruling, _) in by_setting.items():
+        known = zip(fields, setting, strict=True)
+        places.setdefault(ruling, []).append(
+            " ".join(str(value) if isinstance(value, str) else f"{name}={value}" for name, value in known)
+        )
+    return "; ".join(f"{ruling}: {', '.join(found)}" for ruling, found in places.items())
 
 
 def _further(claim: Claim, found: Estimate, margin: float) -> tuple[int | None, str]:
@@ -152,12 +231,12 @@ def _sides(claim: Claim, rows: pd.DataFrame) -> _Sides:
 
 def _effects(
     claim: Claim, metrics: Sequence[Metric], rows: pd.DataFrame, sides: _Sides, images: ImageValues
-) -> tuple[dict[Key, Point], float]:
-    """Return the effect of every seed and combination of other fields, and the mean of the metric on its scale."""
+) -> tuple[dict[Key, Point], float, Sequence[str]]:
+    """Return the effect of every seed and setting, the mean of the metric on its scale, and the fields of a setting."""
     known = {metric.name: metric for metric in metrics}
     metric, (keys, differing) = known[claim.metric], _pairing_fields(claim, sides.sets)
     if not sides.all_present or (claim.than and differing):
-        return {}, 0.0
+        return {}, 0.0, keys
     subtracted = rows[rows["metric"] == claim.minus].set_index("cell")["value"] if claim.minus else None
     points = []
     for side in sides.sets:
@@ -170,7 +249,7 @@ def _effects(
                     continue
                 other = known[claim.minus]
                 here = here.minus(point(float(subtracted[cell]), other, cell, here.source, images))
-            key = (int(row["seed"]), tuple(None if pd.isna(row[name]) else row[name] for name in keys))
+            key = (int(row["seed"]), _setting(row, keys))
             found.setdefault(key, []).append(here)
         points.append({key: mean_point(members) for key, members in found.items()})
     level = sum(scaled(float(value), metric) for side in sides.sets for value in side["value"]) / sides.total
@@ -184,7 +263,11 @@ def _effects(
     if claim.target is not None:
         target = scaled(claim.target, metric)
         result = {key: replace(p, value=p.value - target, images=_less(p, target)) for key, p in result.items()}
-    return result, level
+    return result, level, keys
+
+
+def _setting(row: Mapping[Hashable, Any], keys: Sequence[str]) -> tuple[object, ...]:
+    return tuple(None if pd.isna(row[name]) else row[name] for name in keys)
 
 
 def _less(point: Point, target: float) -> Array | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import asinh, exp
+from math import asinh, exp, inf
 
 import numpy as np
 
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, image_contributions, scaled
-from poolbench.analysis.statistics import Estimate, Interval, crossed_estimate, seeds_estimate
+from poolbench.analysis.statistics import Estimate, Interval, anytime_interval, crossed_estimate, seeds_estimate
 from poolbench.core import Cell, Metric
 
 Key = tuple[int, tuple[object, ...]]
@@ -116,14 +116,18 @@ def unscaled(interval: Interval, metric: Metric) -> Interval:
     """Return an interval on the metric's scale in the metric's unit; differences of logarithms become ratios."""
     if metric.scale == "linear":
         return interval
-    # Intervals of two seeds can be too wide for a float.
-    mean, low, high = (float(x) for x in np.exp(np.minimum([interval.mean, interval.low, interval.high], 700)))
+    mean, low, high = (_exponential(x) for x in (interval.mean, interval.low, interval.high))
     return Interval(mean, low, high, interval.n)
+
+
+def _exponential(x: float) -> float:
+    # Intervals of few seeds can be too wide for a float.
+    return exp(x) if x < 700 else inf
 
 
 def values_interval(values: Iterable[float], metric: Metric) -> Interval:
     """Return the 95 % interval over seeds of the mean of values in the metric's unit."""
-    return unscaled(seeds_estimate([scaled(value, metric) for value in values]).interval(), metric)
+    return unscaled(anytime_interval([scaled(value, metric) for value in values]), metric)
 
 
 def paired(a: Mapping[Key, Point], b: Mapping[Key, Point]) -> dict[Key, Point]:

@@ -1,19 +1,22 @@
-"""Means with intervals over seeds and images, and a straight line; pure functions of numbers."""
+"""Means with intervals over seeds and images that may be looked at any time, and a straight line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from numpy.typing import ArrayLike
+from scipy import special
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval and the number of values; the bounds are NaN for a single value."""
+    """A mean with its interval and the number of values; the bounds are infinite for too few values."""
 
     mean: float
     low: float
@@ -21,18 +24,40 @@ class Interval:
     n: int
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether there are enough values for an interval."""
+        return isfinite(self.low) and isfinite(self.high)
+
+    @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Return the t interval of the mean of n values at a confidence level (Student 1908), exact for normal values."""
-    array = np.asarray(values, dtype=np.float64)
-    n, mean = len(array), float(array.mean())
-    if n < 2:
-        return Interval(mean, nan, nan, n)
-    reach = float(special.stdtrit(n - 1, (1 + level) / 2) * array.std(ddof=1) / sqrt(n))
-    return Interval(mean, mean - reach, mean + reach, n)
+C2 = 0.3
+"""The parameter of the normal mixture: one for all intervals, chosen before any of them was seen."""
+
+
+def anytime_interval(values: Sequence[float], alpha: float = 0.05, c2: float = C2) -> Interval:
+    """Return the interval of the mean of n values that holds at every n at once with probability 1 - alpha.
+
+    So one may look after every seed and stop at any time, for any reason. Exact for normal values: the
+    normal-mixture confidence sequence for unknown variance (Lai 1976; Wang and Ramdas 2025). Infinite for fewer than
+    4 values at the defaults.
+    """
+    return seeds_estimate(values).interval(alpha, c2)
+
+
+def anytime_reach(n: ArrayLike, alpha: float = 0.05, c2: float = C2) -> Array:
+    """Return the half width of the anytime interval in standard errors s / sqrt(n), for each n of 2 or more."""
+    n = np.asarray(n, dtype=np.float64)
+    a = c2 / (n + c2)
+    k = (alpha * np.sqrt(a)) ** (-2 / n)
+    room = 1 - a * k
+    return np.where(room > 0, np.sqrt((n - 1) * (k - 1) / np.where(room > 0, room, 1.0)), inf)
+
+
+LEAST_SEEDS = next(n for n in range(2, 100) if isfinite(anytime_reach(n)))
+"""Fewer seeds than these give no interval."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +74,26 @@ class Estimate:
     freedom: float
     n: int
 
-    @property
-    def error(self) -> float:
-        """The standard error of the mean."""
-        return sqrt(self.seeds_part + self.fixed_part)
+    def interval(self, alpha: float = 0.05, c2: float = C2) -> Interval:
+        """Return the interval of the mean that holds at any number of seeds with probability 1 - alpha.
 
-    def interval(self, level: float = 0.95) -> Interval:
-        """Return the t interval of the mean at a confidence level."""
+        See :func:`anytime_interval`. The fixed part does not change while seeds are added, so a quantile of Student's t
+        is enough for it, at two thirds of alpha: the two half widths add in squares, and simulation then gives at most
+        alpha for any share of the two parts. (-inf, inf) for too few seeds.
+        """
         if self.n < 2:
-            return Interval(self.mean, nan, nan, self.n)
-        reach = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
-        return Interval(self.mean, self.mean - reach, self.mean + reach, self.n)
+            return Interval(self.mean, -inf, inf, self.n)
+        half = float(_half_width(self, np.asarray(self.n), alpha, c2))
+        return Interval(self.mean, self.mean - half, self.mean + half, self.n)
 
-    def p_above_zero(self) -> float:
-        """Return the one-sided p of the hypothesis that the mean is 0 or less; NaN for one seed."""
-        if self.n < 2:
-            return nan
-        if self.error == 0:
-            return 0.0 if self.mean > 0 else 1.0
-        return float(stats.t.sf(self.mean / self.error, self.freedom))
+
+def _half_width(estimate: Estimate, n: Array, alpha: float, c2: float) -> Array:
+    """Return the half width of an estimate's interval if it had n seeds and the same mean, spread and fixed part."""
+    reach = anytime_reach(n, alpha, c2)
+    of_seeds = np.where(np.isfinite(reach), reach, 0.0) ** 2 * estimate.seeds_part * estimate.n / n
+    of_images = float(special.stdtrit(estimate.freedom, 1 - alpha / 3)) ** 2 * estimate.fixed_part
+    # Too few seeds say nothing, even if they agree.
+    return np.where(np.isfinite(reach), np.sqrt(of_seeds + of_images), inf)
 
 
 def seeds_estimate(values: Sequence[float]) -> Estimate:
@@ -79,15 +105,14 @@ def seeds_estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(array.mean()), float(array.var(ddof=1)) / n, 0.0, n - 1, n)
 
 
-def crossed_estimate(blocks: Sequence[np.ndarray[Any, Any]], weights: Sequence[float] = (1.0,)) -> Estimate:
+def crossed_estimate(blocks: Sequence[Array], weights: Sequence[float] = (1.0,)) -> Estimate:
     """Return the mean over seeds and images, both drawn at random, from a value per seed and image.
 
     Each block (seeds, images) is one set of images on which the same seeds are judged; the mean is that of the
     blocks' means with weights that add up to 1. In the crossed design y_ij = m + a_i + b_j + e_ij with I seeds, J
     images and the mean squares A (seeds), B (images), E (rest), the variance of the mean is (A + B - E) / IJ. The
     part of the seeds, A / IJ, is s^2 / I of their means; that of the images, (B - E) / IJ, is cut at 0.
-    The degrees of freedom are Satterthwaite's (1946): nominal 95 % intervals cover .94 to .97 from 5 seeds on, .92 or
-    more with 3, and .88 or more with 2 (simulated; the least where seeds make most of the variance).
+    The degrees of freedom are Satterthwaite's (1946).
     Raises ValueError for blocks of different seeds.
     """
     if len({len(block) for block in blocks}) != 1 or len(blocks) != len(weights):
@@ -114,26 +139,16 @@ def crossed_estimate(blocks: Sequence[np.ndarray[Any, Any]], weights: Sequence[f
     return Estimate(alone.mean, alone.seeds_part, of_choice, total**2 / spread if spread > 0 else n - 1, n)
 
 
-def crossed_interval(values: np.ndarray[Any, Any], level: float = 0.95) -> Interval:
-    """Return the interval of the mean of values (seeds, images) that covers new seeds and new images.
-
-    See :func:`crossed_estimate`. NaN bounds for a single seed.
-    """
-    return crossed_estimate([np.asarray(values, dtype=np.float64)]).interval(level)
-
-
 def further_seeds(estimate: Estimate, margin: float, beyond: float = 0.0, most: int = 1000) -> int | None:
     """Return how many more seeds put the interval of a mean inside +-margin or its size above ``beyond``.
 
-    Mean, variance between seeds and fixed part are taken as they are; the interval is that of Student with n - 1
-    degrees of freedom. None if ``most`` seeds in all would not do.
+    Mean, variance between seeds and fixed part are taken as they are. None if ``most`` seeds in all would not do, or
+    for an estimate of one seed.
     """
     if estimate.n < 2:
         return None
     n = np.arange(estimate.n + 1, most + 1)
-    error = np.sqrt(estimate.seeds_part * estimate.n / n + estimate.fixed_part)
-    reach = special.stdtrit(n - 1, 0.975) * error
-    size = abs(estimate.mean)
+    reach, size = _half_width(estimate, n, 0.05, C2), abs(estimate.mean)
     enough = np.flatnonzero((size - reach > beyond) | (size + reach < margin))
     return int(n[enough[0]]) - estimate.n if len(enough) else None
 
@@ -145,7 +160,7 @@ class StraightLine:
     intercept: float
     slope: float
 
-    def at(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def at(self, x: Array) -> Array:
         """Return y at every x, in the same shape."""
         return self.intercept + self.slope * x
 

@@ -10,10 +10,10 @@ from poolbench.analysis.effects import estimate, group_points, paired
 from poolbench.analysis.frames import results_frame, varying_fields
 from poolbench.analysis.groups import AXES, Group, groups_of
 from poolbench.analysis.images import NO_IMAGES, ImageValues
+from poolbench.analysis.statistics import LEAST_SEEDS
 from poolbench.analysis.text import metric_label, number_text
 from poolbench.core import Metric, Result
 
-ALPHA = 0.05
 SHOWN_COSTS = {"cost_parameters": "parameters", "cost_forward_ms": "forward / ms"}
 
 
@@ -40,7 +40,7 @@ class Row:
         """The networks behind the numbers, such as "5" or "4 of 5 learned"."""
         if self.unlearned:
             return f"{self.n - self.unlearned} of {self.n} learned"
-        return str(self.n) if self.n > 1 else "n = 1, no interval"
+        return str(self.n) if self.n >= LEAST_SEEDS else f"n = {self.n}, no interval"
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class FirstPlace:
 def first_place(groups: Sequence[Group], metric: Metric, images: ImageValues = NO_IMAGES) -> FirstPlace:
     """Return which group is best in a metric, or which ones share first place.
 
-    The group with the best mean is best if a one-sided paired test over common seeds puts it above each other group
-    at 5 %. To say that it beats all of them takes every one of these tests to succeed (an intersection-union test,
-    Berger 1982), so no correction for their number is due. Nothing is said where some group has fewer than two seeds
+    The group with the best mean is best if the 95 % interval of its lead, paired by seed, lies above 0 for each other
+    group. To say that it beats all of them takes every one of these comparisons to succeed (an intersection-union
+    test, Berger 1982), so no correction for their number is due. Nothing is said where some group has too few seeds
     in common with the leader. Networks that have not learned take no part.
     """
     points = {group.id: group_points(group, metric, images) for group in groups}
@@ -97,13 +97,13 @@ def first_place(groups: Sequence[Group], metric: Metric, images: ImageValues = N
         return FirstPlace()
     sign = 1.0 if metric.higher_is_better else -1.0
     leader = max(points, key=lambda name: sign * estimate(points[name]).mean)
-    chances = {}
+    unbeaten = set()
     for name in points.keys() - {leader}:
         differences = {key: lead.times(sign) for key, lead in paired(points[leader], points[name]).items()}
-        if len(differences) < 2:
+        if len(differences) < LEAST_SEEDS:
             return FirstPlace()
-        chances[name] = estimate(differences).p_above_zero()
-    unbeaten = {name for name, p in chances.items() if p > ALPHA}
+        if estimate(differences).interval().low <= 0:
+            unbeaten.add(name)
     return FirstPlace(tied=frozenset({leader, *unbeaten})) if unbeaten else FirstPlace(best=leader)
 
 

@@ -7,7 +7,7 @@ import math
 from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import NO_IMAGES, ImageValues
-from poolbench.analysis.statistics import Interval
+from poolbench.analysis.statistics import LEAST_SEEDS, Interval
 from poolbench.core import Metric, Scalar
 
 
@@ -39,13 +39,13 @@ def rounded(value: float, metric: Metric, sign: str = "") -> str:
 def number_text(group: Group, metric: Metric, separator: str = " ", images: ImageValues = NO_IMAGES) -> str:
     """Return "mean ± half width of the 95 % interval" over the networks that have learned.
 
-    Logarithmic metrics give "geometric mean [low, high]". One seed gives its value alone, none "-".
+    Logarithmic metrics give "geometric mean [low, high]". Too few seeds give the mean alone, none "-".
     """
     interval = group_interval(group, metric, images)
     if interval is None:
         return "-"
     mean = rounded(interval.mean, metric)
-    if interval.n < 2:
+    if not interval.is_bounded:
         return mean
     if metric.scale == "log":
         return f"{mean}{separator}[{rounded(interval.low, metric)}, {rounded(interval.high, metric)}]"
@@ -54,6 +54,9 @@ def number_text(group: Group, metric: Metric, separator: str = " ", images: Imag
 
 def effect_text(effect: Interval, metric: Metric, is_ratio: bool) -> str:
     """Return an effect with its interval, such as "+0.400 [+0.152, +0.648], n = 3"; ratios as "x1.90 [1.20, 3.00]"."""
+    if not effect.is_bounded:
+        mean = f"x{effect.mean:.3g}" if is_ratio else rounded(effect.mean, metric, "+")
+        return f"{mean}, n = {effect.n}: {LEAST_SEEDS} seeds or more give an interval"
     if is_ratio:
         return f"x{effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}], n = {effect.n}"
     mean, low, high = (rounded(value, metric, "+") for value in (effect.mean, effect.low, effect.high))

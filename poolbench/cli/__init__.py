@@ -12,6 +12,7 @@ import click
 from poolbench import __version__
 from poolbench.cli.baselines import baseline_group
 from poolbench.cli.bisect import bisect_command
+from poolbench.cli.deciding import claims_command, decide_command
 from poolbench.cli.issue import issue_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.planning import list_command, plan_command
@@ -72,6 +73,8 @@ for command in (
     list_command,
     plan_command,
     run_command,
+    decide_command,
+    claims_command,
     status_command,
     report_command,
     sync_command,

@@ -82,6 +82,12 @@ class Progress:
             self.bar = Bar(*columns, TextColumn("{task.description}"), console=console, speed_estimate_period=120)
             self.task = self.bar.add_task("", total=total)
 
+    def expect(self, more: int) -> None:
+        """Add cells to the total."""
+        self.total += more
+        if self.bar:
+            self.bar.update(self.task, total=self.total)
+
     def __enter__(self) -> Progress:
         if self.bar:
             self.bar.start()

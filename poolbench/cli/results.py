@@ -45,10 +45,15 @@ def status_command(out: Path) -> None:
 @out_option
 @uri_option
 @no_mlflow_option
-def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool) -> None:
+@click.option("--export", is_flag=True, help="Also tables for LaTeX, figures as SVG and PDF, the summary as parquet.")
+def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool, export: bool) -> None:
     """Write the report of a work folder: HTML, Markdown and CSV."""
     ledger = existing(out)
     path = write_report(ledger, Tracking(out, tracking_uri, wanted=not no_mlflow))
+    if export:
+        from poolbench_tracking.exports import write_exports
+
+        say(f"{len(write_exports(ledger, path.parent))} files for papers are beside the report")
     say_left_out(ledger)
     click.echo(str(path))
 

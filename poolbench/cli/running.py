@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,9 +23,10 @@ from poolbench.cli.options import (
     say_left_out,
     selection_options,
 )
+from poolbench.cli.rulings import rulings_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options, write_report
-from poolbench.core import Result
-from poolbench.runner.plan import Selection, plan
+from poolbench.core import Cell, Result
+from poolbench.runner.plan import Selection, plan, protocol
 
 if TYPE_CHECKING:
     from poolbench.cli.progress import Progress
@@ -92,7 +92,10 @@ def run_command(
         write_report(ledger, tracking)
     say_left_out(ledger)
     results = [ledger.result(cell) for cell in cells]
-    _summarise(results, report)
+    _summarise(results)
+    if any(result.status == "finished" for result in results):
+        _say_rulings(ledger, cells, selection)
+    click.echo(str(report))
     sys.exit(INTERRUPTED if interrupted else _exit_code(results))
 
 
@@ -133,7 +136,7 @@ def _exit_code(results: Sequence[Result]) -> int:
     return OK if all(result.status == "finished" for result in results) else FAILED
 
 
-def _summarise(results: Sequence[Result], report: Path) -> None:
+def _summarise(results: Sequence[Result]) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("finished", "failed", "skipped")}
     counts["not run"] = len(results) - sum(counts.values())
     say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))
@@ -147,4 +150,20 @@ def _summarise(results: Sequence[Result], report: Path) -> None:
         say(f"to fetch it: {command_line('--download')}")
     if any(result.traceback for result in results):
         say("tracebacks are in the report; --retry-failed runs failed cells again")
-    click.echo(str(report))
+
+
+def _say_rulings(ledger: Ledger, cells: Sequence[Cell], selection: Selection) -> None:
+    """Say what the results say about each claim, and what more seeds could still decide."""
+    from poolbench.decide import expected, outlooks, questions
+    from poolbench.runner.workers import slots
+
+    found = outlooks(ledger, questions(cells, protocol(selection)), len(slots("cpu", None, 1)))
+    for line in rulings_text(found):
+        say(line)
+    if undecided := [one for one in found if one.is_open]:
+        reached = expected(found, 600.0)
+        names = " ".join(selection.names)
+        say(
+            f"{len(undecided)} claims are open; 'poolbench decide {names} --preset {selection.preset} --budget 10m' is "
+            f"expected to decide {len(reached)} of them"
+        )

@@ -52,7 +52,7 @@ def _bar(panel: Axes, at: float, width: float, interval: Interval | None, colour
     if interval is None:
         return
     panel.bar([at], [interval.mean], 0.92 * width, color=colour, alpha=0.9)
-    if interval.n > 1:
+    if interval.is_bounded:
         panel.plot([at, at], [interval.low, interval.high], color="#222222", linewidth=1.2)
     text = f"{interval.mean:.3f}".replace("0.", ".", 1)
     panel.text(at, 0.02, text, ha="center", va="bottom", fontsize=7.5, color="white", fontweight="bold")

@@ -1,7 +1,7 @@
 """Captions of the figures that several tasks draw, and sentences that captions share."""
 
 LEARNING_CURVES = (
-    "Mean over seeds; the band is its 95 % t interval. The axis spans the values of the seeds and may cut the band."
+    "Mean over seeds; the band is its 95 % interval. The axis spans the values of the seeds and may cut the band."
 )
 INTERVALS = (
     "Large: mean over seeds with its 95 % interval; small: the seeds. Arrows: the interval extends beyond the axis. "
@@ -21,4 +21,4 @@ BY_FIELD = (
     "are left out."
 )
 EXAMPLE_NETWORK = "One trained network per group: the first seed that has learned."
-DEPTH = "from the input (0 %) to the output (100 %), with 95 % t bands."
+DEPTH = "from the input (0 %) to the output (100 %), with 95 % bands."

@@ -67,7 +67,7 @@ def draw_dots(
         return
     below = [y + 0.3] * len(values)
     axes.plot(values, below, linestyle="", marker="o", markersize=3.2, color=colour, alpha=0.55, markeredgewidth=0)
-    if interval.n > 1:
+    if interval.is_bounded:
         axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
     axes.plot([interval.mean], [y], marker=marker, markersize=5.5, color=colour, linestyle="")
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from poolbench.analysis.statistics import Interval, t_interval
+from poolbench.analysis.statistics import Interval, anytime_interval
 
 Curve = dict[float, list[float]]
 """The values of the seeds by x."""
 
 
 def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, band: float) -> None:
-    """Draw the mean over seeds by x, with its 95 % t interval as a band of opacity ``band`` (0: no band)."""
-    interval_line(axes, {x: t_interval(values) for x, values in curve.items()}, colour, dashes, marker, band)
+    """Draw the mean over seeds by x, with its 95 % interval as a band of opacity ``band`` (0: no band)."""
+    interval_line(axes, {x: anytime_interval(values) for x, values in curve.items()}, colour, dashes, marker, band)
 
 
 def interval_line(
@@ -26,8 +27,9 @@ def interval_line(
     found = [intervals[x] for x in xs]
     means = [interval.mean for interval in found]
     axes.plot(xs, means, color=colour, linestyle=dashes, linewidth=1.4, **marks(len(xs), marker))
-    if band and any(interval.n > 1 for interval in found):
-        lows, highs = [interval.low for interval in found], [interval.high for interval in found]
+    if band and any(interval.is_bounded for interval in found):
+        shown = [(i.low, i.high) if i.is_bounded else (nan, nan) for i in found]
+        lows, highs = [low for low, _ in shown], [high for _, high in shown]
         if len(xs) > 1:
             axes.fill_between(xs, lows, highs, color=colour, alpha=band, linewidth=0)
         else:  # a band of one point has no width

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from poolbench.analysis.groups import Group
-from poolbench.analysis.statistics import Interval, StraightLine, straight_line, t_interval
+from poolbench.analysis.statistics import Interval, StraightLine, anytime_interval, straight_line
 from poolbench.analysis.text import metric_label, term
 from poolbench.core import Metric
 from poolbench.plots.intervals import clip, draw_dots
@@ -122,7 +122,7 @@ def _draw_clouds(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine | None) 
     for cloud in clouds:
         axes.plot(cloud.xs, cloud.ys, "o", markersize=2.6, color=cloud.colour, alpha=0.4, markeredgewidth=0)
         x, y = cloud.x, cloud.y
-        if x.n > 1:
+        if x.is_bounded and y.is_bounded:
             axes.plot([x.low, x.high], [y.mean, y.mean], color=cloud.colour, linewidth=0.9, alpha=0.7)
             axes.plot([x.mean, x.mean], [y.low, y.high], color=cloud.colour, linewidth=0.9, alpha=0.7)
         axes.plot([x.mean], [y.mean], cloud.marker, markersize=5.5, color=cloud.colour)
@@ -142,7 +142,7 @@ def _draw_residuals(axes: Axes, clouds: Sequence[Cloud], fit: StraightLine) -> N
     seen = []
     for row, cloud in enumerate(clouds):
         residuals = (np.array(cloud.ys) - fit.at(np.array(cloud.xs))).tolist()
-        draw_dots(axes, row, residuals, t_interval(residuals), cloud.colour, cloud.marker)
+        draw_dots(axes, row, residuals, anytime_interval(residuals), cloud.colour, cloud.marker)
         seen += residuals
     clip(axes, seen)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))

@@ -1,4 +1,4 @@
-"""Colours, sizes and matplotlib settings of all figures, and how figures become PNG and SVG."""
+"""Colours, sizes and matplotlib settings of all figures, and how figures become PNG, PDF and SVG."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def to_png(figure: Figure, dpi: int = 110) -> bytes:
     content = BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """Return the figure as a PDF; equal figures give equal bytes."""
+    content = BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(content, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return content.getvalue()
 
 

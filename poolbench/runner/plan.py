@@ -34,6 +34,11 @@ class Selection:
     where: Mapping[str, str] = field(default_factory=dict)
 
 
+def protocol(selection: Selection) -> str:
+    """Return the preset whose way of training the selected cells have, "" if the user changed it."""
+    return "" if selection.train else selection.preset
+
+
 def parse_conditions(given: Sequence[str]) -> dict[str, str]:
     """Return {field: value} of texts like "num_pooling=1"; raise UsageError for anything else."""
     return dict(_pair(text, "a condition is FIELD=VALUE, like num_pooling=1 or variant=plain") for text in given)

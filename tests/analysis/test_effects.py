@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from poolbench.analysis.effects import (
 )  # fmt: skip
 from poolbench.analysis.groups import Group, groups_of
 from poolbench.analysis.images import ImageValues, image_contributions
-from poolbench.analysis.statistics import crossed_interval, t_interval
+from poolbench.analysis.statistics import anytime_interval, crossed_estimate
 from poolbench.core import Metric, Result
 
 Finished = Callable[..., Result]
@@ -54,15 +54,15 @@ def study(finished: Finished, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tup
 
 
 def test_the_interval_of_a_group_covers_images_where_their_values_are_known(finished: Finished) -> None:
-    array = np.random.default_rng(0).random((3, 50)) + np.linspace(0, 2, 50)
+    array = np.random.default_rng(0).random((6, 50)) + np.linspace(0, 2, 50)
     results, images = study(finished, {"max": array})
     (group,) = groups_of(results)
     found = group_interval(group, CONSISTENCY, images)
     assert found is not None
-    expected = crossed_interval(array)
+    expected = crossed_estimate([array]).interval()
     assert (found.mean, found.half_width) == pytest.approx((expected.mean, expected.half_width))
     # Without tables, or with one missing, the seeds are all there is.
-    alone = t_interval(array.mean(axis=1).tolist())
+    alone = anytime_interval(array.mean(axis=1).tolist())
     for known in (values_of({}), values_of({results[0].cell.id: {"consistency": array[0]}})):
         over_seeds = group_interval(group, CONSISTENCY, known)
         assert over_seeds is not None
@@ -77,7 +77,7 @@ def test_differences_are_paired_by_image(finished: Finished) -> None:
     results, images = study(finished, arrays)
     a, b = groups_of(results)
     found = estimate(paired(group_points(a, CONSISTENCY, images), group_points(b, CONSISTENCY, images)))
-    expected = crossed_interval(arrays["max"] - arrays["avg"])
+    expected = crossed_estimate([arrays["max"] - arrays["avg"]]).interval()
     assert found.interval().half_width == pytest.approx(expected.half_width)
     lone = group_interval(a, CONSISTENCY, images)
     assert lone is not None
@@ -114,13 +114,19 @@ def test_the_image_part_of_a_root_mean_square_is_that_of_the_jackknife() -> None
 
 
 def test_logarithmic_metrics_have_geometric_means_and_floors(finished: Finished) -> None:
-    results = [finished("max", seed, 0.5, metrics={"spread": value}) for seed, value in enumerate((0.1, 0.2, 0.4))]
+    results = [finished("max", seed, 0.5, metrics={"spread": value}) for seed, value in enumerate((0.1, 0.2, 0.4, 0.2))]
     (group,) = groups_of(results)
     found = group_interval(group, SPREAD)
-    expected = t_interval([log(0.1), log(0.2), log(0.4)])
+    expected = anytime_interval([log(0.1), log(0.2), log(0.4), log(0.2)])
     assert found is not None
+    assert found.is_bounded
     assert (found.mean, found.low, found.high) == pytest.approx((0.2, exp(expected.low), exp(expected.high)))
     assert values_interval([0.0, 0.0], SPREAD).mean == pytest.approx(0.001)
+    # Too few values leave every positive number possible.
+    few = values_interval([0.1, 0.2, 0.4], SPREAD)
+    assert (few.mean, few.low, few.high, few.is_bounded) == (pytest.approx(0.2), 0, inf, False)
+    # An interval can reach beyond what a float can hold.
+    assert values_interval([1e-3, 1e-3, 1e200, 1e200], SPREAD).high == inf
     with pytest.raises(ValueError, match="floor"):
         Metric("m", "m", scale="log")
 
@@ -142,14 +148,18 @@ def test_a_lead_is_paired_by_seed_and_a_ratio_for_logarithms(finished: Finished)
         made = [finished(pool, seed, value, metrics={"spread": value}) for seed, value in spreads.items()]
         return groups_of(made)[0]
 
-    first, second = group("max", {0: 0.2, 1: 0.4, 2: 0.9}), group("avg", {1: 0.1, 2: 0.3, 3: 0.8})
+    first = group("max", {0: 0.1, 1: 0.4, 2: 0.9, 3: 0.8, 4: 0.6})
+    second = group("avg", {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.2, 5: 0.7})
     found = lead_interval(first, second, ACCURACY)
-    expected = t_interval([0.3, 0.6])
+    expected = anytime_interval([0.3, 0.6, 0.6, 0.4])
     assert found is not None
+    assert found.n == 4
     assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
     ratio = lead_interval(first, second, SPREAD)
     assert ratio is not None
+    ratios = anytime_interval([log(4), log(3), log(4), log(3)])
     assert ratio.mean == pytest.approx(sqrt(4 * 3))
+    assert (ratio.low, ratio.high) == pytest.approx((exp(ratios.low), exp(ratios.high)))
     assert lead_interval(first, group("none", {7: 0.5}), ACCURACY) is None
 
 

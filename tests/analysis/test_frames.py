@@ -56,17 +56,19 @@ def test_fields_that_others_determine_are_left_out(finished: Finished) -> None:
 
 
 def test_summary_rows(finished: Finished) -> None:
-    results = [finished("max", seed, value, learned=seed > 0) for seed, value in enumerate((0.8, 0.9, 1.0))]
+    accuracies = (0.8, 0.9, 1.0, 0.9, 1.0)
+    results = [finished("max", seed, value, learned=seed > 0) for seed, value in enumerate(accuracies)]
     results.append(finished("avg", 0, 0.5, metrics={"odd": nan}))
     results.append(finished("none", 0, 0.1, learned=False))
     rows = pd.DataFrame(summary_rows(results, [Metric("accuracy", "accuracy"), Metric("odd", "odd")]))
     assert rows["pool"].tolist() == ["max", "avg", "none"]
     assert rows["metric"].tolist() == ["accuracy", "accuracy", "accuracy"]
-    assert rows["n"].tolist() == [2, 1, 0]
-    # .9 and 1.0: t(0.975, 1) = 12.7062, s / sqrt 2 = .05.
-    assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.95, 0.31469, 1.58531], abs=1e-4)
+    assert rows["n"].tolist() == [4, 1, 0]
+    # .9, 1.0, .9 and 1.0: s / sqrt 4 = .02887, and four seeds reach 7.668 of it: .2214.
+    assert rows.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.95, 0.7286, 1.1714], abs=1e-4)
+    assert rows.loc[1, ["mean", "low", "high"]].tolist() == [0.5, -inf, inf]
     assert pd.isna(rows.loc[2, "mean"])
-    assert rows["learned"].tolist() == pytest.approx([2 / 3, 1.0, 0.0])
+    assert rows["learned"].tolist() == pytest.approx([4 / 5, 1.0, 0.0])
 
 
 def test_networks_of_older_files_have_learned(finished: Finished, tmp_path: Path) -> None:

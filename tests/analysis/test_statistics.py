@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import isnan, sqrt
+from collections.abc import Iterator
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -10,59 +11,105 @@ import pytest
 from scipy import stats
 
 from poolbench.analysis.statistics import (
+    C2,
+    LEAST_SEEDS,
     Estimate,
+    anytime_interval,
+    anytime_reach,
     crossed_estimate,
-    crossed_interval,
     further_seeds,
     seeds_estimate,
     straight_line,
-    t_interval,
 )
 
-
-def test_t_interval_by_hand() -> None:
-    interval = t_interval([1.0, 2.0, 3.0, 4.0])
-    # s = sqrt(5/3), the 97.5 % quantile of t with 3 degrees of freedom is 3.18245 (tables).
-    reach = 3.18245 * sqrt(5 / 3) / 2
-    assert interval.mean == 2.5
-    assert interval.n == 4
-    assert interval.low == pytest.approx(2.5 - reach, abs=1e-5)
-    assert interval.high == pytest.approx(2.5 + reach, abs=1e-5)
-    assert interval.half_width == pytest.approx(reach, abs=1e-5)
+# Half widths in standard errors, worked out apart from this code.
+REACHES = {4: 7.67, 5: 5.41, 6: 4.73, 8: 4.18, 10: 3.94, 20: 3.60, 40: 3.51}
 
 
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
-def test_t_interval_is_that_of_scipy(level: float) -> None:
-    values = np.random.default_rng(0).normal(3, 2, 7)
-    low, high = stats.t.interval(level, 6, values.mean(), stats.sem(values))
-    interval = t_interval(values.tolist(), level)
-    assert (interval.low, interval.high) == pytest.approx((low, high))
+@pytest.mark.parametrize(("n", "reach"), REACHES.items())
+def test_the_reach_of_the_anytime_interval(n: int, reach: float) -> None:
+    values = np.random.default_rng(n).normal(3, 2, n)
+    interval = anytime_interval(values.tolist())
+    assert (interval.mean, interval.n) == (pytest.approx(values.mean()), n)
+    assert interval.half_width / (values.std(ddof=1) / sqrt(n)) == pytest.approx(reach, abs=0.005)
+    assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
 
 
-def test_a_single_value_has_no_interval() -> None:
-    interval = t_interval([0.7])
-    assert (interval.mean, interval.n) == (0.7, 1)
-    assert isnan(interval.low)
-    assert isnan(interval.high)
-    assert isnan(interval.half_width)
+def mixture(values: np.ndarray[Any, Any], c2: float) -> float:
+    """Return the evidence against a mean of 0, by numbers: the likelihood ratio of t, averaged over effects.
+
+    The ratio is that of the noncentral t of the values to the central one, the effect (in deviations) is drawn from a
+    normal distribution with variance 1 / c2. It ever exceeds 1 / alpha with probability alpha (Ville 1939).
+    """
+    n = len(values)
+    t = values.mean() / (values.std(ddof=1) / sqrt(n))
+    effects = np.linspace(-12, 12, 4001) / sqrt(c2)
+    densities = stats.nct.pdf(t, n - 1, effects * sqrt(n)) * stats.norm.pdf(effects, 0, 1 / sqrt(c2))
+    return float(np.trapezoid(np.nan_to_num(densities), effects) / stats.t.pdf(t, n - 1))
 
 
-def test_the_estimate_of_differences_is_the_paired_test_of_scipy() -> None:
-    generator = np.random.default_rng(2)
-    a = generator.normal(0, 1, 6)
-    b = a + generator.normal(0.3, 0.4, 6)
-    expected = stats.ttest_rel(a, b)
-    found = seeds_estimate((a - b).tolist())
-    assert found.p_above_zero() == pytest.approx(stats.ttest_rel(a, b, alternative="greater").pvalue)
-    low, high = expected.confidence_interval(0.95)
-    assert (found.interval().low, found.interval().high) == pytest.approx((low, high))
+@pytest.mark.parametrize("n", [5, 8, 20])
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_the_bound_is_where_the_mixture_of_t_reaches_one_over_alpha(n: int, alpha: float) -> None:
+    values = np.random.default_rng(n).normal(0, 1, n)
+    half = anytime_interval(values.tolist(), alpha).half_width
+    assert mixture(values - values.mean() + half, C2) == pytest.approx(1 / alpha, rel=1e-3)
 
 
-@pytest.mark.parametrize(("shift", "p"), [(0.5, 0.0), (0.0, 1.0), (-0.5, 1.0)])
-def test_equal_differences(shift: float, p: float) -> None:
-    found = seeds_estimate([shift, shift, shift])
-    assert found.p_above_zero() == p
-    assert (found.interval().low, found.interval().high) == (shift, shift)
+def test_too_few_values_have_no_interval() -> None:
+    for values in ([0.7], [0.7, 0.8], [0.7, 0.7, 0.7]):
+        interval = anytime_interval(values)
+        assert (interval.mean, interval.n) == (pytest.approx(np.mean(values)), len(values))
+        assert (interval.low, interval.high, interval.is_bounded) == (-inf, inf, False)
+    assert LEAST_SEEDS == 4
+    assert anytime_interval([0.5] * LEAST_SEEDS).is_bounded
+
+
+def sequences(effect: float, images: float = 0.0, trials: int = 20_000, most: int = 100) -> Iterator[tuple[Any, Any]]:
+    """Yield (low, high) of ``trials`` sequences of normal values, after every value from 4 to ``most``.
+
+    Each sequence shares an error with deviation ``images``, as the choice of test images makes.
+    """
+    generator = np.random.default_rng(5)
+    values = effect + generator.normal(size=(trials, most)) + images * generator.normal(size=(trials, 1))
+    sums, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
+    for n in range(4, most + 1):
+        mean = sums[:, n - 1] / n
+        variance = (squares[:, n - 1] - n * mean**2) / (n - 1)
+        of_images = stats.norm.ppf(1 - 0.05 / 3) * images
+        half = np.sqrt(float(anytime_reach(n)) ** 2 * variance / n + of_images**2)
+        yield mean - half, mean + half
+
+
+@pytest.mark.parametrize("images", [0.0, 0.1, 0.3, 1.0, 3.0])
+def test_looking_after_every_seed_misses_the_truth_in_five_percent_at_most(images: float) -> None:
+    missed = np.zeros(20_000, dtype=bool)
+    for low, high in sequences(0.0, images):
+        missed |= (low > 0) | (high < 0)
+    assert missed.mean() <= 0.05
+
+
+def test_looking_after_every_seed_at_t_intervals_is_wrong_in_a_third() -> None:
+    values = np.random.default_rng(5).normal(size=(4000, 100))
+    missed = np.zeros(4000, dtype=bool)
+    for n in range(3, 101):
+        found = stats.ttest_1samp(values[:, :n], 0.0, axis=1)
+        missed |= found.pvalue < 0.05
+    assert missed.mean() > 0.3
+
+
+@pytest.mark.parametrize(("effect", "median"), [(0.5, 40), (1.0, 12), (2.0, 6)])
+def test_a_large_effect_is_seen_after_few_seeds(effect: float, median: int) -> None:
+    seen = np.full(4000, 101)
+    for n, (low, _) in enumerate(sequences(effect, trials=4000), start=4):
+        seen[(low > 0) & (seen > 100)] = n
+    assert abs(np.median(seen) - median) <= 1
+
+
+def test_equal_differences() -> None:
+    for shift in (0.5, 0.0, -0.5):
+        found = seeds_estimate([shift] * 4).interval()
+        assert (found.low, found.high) == (shift, shift)
 
 
 def mean_squares(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
@@ -91,24 +138,29 @@ def drawn(
     return values
 
 
-def test_the_crossed_interval_is_the_direct_formula() -> None:
-    values = 3 + drawn(np.random.default_rng(0), 4, 30, 0.2, 1.0, 0.5)
+def test_the_parts_of_the_crossed_variance_are_the_direct_formulas() -> None:
+    values = 3 + drawn(np.random.default_rng(0), 6, 30, 0.2, 1.0, 0.5)
     rows, columns, rest = mean_squares(values)
-    variance = (rows + columns - rest) / values.size
-    freedom = (rows + columns - rest) ** 2 / (rows**2 / 3 + columns**2 / 29 + rest**2 / (3 * 29))
-    found = crossed_interval(values)
+    found = crossed_estimate([values])
     assert columns > rest
-    assert (found.mean, found.n) == (pytest.approx(values.mean()), 4)
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, freedom) * sqrt(variance))
+    assert (found.mean, found.n) == (pytest.approx(values.mean()), 6)
+    assert found.seeds_part == pytest.approx(rows / values.size)
+    assert found.fixed_part == pytest.approx((columns - rest) / values.size)
+    variance = rows + columns - rest
+    assert found.freedom == pytest.approx(variance**2 / (rows**2 / 5 + columns**2 / 29 + rest**2 / (5 * 29)))
+    of_seeds = REACHES[6] ** 2 * found.seeds_part
+    of_images = stats.t.ppf(1 - 0.05 / 3, found.freedom) ** 2 * found.fixed_part
+    assert found.interval().half_width == pytest.approx(sqrt(of_seeds + of_images), rel=1e-3)
 
 
 def test_images_without_an_effect_leave_the_interval_of_the_seeds() -> None:
     # Where images differ less than the rest would make them, their part is cut at 0.
-    values = np.array([[0.0, 1.0], [1.0, 0.0], [3.0, 2.0]]) + np.arange(3)[:, None]
+    values = np.array([[0.0, 1.0], [1.0, 0.0], [3.0, 2.0], [1.0, 1.0]]) + np.arange(4)[:, None]
     _, columns, rest = mean_squares(values)
     assert columns < rest
-    assert crossed_interval(values).half_width == pytest.approx(t_interval(values.mean(axis=1).tolist()).half_width)
-    assert isnan(crossed_interval(values[:1]).low)
+    alone = anytime_interval(values.mean(axis=1).tolist())
+    assert crossed_estimate([values]).interval().half_width == pytest.approx(alone.half_width)
+    assert not crossed_estimate([values[:1]]).interval().is_bounded
 
 
 def test_blocks_of_images_add_up() -> None:
@@ -127,18 +179,18 @@ def test_blocks_of_images_add_up() -> None:
 
 
 @pytest.mark.parametrize("deviations", [(0.1, 1.0, 0.5), (0.3, 0.0, 1.0)])
-def test_the_crossed_interval_covers_new_seeds_and_images(deviations: tuple[float, float, float]) -> None:
-    generator, trials = np.random.default_rng(3), 8000
-    crossed = 0
+def test_intervals_of_the_crossed_design_hold_whenever_one_looks(deviations: tuple[float, float, float]) -> None:
+    generator, trials = np.random.default_rng(3), 2000
+    missed = alone = 0
     for _ in range(trials):
-        values = drawn(generator, 5, 20, *deviations)
-        interval = crossed_interval(values)
-        crossed += interval.low <= 0 <= interval.high
-    assert 0.94 <= crossed / trials <= 0.965
-    # Over seeds alone, most intervals miss if the images make the difference.
-    seeds = [drawn(generator, 5, 20, *deviations).mean(axis=1).tolist() for _ in range(2000)]
-    alone = sum(t_interval(values).low <= 0 <= t_interval(values).high for values in seeds)
-    assert (alone / 2000 < 0.6) == (deviations[1] > 0)
+        values = drawn(generator, 20, 20, *deviations)
+        found = [crossed_estimate([values[:n]]).interval() for n in range(4, 21, 2)]
+        missed += any(interval.low > 0 or interval.high < 0 for interval in found)
+        over_seeds = anytime_interval(values.mean(axis=1).tolist())
+        alone += over_seeds.low > 0 or over_seeds.high < 0
+    assert missed / trials <= 0.05
+    # Over seeds alone, intervals miss if the images make the difference.
+    assert (alone / trials > 0.3) == (deviations[1] > 0)
 
 
 def test_logarithms_cover_what_skewed_values_hide() -> None:
@@ -154,15 +206,18 @@ def test_logarithms_cover_what_skewed_values_hide() -> None:
     assert covered(logs, 0.0) == pytest.approx(0.95, abs=0.006)
 
 
-def test_further_seeds_by_hand() -> None:
-    # s = 1, mean .5: t(n - 1) / sqrt n falls below .5 from n = 18 on (2.110 / 4.243 = .497; n = 17: .514).
-    found = Estimate(0.5, 1 / 5, 0.0, 4, 5)
-    assert further_seeds(found, 0.0) == 13
+def test_further_seeds_are_the_first_that_decide() -> None:
+    # s = 1 and a mean of .5, five seeds: the reach in deviations, r(n) / sqrt(n), falls below .5 from n = 50 on.
+    reaches = {n: float(anytime_reach(n)) / sqrt(n) for n in (49, 50)}
+    assert reaches[50] < 0.5 < reaches[49]
+    assert further_seeds(Estimate(0.5, 1 / 5, 0.0, 4, 5), 0.0) == 45
     # A mean of 0 is inside +-.5 then, too.
-    assert further_seeds(Estimate(0.0, 1 / 5, 0.0, 4, 5), 0.5) == 13
+    assert further_seeds(Estimate(0.0, 1 / 5, 0.0, 4, 5), 0.5) == 45
     assert further_seeds(Estimate(0.0, 1 / 5, 0.0, 4, 5), 0.0) is None
     # No number of seeds helps if the images alone leave it open.
     assert further_seeds(Estimate(0.5, 1 / 5, 0.1, 4, 5), 0.0) is None
+    # Two equal seeds still need two more.
+    assert further_seeds(Estimate(0.5, 0.0, 0.0, 1, 2), 0.0) == 2
 
 
 def test_the_residuals_of_a_line_are_those_of_numpy() -> None:

@@ -8,10 +8,10 @@ from math import sqrt
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from poolbench.analysis.groups import groups_of
 from poolbench.analysis.images import ImageValues
+from poolbench.analysis.statistics import anytime_reach
 from poolbench.analysis.tables import comparison_tables, first_place
 from poolbench.core import Metric, Result
 
@@ -37,66 +37,64 @@ def best(results: Sequence[Result], metric: Metric = ACCURACY) -> str | None:
     return first(results, metric)[0]
 
 
-def test_bold_beats_every_rival_one_sided_whatever_their_number(finished: Finished) -> None:
-    # Differences 0.1 +- 0.0357: t = sqrt 3 / 0.357 = 4.85, two-sided p = 0.04. Holm's correction for two rivals
-    # made it 0.08.
-    base, ahead = [0.5, 0.5, 0.5], [0.5 + 0.1 * (1 + step) for step in (-0.357, 0, 0.357)]
+def test_bold_beats_every_rival_whatever_their_number(finished: Finished) -> None:
+    # Differences in steps of .025 around .1: five seeds reach 5.41 standard errors of .707 steps, .0957. At 2.5 %, a
+    # correction for two rivals, it would be 6.95 standard errors, .1229.
+    base, ahead = [0.5] * 5, [0.6 + 0.025 * place for place in (-2, -1, 0, 1, 2)]
     results = all_of(finished, {"max": ahead, "avg": base})
     assert first(results) == ("max", set())
     assert first([*results, *all_of(finished, {"blur": base})]) == ("max", set())
-    # t = 2.62: p = 0.06 one-sided. The leader and the group it does not beat tie, the others do not.
-    close = [0.5 + 0.1 * (1 + step) for step in (-0.66, 0, 0.66)]
+    # Steps of .027 reach .1034. The leader and the group it does not beat tie, the others do not.
+    close = [0.6 + 0.027 * place for place in (-2, -1, 0, 1, 2)]
     tie = all_of(finished, {"max": close, "avg": base, "blur": [value - 0.5 for value in close]})
     assert first(tie) == (None, {"max", "avg"})
 
 
 def test_the_power_of_bold(finished: Finished) -> None:
-    """Five rivals, five seeds, a lead of two deviations of the seeds: power .53, with Holm .18."""
+    """Five rivals, twelve seeds, a lead of two deviations of the seeds: power .54, with a correction for five .18."""
     generator, trials = np.random.default_rng(0), 1000
-    draws = generator.normal(0, 1, (trials, 6, 5))
+    draws = generator.normal(0, 1, (trials, 6, 12))
     draws[:, 0] += 2
-    t = (draws[:, :1] - draws[:, 1:]).mean(axis=2) * sqrt(5) / (draws[:, :1] - draws[:, 1:]).std(axis=2, ddof=1)
-    power = (stats.t.sf(t, 4).max(axis=1) <= 0.05).mean()
-    two_sided = np.sort(2 * stats.t.sf(np.abs(t), 4), axis=1)
-    with_holm = ((two_sided * np.arange(5, 0, -1)).max(axis=1) <= 0.05).mean()
-    assert power > 0.45
-    assert with_holm < 0.25
-    # The function decides as the vectorised test does.
+    leads = draws[:, :1] - draws[:, 1:]
+    least = (leads.mean(axis=2) * sqrt(12) / leads.std(axis=2, ddof=1)).min(axis=1)
+    assert (least > anytime_reach(12)).mean() > 0.45
+    assert (least > anytime_reach(12, 0.05 / 5)).mean() < 0.25
+    # The function decides as the vectorised comparison does.
     for trial in range(50):
         values = {f"p{index}": list(row) for index, row in enumerate(draws[trial])}
-        assert (best(all_of(finished, values)) == "p0") == bool(stats.t.sf(t[trial], 4).max() <= 0.05)
+        assert (best(all_of(finished, values)) == "p0") == bool(least[trial] > anytime_reach(12))
 
 
 def test_bold_is_rarely_wrong_among_equals(finished: Finished) -> None:
-    generator, trials = np.random.default_rng(1), 400
-    wrong = sum(
-        best(all_of(finished, {f"p{index}": list(generator.normal(0, 1, 5)) for index in range(3)})) is not None
-        for _ in range(trials)
-    )
+    """Whenever one looks: after 4, 6, ..., 12 seeds of two groups."""
+    trials, wrong = 100, 0
+    for draws in np.random.default_rng(1).normal(0, 1, (trials, 2, 12)):
+        looks = [draws[:, :n].tolist() for n in range(4, 13, 2)]
+        wrong += any(best(all_of(finished, {"max": one, "avg": other})) is not None for one, other in looks)
     assert wrong / trials <= 0.05
 
 
 def test_networks_that_have_not_learned_take_no_part(finished: Finished) -> None:
-    results = [finished("avg", seed, 0.6 + 0.01 * seed) for seed in range(3)]
-    results += [finished("blur", seed, 0.5 + 0.011 * seed) for seed in range(3)]
-    # One seed of three failed: the other two still lead.
-    failing = [finished("max", seed, 0.9 + 0.0101 * seed, learned=seed != 1) for seed in range(3)]
+    results = [finished("avg", seed, 0.6 + 0.01 * seed) for seed in range(5)]
+    results += [finished("blur", seed, 0.5 + 0.011 * seed) for seed in range(5)]
+    # One seed of five failed: the other four still lead.
+    failing = [finished("max", seed, 0.9 + 0.0101 * seed, learned=seed != 1) for seed in range(5)]
     assert best([*results, *failing]) == "max"
     (table,) = comparison_tables(METRICS, [*results, *failing])
-    assert [row.seeds_text for row in table.rows] == ["3", "3", "2 of 3 learned"]
-    nobody = [finished("max", seed, 0.9 + 0.01 * seed, learned=False) for seed in range(3)]
+    assert [row.seeds_text for row in table.rows] == ["5", "5", "4 of 5 learned"]
+    nobody = [finished("max", seed, 0.9 + 0.01 * seed, learned=False) for seed in range(5)]
     assert best([*results, *nobody]) == "avg"
     (table,) = comparison_tables(METRICS, [*results, *nobody])
     assert [entry.text for entry in table.rows[2].entries] == ["-", "-"]
 
 
 def test_images_take_part_in_the_test(finished: Finished) -> None:
-    """Two seeds agree on the images they happen to see; other images could turn the order."""
+    """Four seeds agree on the images they happen to see; other images could turn the order."""
     generator = np.random.default_rng(5)
     lead = generator.normal(0.02, 0.5, 20)
     tables, results = {}, []
     for pool, values in (("max", 0.5 + lead), ("avg", np.full(20, 0.5))):
-        for seed in range(3):
+        for seed in range(4):
             column = values + 0.001 * seed * (pool == "max")
             result = finished(pool, seed, float(column.mean()))
             tables[result.cell.id] = pd.DataFrame({"correct": column})
@@ -111,17 +109,18 @@ def test_images_take_part_in_the_test(finished: Finished) -> None:
 
 def test_logarithmic_columns_say_geometric_mean(finished: Finished) -> None:
     metric = replace(SPREAD, scale="log", floor=0.001)
-    results = [finished("max", seed, 0.5, metrics={"spread": value}) for seed, value in enumerate((0.1, 0.2, 0.4))]
+    results = [finished("max", seed, 0.5, metrics={"spread": value}) for seed, value in enumerate((0.1, 0.2, 0.4, 0.2))]
     (table,) = comparison_tables([metric], results)
     assert table.metrics == ["spread / logit\u00a0↓, geometric mean"]
-    assert table.rows[0].entries[0].text == "0.20 [0.04, 1.12]"
+    # Logarithms of 1/2, 1, 2, 1 times .2: s = log 2 sqrt(2/3) = .566; 7.67 * .566 / 2 = 2.17, a factor of 8.76.
+    assert table.rows[0].entries[0].text == "0.20 [0.02, 1.75]"
 
 
 def test_lower_is_better_where_the_metric_says_so(finished: Finished) -> None:
     results = [
         finished(pool, seed, 0.5, metrics={"spread": value + 0.1 * seed})
         for pool, value in (("max", 3.0), ("avg", 1.0))
-        for seed in range(3)
+        for seed in range(4)
     ]
     assert best(results, SPREAD) == "avg"
     # Neither direction is good, and equal accuracies are no win.
@@ -131,9 +130,18 @@ def test_lower_is_better_where_the_metric_says_so(finished: Finished) -> None:
 
 def test_a_winner_needs_pairs(finished: Finished) -> None:
     assert best(all_of(finished, {"max": [0.9], "avg": [0.1]})) is None
-    alone = all_of(finished, {"max": [0.9, 0.91]})
+    alone = all_of(finished, {"max": [0.9, 0.91, 0.92, 0.93]})
     assert best(alone) is None
-    assert best([*alone, finished("avg", 7, 0.1), finished("avg", 8, 0.1)]) is None
+    assert best([*alone, *(finished("avg", seed, 0.1) for seed in range(4))]) == "max"
+    # Three common seeds are too few, even if each group has four, and even for a tie.
+    assert first([*alone, *(finished("avg", seed, 0.1) for seed in range(1, 5))]) == (None, set())
+    # One rival with too few pairs leaves it open who is best.
+    pairs = [finished("avg", seed, 0.1) for seed in range(4)]
+    few = [finished("blur", seed, 0.1) for seed in range(3)]
+    assert first([*alone, *pairs, *few]) == (None, set())
+    (table,) = comparison_tables(METRICS, [*alone, *pairs, *few])
+    assert [row.seeds_text for row in table.rows] == ["4", "4", "n = 3, no interval"]
+    assert [row.entries[0].text for row in table.rows[1:]] == ["0.100 ± 0.000", "0.100"]
 
 
 def test_tables_do_not_mix_what_does_not_compare(finished: Finished) -> None:

@@ -7,8 +7,10 @@ from math import nan
 
 import pytest
 
+from poolbench.analysis.effects import values_interval
 from poolbench.analysis.groups import groups_of
-from poolbench.analysis.text import decimals, metric_label, number_text, rounded, term
+from poolbench.analysis.statistics import Interval, anytime_interval
+from poolbench.analysis.text import decimals, effect_text, metric_label, number_text, rounded, term
 from poolbench.core import Metric, Result
 
 ACCURACY = Metric("accuracy", "accuracy", True, 0.01)
@@ -29,13 +31,25 @@ def test_rounded(value: float, sign: str, text: str) -> None:
 
 
 def test_numbers_of_several_one_and_no_seed(finished: Callable[..., Result]) -> None:
-    accuracies = (0.8, 0.9, 1.0)
-    (three,) = groups_of([finished("max", seed, value) for seed, value in enumerate(accuracies)])
-    # t(0.975, 2) = 4.30265, s = 0.1: 4.30265 * 0.1 / sqrt 3 = 0.2484.
-    assert number_text(three, ACCURACY) == "0.900 ± 0.248"
+    accuracies = (0.8, 0.9, 1.0, 0.9)
+    (four,) = groups_of([finished("max", seed, value) for seed, value in enumerate(accuracies)])
+    # s = .1 sqrt(2/3) = .0816; four seeds reach 7.668 standard errors: 7.668 * .0816 / 2 = .313.
+    assert number_text(four, ACCURACY) == "0.900 ± 0.313"
+    (three,) = groups_of([finished("max", seed, value) for seed, value in enumerate(accuracies[:3])])
+    assert number_text(three, ACCURACY) == "0.900"
     (one,) = groups_of([finished("max", 0, 0.8), finished("max", 1, nan)])
     assert number_text(one, ACCURACY) == "0.800"
     assert number_text(one, Metric("absent", "absent")) == "-"
+
+
+def test_effects_with_and_without_an_interval() -> None:
+    effect = anytime_interval([0.3, 0.4, 0.5, 0.4])
+    assert effect_text(effect, ACCURACY, False) == "+0.400 [+0.087, +0.713], n = 4"
+    assert effect_text(Interval(2.0, 1.25, 3.2, 5), ACCURACY, True) == "x2 [1.25, 3.2], n = 5"
+    few = "4 seeds or more give an interval"
+    assert effect_text(anytime_interval([-0.3, -0.4, -0.5]), ACCURACY, False) == f"-0.400, n = 3: {few}"
+    ratio = Metric("spread", "spread", False, 0.1, scale="log", floor=0.001)
+    assert effect_text(values_interval([1.9], ratio), ratio, True) == f"x1.9, n = 1: {few}"
 
 
 def test_labels_and_terms() -> None:

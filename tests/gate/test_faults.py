@@ -67,7 +67,7 @@ def test_the_table_lists_every_file_and_names_real_metrics_and_groups() -> None:
     assert sorted(fault.name for fault in table.FAULTS) == sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
     # pytest imports files of tests, which would plant the fault in all of them.
     assert not [fault.name for fault in table.FAULTS if fault.name.startswith("test") or fault.name.endswith("test")]
-    cells = plan(Selection(seeds=(0,)))
+    cells = [cell for preset in ("quick", "nightly", "paper") for cell in plan(Selection(preset=preset, seeds=(0,)))]
     for fault in table.FAULTS:
         assert fault.path.read_text(encoding="utf-8").startswith('"""')
         assert fault.effects, fault.name

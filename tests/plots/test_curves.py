@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.statistics import anytime_interval
 from poolbench.core import Cell, Result, TrainConfig
 from poolbench.plots.curves import history_curves, lead_curves, learning_curves, metric_curves
 from poolbench.plots.style import GREY, PALETTE
@@ -39,14 +39,14 @@ def test_a_network_without_a_history_has_no_curves(made: Any) -> None:
     assert history_curves(Result(cell, "finished")) is None
 
 
-def test_curves_are_means_with_t_bands(made: Any) -> None:
-    accuracies = {"max": [0.6, 0.7, 0.9], "avg": [0.3, 0.3, 0.3]}
+def test_curves_are_means_with_bands(made: Any) -> None:
+    accuracies = {"max": [0.6, 0.7, 0.9, 0.8], "avg": [0.3, 0.3, 0.3, 0.3]}
     results = [made(pool, seed, value) for pool, values in accuracies.items() for seed, value in enumerate(values)]
     figure = learning_curves(made.scene(results), BOTH, label="accuracy")
     assert figure is not None
     (axes,) = figure.axes
     found = lines(axes)
-    mean = 2.2 / 3
+    mean = 0.75
     assert found[PALETTE[0], "-"] == pytest.approx([mean / 3, 2 * mean / 3, mean])
     assert found[PALETTE[0], "--"] == pytest.approx([mean] * 3)
     assert found[PALETTE[1], "-"] == pytest.approx([0.1, 0.2, 0.3])
@@ -57,7 +57,7 @@ def test_curves_are_means_with_t_bands(made: Any) -> None:
     ]
     assert len(bands) == 2
     last = bands[0][bands[0][:, 0] == 3][:, 1]
-    interval = t_interval([0.6, 0.7, 0.9])
+    interval = anytime_interval([0.6, 0.7, 0.9, 0.8])
     assert (min(last), max(last)) == pytest.approx((interval.low, interval.high))
     # The axis spans the seeds, whatever the bands reach.
     assert axes.get_ylim()[1] < 1 < interval.high
@@ -78,8 +78,9 @@ def test_configurations_never_share_a_line(made: Any) -> None:
     assert found == [pytest.approx([0.9]), pytest.approx([0.8]), pytest.approx([0.6, 0.7])]
 
 
-def test_one_seed_has_a_line_without_a_band(made: Any) -> None:
-    figure = learning_curves(made.scene([made("max", 0, 0.6)]), BOTH)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_few_seeds_have_a_line_without_a_band(made: Any, seeds: int) -> None:
+    figure = learning_curves(made.scene([made("max", seed, 0.6) for seed in range(seeds)]), BOTH)
     assert figure is not None
     assert not figure.axes[0].collections
     assert lines(figure.axes[0])[PALETTE[0], "-"] == pytest.approx([0.2, 0.4, 0.6])
@@ -98,7 +99,7 @@ def test_a_column_that_no_history_has_is_not_drawn(made: Any) -> None:
 
 def test_metrics_against_a_field_are_those_of_the_tables(made: Any) -> None:
     """One line per pool, one panel per number of images, points at the epochs."""
-    values = {1: [0.3, 0.5], 4: [0.6, 0.7], 16: [0.8, 0.82]}
+    values = {1: [0.3, 0.5, 0.4, 0.4], 4: [0.6, 0.7, 0.65, 0.65], 16: [0.8, 0.82, 0.81, 0.81]}
     results = [
         made(pool, seed, value + shift, train=TrainConfig(epochs=epochs, train_images=images))
         for pool, shift in (("max", 0.0), ("avg", 0.1))
@@ -118,9 +119,26 @@ def test_metrics_against_a_field_are_those_of_the_tables(made: Any) -> None:
         assert found[PALETTE[1], "-"] == pytest.approx([0.5, 0.75, 0.91])
     band = next(band for band in figure.axes[0].collections if isinstance(band, PolyCollection))
     edge = np.asarray(band.get_paths()[0].vertices, float)
-    interval = t_interval(values[4])
+    interval = anytime_interval(values[4])
     at_four = edge[edge[:, 0] == 4][:, 1]
     assert (at_four.min(), at_four.max()) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_band_leaves_out_points_of_few_seeds(made: Any) -> None:
+    """Three seeds after 4 epochs, four before and after: the line goes on, the band does not."""
+    counts = {1: 4, 2: 4, 4: 3, 8: 4, 16: 4}
+    results = [
+        made("max", seed, 0.5 + 0.01 * seed, train=TrainConfig(epochs=epochs))
+        for epochs, count in counts.items()
+        for seed in range(count)
+    ]
+    figure = metric_curves(made.scene(results), "accuracy", "epochs")
+    assert figure is not None
+    (axes,) = figure.axes
+    assert lines(axes)[PALETTE[0], "-"] == pytest.approx([0.515, 0.515, 0.51, 0.515, 0.515])
+    (band,) = axes.collections
+    edges = [set(np.asarray(path.vertices, float)[:, 0]) for path in band.get_paths()]
+    assert edges == [{1, 2}, {8, 16}]
 
 
 def test_a_single_point_shows_its_interval_as_a_bar(made: Any) -> None:
@@ -128,25 +146,25 @@ def test_a_single_point_shows_its_interval_as_a_bar(made: Any) -> None:
     results = [
         made("max", seed, value, train=TrainConfig(epochs=epochs, train_images=images))
         for images, epochs in ((100, 4), (200, 4), (200, 8))
-        for seed, value in enumerate([0.5, 0.7, 0.6])
+        for seed, value in enumerate([0.5, 0.7, 0.6, 0.6])
     ]
     figure = metric_curves(made.scene(results), "accuracy", "epochs", ("train_images",))
     assert figure is not None
     (bar,) = figure.axes[0].collections
     (segment,) = bar.get_segments()  # type: ignore[attr-defined]
-    interval = t_interval([0.5, 0.7, 0.6])
+    interval = anytime_interval([0.5, 0.7, 0.6, 0.6])
     assert segment[:, 0].tolist() == [4, 4]
     assert segment[:, 1].tolist() == pytest.approx([interval.low, interval.high])
     assert isinstance(figure.axes[1].collections[0], PolyCollection)
 
 
 def test_leads_are_paired_by_seed(made: Any) -> None:
-    leads = [0.1, 0.12, 0.11]
+    leads = [0.1, 0.12, 0.11, 0.11]
     results = [
         made(pool, seed, 0.2 * seed + 0.1 + leads[seed] * (pool == "avg"), train=TrainConfig(epochs=epochs))
         for pool in ("max", "avg", "blur")
         for epochs in (2, 8)
-        for seed in range(3)
+        for seed in range(4)
         # Seed 0 of blur is missing, so its lead is that of the other seeds.
         if (pool, seed) != ("blur", 0)
     ]
@@ -158,7 +176,7 @@ def test_leads_are_paired_by_seed(made: Any) -> None:
     assert PALETTE[0] not in {colour for colour, _ in found}
     band = next(band for band in figure.axes[0].collections if isinstance(band, PolyCollection))
     edge = np.asarray(band.get_paths()[0].vertices, float)[:, 1]
-    interval = t_interval(leads)
+    interval = anytime_interval(leads)
     assert (edge.min(), edge.max()) == pytest.approx((interval.low, interval.high))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["avg", "blur"]
 
@@ -168,7 +186,7 @@ def test_options_of_a_pool_do_not_cost_it_its_counterpart(made: Any) -> None:
         made(pool, seed, 0.5 + 0.1 * (pool == "gem"), pool_options=options, train=TrainConfig(epochs=epochs))
         for pool, options in (("max", {}), ("gem", {"p": 2.0}), ("gem", {"p": 4.0}))
         for epochs in (2, 8)
-        for seed in range(2)
+        for seed in range(4)
     ]
     figure = lead_curves(made.scene(results), "accuracy", "epochs", "max")
     assert figure is not None

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from poolbench.analysis.statistics import t_interval
+from poolbench.analysis.statistics import anytime_interval
 from poolbench.core import Result
 from poolbench.plots.scatter import metric_scatter
 from poolbench.plots.style import PALETTE
@@ -37,7 +37,7 @@ def clouds(made: Any) -> list[Result]:
     results = [
         made(pool, seed, x + 0.01 * seed, metrics={"spread": y + 0.02 * seed})
         for pool, (x, y) in values.items()
-        for seed in range(3)
+        for seed in range(4)
     ]
     return [*results, made("aps", 0, 0.1, learned=False, metrics={"spread": 9.0})]
 
@@ -47,9 +47,10 @@ def test_scatter_shows_what_accuracy_does_not_explain(made: Any) -> None:
     figure = scattered(made, results)
     against, residuals = figure.axes
     assert (against.get_xlabel(), against.get_ylabel()) == ("accuracy\u00a0↑", "spread / logit\u00a0↓")
-    assert points(against, PALETTE[0], 3) == [([0.5, 0.51, 0.52], pytest.approx([1.6, 1.62, 1.64]))]
-    assert points(against, PALETTE[0], 1) == [([pytest.approx(0.51)], [pytest.approx(1.62)])]
-    x, y = t_interval([0.5, 0.51, 0.52]), t_interval([1.6, 1.62, 1.64])
+    xs, ys = [0.5, 0.51, 0.52, 0.53], [1.6, 1.62, 1.64, 1.66]
+    assert points(against, PALETTE[0], 4) == [(xs, pytest.approx(ys))]
+    assert points(against, PALETTE[0], 1) == [([pytest.approx(0.515)], [pytest.approx(1.63)])]
+    x, y = anytime_interval(xs), anytime_interval(ys)
     across, up = points(against, PALETTE[0], 2)
     assert across == (pytest.approx([x.low, x.high]), pytest.approx([y.mean, y.mean]))
     assert up == (pytest.approx([x.mean, x.mean]), pytest.approx([y.low, y.high]))
@@ -57,11 +58,11 @@ def test_scatter_shows_what_accuracy_does_not_explain(made: Any) -> None:
     learned = [result for result in results if result.facts["learned"]]
     fit = np.polyfit([r.metrics["accuracy"] for r in learned], [r.metrics["spread"] for r in learned], 1)
     ends, heights = points(against, "#333333", 2)[0]
-    assert ends == pytest.approx([0.5, 0.82])
+    assert ends == pytest.approx([0.5, 0.83])
     assert heights == pytest.approx(np.polyval(fit, ends).tolist())
-    left_over = [value - np.polyval(fit, at) for at, value in ((0.5, 1.6), (0.51, 1.62), (0.52, 1.64))]
-    assert points(residuals, PALETTE[0], 3)[0][0] == pytest.approx(left_over)
-    interval = t_interval(left_over)
+    left_over = [value - np.polyval(fit, at) for at, value in zip(xs, ys, strict=True)]
+    assert points(residuals, PALETTE[0], 4)[0][0] == pytest.approx(left_over)
+    interval = anytime_interval(left_over)
     assert points(residuals, PALETTE[0], 2)[0][0] == pytest.approx([interval.low, interval.high])
     assert residuals.get_xlabel() == "spread minus the line\nfitted on accuracy\u00a0↓"
     labels = [text.get_text() for text in residuals.get_yticklabels()]
@@ -69,13 +70,21 @@ def test_scatter_shows_what_accuracy_does_not_explain(made: Any) -> None:
 
 
 def test_what_has_not_learned_is_left_out(made: Any) -> None:
-    results = [*clouds(made), made("max", 3, 0.1, learned=False, metrics={"spread": 9.0})]
+    results = [*clouds(made), made("max", 4, 0.1, learned=False, metrics={"spread": 9.0})]
     against, residuals = scattered(made, results).axes
     for axes in (against, residuals):
-        assert not any(9.0 in values for pair in (points(axes, PALETTE[0], 4)) for values in pair)
-    assert points(against, PALETTE[0], 1) == [([pytest.approx(0.51)], [pytest.approx(1.62)])]
+        assert len(points(axes, PALETTE[0], 4)) == 1
+        assert not points(axes, PALETTE[0], 5)
+    assert 9.0 not in points(against, PALETTE[0], 4)[0][1]
+    assert points(against, PALETTE[0], 1) == [([pytest.approx(0.515)], [pytest.approx(1.63)])]
     labels = [text.get_text() for text in residuals.get_yticklabels()]
-    assert labels == ["max (3 of 4 learned)", "avg", "blur"]
+    assert labels == ["max (4 of 5 learned)", "avg", "blur"]
+
+
+def test_three_seeds_have_no_intervals(made: Any) -> None:
+    for axes in scattered(made, [result for result in clouds(made) if result.cell.seed < 3]).axes:
+        assert points(axes, PALETTE[0], 3)
+        assert not points(axes, PALETTE[0], 2)
 
 
 def test_two_groups_have_no_line(made: Any) -> None:

@@ -23,12 +23,12 @@ LAYERS = ("net.conv1", "net.relu1", "net.fc")
 
 @pytest.fixture
 def turned(made: Any) -> list[Result]:
-    """Two ways of training with three seeds each."""
+    """Two ways of training with four seeds each."""
     return [
         made("max", seed, accuracy + seed / 100, variant=variant, tables=tables(accuracy),
              metrics={"accuracy_rotated": 0.5})
         for variant, accuracy in (("plain", 0.4), ("rotated", 0.8))
-        for seed in range(3)
+        for seed in range(4)
     ]  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def test_sensitivity_of_one_network(made: Any) -> None:
 
 def test_sensitivity_of_all_seeds(made: Any) -> None:
     results = [
-        *(made("max", seed, 0.9, dataset="a", tables=moved(float(seed))) for seed in (0, 1)),
+        *(made("max", seed, 0.9, dataset="a", tables=moved(float(seed % 2))) for seed in range(4)),
         made("blur", 0, 0.9, dataset="a", tables=moved(10.0)),
         made("max", 0, 0.9, dataset="b", tables=moved(0.0)),
         made("max", 0, 0.9, dataset="c"),
@@ -133,7 +133,7 @@ def test_sensitivity_of_all_seeds(made: Any) -> None:
     assert np.asarray(line.get_xdata()).tolist() == [0, 50, 100]
     # Means over the two shifts (1.5 + depth) and over the seeds (0.5 more).
     assert np.asarray(line.get_ydata()).tolist() == [2, 3, 4]
-    # One interval: of the pool with two seeds.
+    # One interval: of the pool with four seeds.
     assert len(figure.axes[0].collections) == 1
     # Every data set has its own scale.
     assert figure.axes[0].get_ylim()[1] > 13 > 4 > figure.axes[3].get_ylim()[1] > 3.5

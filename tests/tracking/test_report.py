@@ -47,16 +47,28 @@ def test_an_empty_ledger_says_so(ledger: Ledger) -> None:
 
 
 def test_means_and_half_widths(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
-    store_all({"max": [0.8, 0.9, 1.0], "avg": [0.5, 0.5, 0.5]})
+    store_all({"max": [0.8, 0.9, 1.0, 0.9], "avg": [0.5, 0.5, 0.5, 0.5]})
     page, markdown = reports(ledger)
-    # t(0.975, 2) = 4.30265, s = 0.1: 4.30265 * 0.1 / sqrt 3 = 0.2484.
-    assert rows(markdown, "max") == [["max", "3", "**0.900 ± 0.248**", "**0.100 ± 0.248**"]]
-    assert "0.900 ± 0.248" in page
+    # s = .1 sqrt(2/3) = .0816; four seeds reach 7.668 standard errors: 7.668 * .0816 / 2 = .313.
+    assert rows(markdown, "max") == [["max", "4", "**0.900 ± 0.313**", "**0.100 ± 0.313**"]]
+    assert "0.900 ± 0.313" in page
     assert "| pool | seeds | accuracy ↑ | loss ↓ |" in markdown
     assert "dataset drawn, architecture net, head avg" in markdown
-    # The claim: differences 0.3, 0.4, 0.5.
-    assert "+0.400 [+0.152, +0.648], n = 3" in page
+    # The claim: differences 0.3, 0.4, 0.5, 0.4.
+    assert "+0.400 [+0.087, +0.713], n = 4" in page
     assert "**holds**" in markdown
+
+
+def test_three_seeds_have_means_without_intervals(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
+    store_all({"max": [0.8, 0.9, 1.0], "avg": [0.5, 0.5, 0.5]})
+    page, markdown = reports(ledger)
+    assert rows(markdown, "max") == [["max", "n = 3, no interval", "0.900", "0.100"]]
+    for text in (page, markdown):
+        assert "+0.400, n = 3: 4 seeds or more give an interval" in text
+        assert "1 more seed would decide it" in text
+        assert NOTHING_BOLD in text
+    assert "**undecided**" in markdown
+    assert 'class="number tied"' not in page
 
 
 def test_a_single_seed_has_no_interval(study: Benchmark, store: Store, ledger: Ledger) -> None:
@@ -68,7 +80,7 @@ def test_a_single_seed_has_no_interval(study: Benchmark, store: Store, ledger: L
 
 
 def test_bold_needs_a_win_over_every_other_group(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
-    store_all({"max": [0.90, 0.92, 0.94], "avg": [0.80, 0.821, 0.84], "blur": [0.70, 0.721, 0.74]})
+    store_all({"max": [0.90, 0.92, 0.94, 0.92], "avg": [0.80, 0.821, 0.84, 0.82], "blur": [0.70, 0.721, 0.74, 0.72]})
     page, markdown = reports(ledger)
     assert rows(markdown, "max")[0][2].startswith("**0.920")
     assert rows(markdown, "max")[0][3].startswith("**0.080")
@@ -78,7 +90,7 @@ def test_bold_needs_a_win_over_every_other_group(study: Benchmark, store_all: St
 
 
 def test_no_bold_inside_the_noise(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
-    store_all({"max": [0.90, 0.92, 0.94], "avg": [0.91, 0.90, 0.93], "blur": [0.2, 0.2, 0.2]})
+    store_all({"max": [0.90, 0.92, 0.94, 0.92], "avg": [0.91, 0.90, 0.93, 0.92], "blur": [0.2, 0.2, 0.2, 0.2]})
     page, markdown = reports(ledger)
     assert 'class="number best"' not in page
     assert NOTHING_BOLD in page
@@ -91,15 +103,15 @@ def test_no_bold_inside_the_noise(study: Benchmark, store_all: StoreAll, ledger:
 
 
 def test_what_has_not_learned_is_marked_and_takes_no_part(study: Benchmark, store: Store, ledger: Ledger) -> None:
-    for seed in range(3):
+    for seed in range(5):
         store("avg", seed, 0.6 + 0.01 * seed)
         store("blur", seed, 0.5 + 0.011 * seed)
-        store("max", seed, 0.9 + 0.01 * seed, learned=seed != 1)
+        store("max", seed, 0.9 + 0.01 * seed, learned=seed != 4)
     page, markdown = reports(ledger)
-    # Its seeds 0 and 2 have learned: .90 and .92.
-    assert rows(markdown, "max")[0][1] == "2 of 3 learned"
-    assert "2 of 3 learned" in page
-    assert rows(markdown, "max")[0][2].startswith("**0.910")
+    # Its seeds 0 to 3 have learned: .90, .91, .92 and .93.
+    assert rows(markdown, "max")[0][1] == "4 of 5 learned"
+    assert "4 of 5 learned" in page
+    assert rows(markdown, "max")[0][2].startswith("**0.915")
     assert "**" not in rows(markdown, "avg")[0][2]
 
 
@@ -199,19 +211,19 @@ def test_invocations_are_listed(study: Benchmark, store: Store, ledger: Ledger) 
 
 
 def test_tables_as_csv(study: Benchmark, store: Store, ledger: Ledger) -> None:
-    for seed, value in enumerate((0.8, 0.9, 1.0)):
+    for seed, value in enumerate((0.8, 0.9, 1.0, 0.9, 1.0)):
         store("max", seed, value, learned=seed > 0, metrics={"hidden": 7.0})
     folder = write_report(ledger, ledger.folder / "report").parent
     results = read_results(str(folder / "results.csv"))
-    assert len(results) == 9
-    assert sorted(results[results["metric"] == "accuracy"]["value"]) == [0.8, 0.9, 1.0]
+    assert len(results) == 15
+    assert sorted(results[results["metric"] == "accuracy"]["value"]) == [0.8, 0.9, 0.9, 1.0, 1.0]
     summary = pd.read_csv(folder / "summary.csv").set_index("metric")
     assert list(summary.index) == ["accuracy", "loss", "hidden"]
     row = summary.loc["accuracy"]
-    assert (row["benchmark"], row["protocol"], row["pool"], row["n"]) == ("study", "quick", "max", 2)
-    # .9 and 1.0: t(0.975, 1) = 12.7062, s / sqrt 2 = .05.
-    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.95, 0.31469, 1.58531), abs=1e-4)
-    assert row["learned"] == pytest.approx(2 / 3)
+    assert (row["benchmark"], row["protocol"], row["pool"], row["n"]) == ("study", "quick", "max", 4)
+    # .9, 1.0, .9 and 1.0: s / sqrt 4 = .02887, and four seeds reach 7.668 of it: .2214.
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.95, 0.7286, 1.1714), abs=1e-4)
+    assert row["learned"] == pytest.approx(4 / 5)
 
 
 def test_cells_that_are_left_out_are_said(study: Benchmark, store: Store, ledger: Ledger) -> None:
@@ -230,7 +242,9 @@ def test_cells_that_are_left_out_are_said(study: Benchmark, store: Store, ledger
 def test_the_page_needs_nothing_else(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
     store_all({"max": [0.5, 0.6], "avg": [0.4, 0.5]})
     page, _ = reports(ledger)
-    assert page.count("<figure>") == page.count("<svg ") == len(study.figures)
+    # Beside the figures, each claim has a picture of its effect.
+    assert page.count('<svg class="interval"') == len(study.claims)
+    assert page.count("<figure>") == page.count("<svg ") - len(study.claims) == len(study.figures)
     assert not re.search(r"<(script|link|iframe|img)\b|@import|\bsrc=", page)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -253,12 +267,14 @@ def test_too_many_groups_are_tabled_and_not_drawn(
 ) -> None:
     from poolbench_tracking import figures
 
-    store_all({"max": [0.9, 0.91, 0.92], "avg": [0.8, 0.81, 0.82]})
+    store_all({"max": [0.9, 0.91, 0.92, 0.91], "avg": [0.8, 0.81, 0.82, 0.81]})
     drawn = write_report(ledger, ledger.folder / "report").read_text()
     monkeypatch.setattr(figures, "MOST_GROUPS", 1)
     tabled = write_report(ledger, ledger.folder / "report").read_text()
-    assert "<svg" in drawn
-    assert "<svg" not in tabled
+    assert drawn.count("<figure>") == len(study.figures)
+    assert "<figure>" not in tabled
+    # What remains is the picture of the claim's effect.
+    assert tabled.count("<svg") == len(study.claims)
     assert "Not drawn: too many configurations" in tabled
     assert "Not drawn" not in drawn
 
@@ -266,15 +282,15 @@ def test_too_many_groups_are_tabled_and_not_drawn(
 def test_intervals_cover_images_where_a_cell_has_their_values(
     study: Benchmark, store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accuracies of .75 in every seed, but on four images: the interval is that of the images."""
+    """Accuracies of .75 in every seed, but on four images: the interval is that of the images, at two thirds of 5 %."""
     metrics = (replace(study.metrics[0], per_image="answers.correct"), *study.metrics[1:])
     entry = registry.Entry("study", lambda: replace(study, metrics=metrics))
     monkeypatch.setitem(registry.benchmarks._entries, "study", entry)
-    for seed in range(3):
+    for seed in range(4):
         store("max", seed, 0.75, tables={"answers": pd.DataFrame({"correct": [1, 1, 1, 0]})})
     _, markdown = reports(ledger)
-    # s^2 of the images is .25; t(0.975, 3) = 3.18245; 3.18245 * .5 / 2 = .796.
-    assert rows(markdown, "max")[0][2] == "0.750 ± 0.796"
+    # s^2 of the images is .25; t(1 - .05 / 3, 3) = 3.7405; 3.7405 * .5 / 2 = .935.
+    assert rows(markdown, "max")[0][2] == "0.750 ± 0.935"
 
 
 def test_claims_out_of_reach_and_without_networks(
@@ -287,10 +303,10 @@ def test_claims_out_of_reach_and_without_networks(
     )
     entry = registry.Entry("study", lambda: replace(study, claims=claims))
     monkeypatch.setitem(registry.benchmarks._entries, "study", entry)
-    store_all({"max": [0.8, 0.9, 1.0], "avg": [0.5, 0.5, 0.5]})
+    store_all({"max": [0.8, 0.9, 1.0, 0.9], "avg": [0.5, 0.5, 0.5, 0.5]})
     for text in reports(ledger):
         assert "not a test of this claim" in text
         assert "+0.400" in text
-        assert "+0.648" in text
+        assert "+0.713" in text
         assert "it is about training for the preset paper, these networks had 3" in text
         assert "Not judged, for lack of networks to compare: no such pool." in text

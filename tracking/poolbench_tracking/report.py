@@ -16,6 +16,7 @@ from poolbench.analysis.images import ImageValues
 from poolbench.analysis.learning import judged
 from poolbench.files import storage, write_atomically
 from poolbench.runner.ledger import Ledger
+from poolbench_tracking.effect_picture import HEIGHT, WIDTH
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import Drawing, Section, sections_of, summary_frame
 
@@ -36,7 +37,7 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
         "results.csv": results_frame(results).to_csv(index=False),
         "summary.csv": summary_frame(sections, images).to_csv(index=False),
         "report.md": markdown.get_template("report.md.j2").render(sections=sections, **facts),
-        "report.html": page.get_template("report.html.j2").render(sections=drawn, **facts),
+        "report.html": page.get_template("report.html.j2").render(sections=drawn, width=WIDTH, height=HEIGHT, **facts),
     }
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,22 +14,25 @@ from poolbench.analysis.claims import Verdict, judge
 from poolbench.analysis.frames import results_frame, summary_rows
 from poolbench.analysis.groups import groups_of, has_learned
 from poolbench.analysis.images import ImageValues
+from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.tables import Table, comparison_tables
 from poolbench.analysis.text import effect_text, metric_label
 from poolbench.claim import Claim
 from poolbench.core import COST_METRICS, Metric, Result
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark
+from poolbench_tracking.effect_picture import Picture, picture
 from poolbench_tracking.protocols import protocol_of
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """A verdict with its metric and its effect as text."""
+    """A verdict with its metric, and its effect as text and as a picture."""
 
     verdict: Verdict
     metric: str
     effect: str
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ class Section:
         return f"{self.benchmark.title} ({self.protocol})"
 
     @property
-    def rulings_count(self) -> Mapping[str, int]:
-        return Counter(ruling.verdict.ruling for ruling in self.rulings)
+    def answered(self) -> Sequence[Ruling]:
+        """The rulings with an effect, those of which the networks are a test first."""
+        found = [ruling for ruling in self.rulings if ruling.verdict.effect is not None]
+        return sorted(found, key=lambda ruling: ruling.verdict.ruling == NOT_A_TEST)
 
 
 def sections_of(results: Sequence[Result], run_links: Mapping[str, str], images: ImageValues) -> Iterator[Section]:
@@ -121,7 +125,7 @@ def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFr
 
 def _ruling(verdict: Verdict, metric: Metric) -> Ruling:
     effect = "-" if verdict.effect is None else effect_text(verdict.effect, metric, verdict.is_ratio)
-    return Ruling(verdict, metric_label(metric), effect)
+    return Ruling(verdict, metric_label(metric), effect, picture(verdict))
 
 
 def _run(result: Result, links: Mapping[str, str]) -> Run:

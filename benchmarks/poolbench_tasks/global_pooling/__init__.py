@@ -62,7 +62,7 @@ def global_pooling() -> Benchmark:
     """Does a global average classify better than a global maximum?"""
     published = TrainConfig(epochs=60, batch_size=64, learning_rate=3e-4)
     short = replace(published, epochs=10, learning_rate=3e-3)
-    article, corrected, features = _with_features("fashion_mnist_sample", short)
+    _, corrected, features = _with_features("fashion_mnist_sample", short)
     return Benchmark(
         name="global_pooling",
         title="Global average vs. global max pooling",
@@ -84,7 +84,8 @@ def global_pooling() -> Benchmark:
         ),
         presets={
             "smoke": _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3), ("avg", "max")),
-            "quick": [article, corrected, features],
+            # With its flaws the article's network hardly learns in so few steps, at any rate or batch size tried.
+            "quick": [corrected],
             # Where the gate sees drops of the tolerance; docs/lab/gate.md has the others.
             "nightly": [
                 corrected.select(heads=("avg", "max", "avgmax", "flatten")),
@@ -92,7 +93,7 @@ def global_pooling() -> Benchmark:
             ],
             "paper": _factorial("fashion_mnist", published),
         },
-        seeds={"smoke": 2, "quick": 3, "nightly": 13, "paper": 5},
+        seeds={"smoke": 2, "quick": 8, "nightly": 13, "paper": 5},
         measure=deferred(f"{__name__}.measure").measure,
         version=3,
         claims=CLAIMS,

@@ -146,9 +146,11 @@ def shift_robustness() -> Benchmark:
     few = ShiftOptions(images=250, reach=1, average=2)
     whole = ShiftOptions(objects=1000, few=1000)
     many = ShiftOptions(images=10000, reach=3, average=4, few=1000)
-    # A bare polyphase pool stands for a stride (decimate), one behind a dense maximum for max pooling.
-    small = _shape_grids(
-        64, 25, replace(published, epochs=10, batch_size=64, learning_rate=1e-2), ShiftOptions(objects=256)
+    # At a constant rate, one shape network in ten does not learn. The nightly preset keeps it: its baselines have it.
+    constant = replace(published, epochs=10, batch_size=64, learning_rate=1e-2)
+    small = _shape_grids(64, 25, constant, ShiftOptions(objects=256))
+    without, _, deep = _shape_grids(
+        64, 25, replace(constant, learning_rate=2e-2, schedule="one_cycle"), ShiftOptions(objects=256)
     )
     short = _image_grids(
         "fashion_mnist_sample",
@@ -159,6 +161,7 @@ def shift_robustness() -> Benchmark:
         {"width": 8, "hidden": 32},
         {"pad": 2},
     )
+    # A bare polyphase pool stands for a stride (decimate), one behind a dense maximum for max pooling.
     residual = ("decimate", "aps", "max", "avg", "blur3", "max_blur3", "max_aps")
     plain = ("max", "avg", "blur3", "max_blur3", "max_aps")
     return Benchmark(
@@ -324,7 +327,11 @@ def shift_robustness() -> Benchmark:
                     {"pad": 2},
                 )[-1],
             ],
-            "quick": [*small, *short],
+            "quick": [
+                without,
+                deep.select(pools=("max", "strided_conv", "max_blur3")),
+                *(grid.select(pools=("max",)) if grid.padding_mode == "zeros" else grid for grid in short),
+            ],
             "nightly": [
                 *(grid.select(pools=pools) for grid, pools in zip(small, NIGHTLY_SHAPES, strict=True) if pools),
                 *(grid.select(pools=pools) for grid, pools in zip(short, NIGHTLY_IMAGES, strict=True) if pools),
@@ -338,7 +345,7 @@ def shift_robustness() -> Benchmark:
                 *_image_grids("cifar10", "vgg_like", plain, images, many),
             ],
         },
-        seeds={"smoke": 2, "quick": 5, "nightly": 8, "paper": 5},
+        seeds={"smoke": 2, "quick": 8, "nightly": 8, "paper": 5},
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,

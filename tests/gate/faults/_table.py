@@ -84,7 +84,6 @@ FAULTS = (
         (
             Effect(SHIFT, "square_boundary", "either", {**SHAPES, "pool": BLURRED}),
             Effect(SHIFT, "accuracy", "either", {**IMAGES, "pool": ("max_blur3",), "padding_mode": ("zeros",)}),
-            Effect(ROTATION, "accuracy", "either", {"pool": ("max_blur3",)}),
         ),
         subtle=True,
     ),

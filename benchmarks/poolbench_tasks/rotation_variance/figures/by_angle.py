@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,6 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from poolbench.analysis.statistics import t_interval
 from poolbench.analysis.text import term
 from poolbench.plots.depth import percent_of_depth
 from poolbench.plots.images import side_bar
@@ -146,7 +146,7 @@ def _accuracy_curve(tables: Sequence[pd.DataFrame], network: str, merged: bool, 
 
 def _circle(polar: Axes, curve: Curve, colour: str, dashes: str) -> None:
     angles = sorted(curve)
-    means = [t_interval(curve[angle]).mean for angle in angles]
+    means = [fmean(curve[angle]) for angle in angles]
     polar.plot(np.radians([*angles, angles[0]]), [*means, means[0]], color=colour, linestyle=dashes, linewidth=1.4)
 
 

@@ -1,0 +1,155 @@
+"""decide and claims: seeds for the claims that are not decided yet, and the rulings so far."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from poolbench.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    existing,
+    jobs_option,
+    out_option,
+    plugin_option,
+    say,
+    say_left_out,
+    selection_options,
+)
+from poolbench.cli.rulings import rulings_text, seeds_text, time_text
+from poolbench.cli.running import open_invocation
+from poolbench.cli.work import Work, work_options, write_report
+from poolbench.core import Cell, UsageError
+from poolbench.runner.plan import Selection, plan, protocol
+
+if TYPE_CHECKING:
+    from poolbench.decide import Outlook
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Return the seconds of "45s", "20m" or "2h"; raise UsageError for anything else."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value.strip())
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"a budget is a time like 45s, 20m or 2h, got '{value}'")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _claims(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+claims_option = click.option(
+    "--claims", "wanted", metavar="NAME,...", multiple=True, callback=_claims, help="Only these claims. Repeatable."
+)
+
+
+@click.command("decide")
+@click.argument("names", nargs=-1)
+@selection_options
+@work_options
+@claims_option
+@click.option("--budget", metavar="TIME", callback=_duration, help="Stop after this time, like 45s, 20m or 2h.")
+@click.option("--max-seeds", type=click.IntRange(min=1), help="At most this many seeds per comparison group.")
+@jobs_option
+def decide_command(
+    selection: Selection,
+    work: Work,
+    wanted: Sequence[str],
+    budget: float | None,
+    max_seeds: int | None,
+    jobs: int | None,
+) -> None:
+    """Add seeds where they are expected to decide claims (all, or of the benchmarks named) at the lowest cost.
+
+    Stops when every claim is decided or a limit is reached (default: --budget 20m). The same command goes on with the
+    results that are there.
+    """
+    from poolbench.decide import Limits, decide, expected, outlooks, questions
+    from poolbench.runner.execute import execute
+    from poolbench.runner.ledger import Ledger
+    from poolbench.runner.workers import slots
+
+    if selection.seeds is not None:
+        raise UsageError("decide chooses the seeds itself; give --max-seeds or --budget instead of --seeds")
+    if budget is None and max_seeds is None:
+        budget = 20.0 * UNITS["m"]
+    asked = questions(_templates(selection), protocol(selection), wanted)
+    if not asked:
+        raise UsageError("no claim compares the selected cells; 'poolbench list' shows what there is")
+    settings = work.settings()
+    devices = slots(settings.device, jobs, 1)
+    ledger = Ledger(work.out).create()
+    before = outlooks(ledger, asked, len(devices))
+    _say_expectation(before, expected(before, budget), budget)
+    tracking = work.tracking()
+    interrupted, failed = False, 0
+    try:
+        with open_invocation(ledger, tracking, selection.preset, 0) as (invocation, progress):
+
+            def run(cells: Sequence[Cell]) -> None:
+                progress.expect(len(cells))
+                attempt = replace(settings, invocation=invocation.id)
+                execute(cells, ledger, attempt, progress, devices[: len(cells)])
+
+            decide(ledger, asked, Limits(budget, max_seeds), run, len(devices))
+            failed = progress.failed
+    except KeyboardInterrupt:
+        interrupted = True
+        say("interrupted; finished cells are kept, the same command continues")
+    after = outlooks(ledger, asked, len(devices))
+    tracking.sync(ledger)
+    report = write_report(ledger, tracking)
+    say_left_out(ledger)
+    for line in rulings_text(after, before):
+        click.echo(line)
+    click.echo(str(report))
+    sys.exit(INTERRUPTED if interrupted else FAILED if failed else OK)
+
+
+@click.command("claims")
+@click.argument("names", nargs=-1)
+@selection_options
+@plugin_option()
+@claims_option
+@out_option
+def claims_command(selection: Selection, wanted: Sequence[str], out: Path) -> None:
+    """Print the ruling on each claim that a preset can judge, with the effect and what would decide it."""
+    from poolbench.decide import outlooks, questions
+
+    ledger = existing(out)
+    asked = questions(_templates(selection), protocol(selection), wanted)
+    for line in rulings_text(outlooks(ledger, asked)):
+        click.echo(line)
+
+
+def _templates(selection: Selection) -> list[Cell]:
+    """Return a cell of every selected group."""
+    names = selection.names or ("all",)
+    return plan(replace(selection, names=names, seeds=(0,)))
+
+
+def _say_expectation(found: Sequence[Outlook], reached: Sequence[Outlook], budget: float | None) -> None:
+    undecided = [one for one in found if one.is_open]
+    decided = sum(one.further == 0 for one in found)
+    say(f"{len(found)} claim{'s' if len(found) != 1 else ''}: {decided} decided, {len(undecided)} open")
+    if not undecided:
+        return
+    if all(one.seconds is None for one in undecided):
+        say("no cell has run yet, so there is no estimate; the first seeds give one")
+        return
+    spent = time_text(sum(one.cost for one in reached))
+    within = "" if budget is None else f" within {time_text(budget)}"
+    say(f"expected to be decided{within}: {len(reached)} of {len(undecided)}, in {spent}")
+    for one in reached:
+        say(f"  {one.question.claim.name}: {seeds_text(one)}")
