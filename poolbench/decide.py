@@ -7,7 +7,7 @@ another, today or next week, and a claim may be left alone as soon as it is deci
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -15,7 +15,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from poolbench.analysis.claims import Verdict, compared_groups, judge
+from poolbench.analysis.claims import Verdict, compared_groups, judge, out_of_reach
 from poolbench.analysis.frames import results_frame
 from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.analysis.images import ImageValues
@@ -23,26 +23,28 @@ from poolbench.analysis.learning import judged
 from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.statistics import LEAST_SEEDS
 from poolbench.claim import Claim
-from poolbench.core import Cell, Result, Status, UsageError
+from poolbench.core import Cell, Result, UsageError
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 
+STAGES = ("seconds_load", "seconds_fit", "seconds_measure")
 LARGEST_BATCH = 8
 """Seeds per group in one batch. The expectation is renewed after each."""
-FINISHED: tuple[Status, ...] = ("finished",)
-TRIED: tuple[Status, ...] = ("finished", "failed", "skipped")
-"""A failed cell would fail again; ``run --retry-failed`` is for those."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim with the groups that it compares, a cell of each (with any seed)."""
+    """A claim with the groups that it compares, a cell of each (with any seed).
+
+    ``out_of_reach``: by their data and training, these networks are no test of the claim.
+    """
 
     benchmark: Benchmark
     preset: str
     claim: Claim
     cells: Sequence[Cell]
+    out_of_reach: bool = False
 
     def with_seed(self, seed: int) -> list[Cell]:
         """Return a cell of each group with this seed."""
@@ -89,10 +91,11 @@ def questions(cells: Sequence[Cell], preset: str, wanted: Sequence[str] = ()) ->
             known.append(claim.name)
             if wanted and claim.name not in wanted:
                 continue
-            imagined = [Result(c, "finished", metrics={claim.metric: 0.0}) for c in by_group.values()]
-            groups = compared_groups(claim, name, results_frame(imagined), preset)
-            if groups:
-                found.append(Question(benchmark, preset, claim, [c for g, c in by_group.items() if g in groups]))
+            imagined = results_frame([Result(c, "finished", metrics={claim.metric: 0.0}) for c in by_group.values()])
+            if groups := compared_groups(claim, name, imagined, preset):
+                compared = [cell for group, cell in by_group.items() if group in groups]
+                no_test = bool(out_of_reach(claim, name, imagined, preset))
+                found.append(Question(benchmark, preset, claim, compared, no_test))
     for asked in wanted:
         if asked not in known:
             raise closest("claim", asked, known)
@@ -107,7 +110,7 @@ def outlooks(ledger: Ledger, asked: Sequence[Question], workers: int = 1) -> lis
     images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
     frame = results_frame(results)
     seconds = _seconds(results)
-    tried, finished = (_seeds(results, statuses) for statuses in (TRIED, FINISHED))
+    tried, finished = _seeds(results, _is_tried), _seeds(results, lambda result: result.status == "finished")
     return [
         _outlook(question, frame, images, _common(question, tried), _common(question, finished), seconds, workers)
         for question in asked
@@ -129,7 +132,9 @@ def _outlook(
     verdict = judge(question.claim, benchmark.name, benchmark.metrics, here, question.preset, images)
     pairs = verdict.effect.n if verdict.effect else 0
     further = verdict.further
-    if not tried:
+    if question.out_of_reach:
+        further = None
+    elif not tried:
         # Where a side has no results yet, the claim cannot be judged, whatever its ruling.
         further = LEAST_SEEDS
     elif verdict.ruling == NOT_A_TEST or not finished:
@@ -139,16 +144,22 @@ def _outlook(
     elif pairs < LEAST_SEEDS:
         # Networks that have not learned are no pairs. If most of them do not learn, seeds are no remedy.
         further = LEAST_SEEDS - pairs if tried < 4 * LEAST_SEEDS else None
-    known = [seconds[group] for group in groups if group in seconds]
+    # Groups that have not run yet are taken to cost as much as the others.
+    known = [seconds[group] for group in groups if group in seconds] or [*seconds.values()]
     cost = len(groups) * fmean(known) / min(workers, len(groups)) if known else None
     return Outlook(question, verdict, tried, further, cost)
 
 
-def _seeds(results: Sequence[Result], statuses: Collection[Status]) -> dict[str, set[int]]:
-    """Return the seeds of the results with these statuses by group."""
+def _is_tried(result: Result) -> bool:
+    """Return whether running a cell again would change nothing; without a traceback the input was wrong or absent."""
+    return result.status == "finished" or (result.status == "failed" and bool(result.traceback))
+
+
+def _seeds(results: Sequence[Result], wanted: Callable[[Result], bool]) -> dict[str, set[int]]:
+    """Return the seeds of the wanted results by group."""
     found: dict[str, set[int]] = {}
     for result in results:
-        if result.status in statuses:
+        if wanted(result):
             found.setdefault(result.cell.group, set()).add(result.cell.seed)
     return found
 
@@ -162,8 +173,9 @@ def _seconds(results: Sequence[Result]) -> dict[str, float]:
     """Return the mean time of a cell by group."""
     spent: dict[str, list[float]] = {}
     for result in results:
-        if result.status == "finished" and result.started and result.ended:
-            spent.setdefault(result.cell.group, []).append(result.ended - result.started)
+        if result.status == "finished":
+            # Not from start to end: a resumed cell has waited, and stacked cells have shared their time.
+            spent.setdefault(result.cell.group, []).append(sum(result.facts.get(name, 0.0) for name in STAGES))
     return {group: fmean(found) for group, found in spent.items()}
 
 
@@ -188,13 +200,15 @@ class Limits:
 def next_batch(found: Sequence[Outlook], ledger: Ledger, left: float | None, most: int | None) -> list[Cell]:
     """Return the cells to run next: some seeds for the open question that is cheapest to decide; [] to stop.
 
-    Half of the seeds that it is expected to need, so that the expectation is renewed before they are all spent. All
-    groups of the question get the same seeds. A question is passed over if a seed takes longer than the ``left``
-    seconds, or if its groups have ``most`` seeds.
+    Half of the seeds that it is expected to need, so that the expectation is renewed before all are spent. One seed
+    while no cell has run, which then gives the cost. All groups of the question get the same seeds. A question is
+    passed over if a seed takes longer than the ``left`` seconds, or if its groups have ``most`` seeds.
     """
     for outlook in sorted((one for one in found if one.is_open), key=lambda one: one.cost):
         count = min(ceil((outlook.further or 0) / 2), LARGEST_BATCH)
-        if outlook.seeds < LEAST_SEEDS:
+        if outlook.seconds is None:
+            count = 1
+        elif outlook.seeds < LEAST_SEEDS:
             count = max(count, LEAST_SEEDS - outlook.seeds)
         if most is not None:
             count = min(count, most - outlook.seeds)
@@ -210,7 +224,7 @@ def _missing_cells(question: Question, ledger: Ledger, count: int) -> list[Cell]
     lacking: Iterator[list[Cell]] = (
         cells
         for seed in range(FIRST_RESERVE_SEED)
-        if (cells := [cell for cell in question.with_seed(seed) if ledger.result(cell).status not in TRIED])
+        if (cells := [cell for cell in question.with_seed(seed) if not _is_tried(ledger.result(cell))])
     )
     return [cell for cells in islice(lacking, count) for cell in cells]
 
@@ -227,11 +241,13 @@ def decide(
 
     ``execute`` runs the cells of a batch. Returns the outlooks at the end.
     """
-    start = clock()
+    start, last = clock(), None
     while True:
         found = outlooks(ledger, asked, workers)
         left = None if limits.seconds is None else limits.seconds - (clock() - start)
         cells = next_batch(found, ledger, left, limits.seeds)
-        if not cells or (left is not None and left <= 0):
+        # The same cells again: they were skipped, for want of data.
+        if not cells or cells == last or (left is not None and left <= 0):
             return found
         execute(cells)
+        last = cells

@@ -83,10 +83,9 @@ def judge(
     """Judge one claim of a benchmark on a results frame that holds the cells of one ``preset``.
 
     Cells are paired if they agree in seed and in every field that the claim does not fix (a setting). The effects of a
-    seed are averaged over the settings, so n is the number of seeds; where settings contradict each other, the
-    ruling says where. Networks that have not learned are left out. Intervals cover seeds, and
-    images where ``images`` has their values. See :func:`ruling_of` for the rulings and :class:`Reach` for where a
-    claim may be judged.
+    seed are averaged over the settings, so n is the number of seeds; where settings contradict each other, the ruling
+    says where. Networks that have not learned are left out. Intervals cover seeds, and images where ``images`` has
+    their values. See :func:`ruling_of` for the rulings and :class:`Reach` for where a claim may be judged.
     """
     metric = {metric.name: metric for metric in metrics}[claim.metric]
     rows = frame[frame["benchmark"] == benchmark]
@@ -96,17 +95,15 @@ def judge(
     notes = [_left_out("not learned", everyone, learned)]
     accuracies = rows[rows["metric"] == "accuracy"].set_index("cell")["value"]
     reached, why = within_reach(claim.reach, learned.sets, preset, accuracies)
-    judged = learned
-    if not why:
-        judged = _Sides(reached)
-        notes.append(_left_out("out of reach of the claim", learned, judged))
+    judged = learned if why else _Sides(reached)
+    notes.append(_left_out("out of reach of the claim", learned, judged))
     effects, level, fields = _effects(claim, metrics, rows, judged, images)
     if len({seed for seed, _ in effects}) < 2:
         # Not for want of networks that have learned: those are told beside the claim.
         networks = 0 if _confounding(claim, everyone) else networks
         differing = _confounding(claim, judged)
-        why_none = f"its two sides differ in {', '.join(differing)} as well" if differing else "fewer than two pairs"
-        notes.insert(0, why_none)
+        also = f"its two sides differ in {', '.join(differing)} as well"
+        notes.insert(0, also if differing else "fewer than two pairs")
         return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
     found = _estimate(claim, effects)
     margin = scaled_margin(metric.tolerance if claim.margin is None else claim.margin, level, metric)
@@ -146,6 +143,12 @@ def compared_groups(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: s
         for group, setting in zip(side["group"], here, strict=True)
         if setting in common
     )
+
+
+def out_of_reach(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: str = "") -> str:
+    """Return why cells are no test of a claim by their data and training, whatever their results; "" if they may be."""
+    sides = _sides(claim, frame[(frame["benchmark"] == benchmark) & (frame["metric"] == claim.metric)])
+    return within_reach(claim.reach, sides.sets, preset, pd.Series(dtype=float))[1]
 
 
 def ruling_of(interval: Interval, margin: float, says: Literal["above", "equal"] = "above") -> Ruling:

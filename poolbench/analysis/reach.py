@@ -45,7 +45,7 @@ def _datasets(reach: Reach, rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _trained(reach: Reach, rows: pd.DataFrame, preset: str) -> pd.Series[bool]:
-    if not reach.presets and not reach.min_epochs:
+    if rows.empty or (not reach.presets and not reach.min_epochs):
         return pd.Series(True, index=rows.index)
     enough = (
         rows["epochs"].astype(float) >= reach.min_epochs if reach.min_epochs else pd.Series(False, index=rows.index)

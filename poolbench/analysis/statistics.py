@@ -91,7 +91,8 @@ def _half_width(estimate: Estimate, n: Array, alpha: float, c2: float) -> Array:
     """Return the half width of an estimate's interval if it had n seeds and the same mean, spread and fixed part."""
     reach = anytime_reach(n, alpha, c2)
     of_seeds = np.where(np.isfinite(reach), reach, 0.0) ** 2 * estimate.seeds_part * estimate.n / n
-    of_images = float(special.stdtrit(estimate.freedom, 1 - alpha / 3)) ** 2 * estimate.fixed_part
+    # With more seeds the fixed part is known better, too.
+    of_images = special.stdtrit(np.maximum(estimate.freedom, n - 1), 1 - alpha / 3) ** 2 * estimate.fixed_part
     # Too few seeds say nothing, even if they agree.
     return np.where(np.isfinite(reach), np.sqrt(of_seeds + of_images), inf)
 

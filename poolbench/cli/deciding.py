@@ -14,7 +14,9 @@ import click
 from poolbench.cli.options import (
     FAILED,
     INTERRUPTED,
+    NO_DATA,
     OK,
+    command_line,
     existing,
     jobs_option,
     out_option,
@@ -30,7 +32,7 @@ from poolbench.core import Cell, UsageError
 from poolbench.runner.plan import Selection, plan, protocol
 
 if TYPE_CHECKING:
-    from poolbench.decide import Outlook
+    from poolbench.decide import Outlook, Question
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -75,35 +77,31 @@ def decide_command(
     Stops when every claim is decided or a limit is reached (default: --budget 20m). The same command goes on with the
     results that are there.
     """
-    from poolbench.decide import Limits, decide, expected, outlooks, questions
+    from poolbench.decide import Limits, decide, expected, outlooks
     from poolbench.runner.execute import execute
     from poolbench.runner.ledger import Ledger
     from poolbench.runner.workers import slots
 
-    if selection.seeds is not None:
-        raise UsageError("decide chooses the seeds itself; give --max-seeds or --budget instead of --seeds")
     if budget is None and max_seeds is None:
         budget = 20.0 * UNITS["m"]
-    asked = questions(_templates(selection), protocol(selection), wanted)
-    if not asked:
-        raise UsageError("no claim compares the selected cells; 'poolbench list' shows what there is")
+    asked = _asked(selection, wanted)
     settings = work.settings()
     devices = slots(settings.device, jobs, 1)
     ledger = Ledger(work.out).create()
     before = outlooks(ledger, asked, len(devices))
     _say_expectation(before, expected(before, budget), budget)
     tracking = work.tracking()
-    interrupted, failed = False, 0
+    failed = interrupted = False
     try:
         with open_invocation(ledger, tracking, selection.preset, 0) as (invocation, progress):
+            attempt = replace(settings, invocation=invocation.id)
 
             def run(cells: Sequence[Cell]) -> None:
                 progress.expect(len(cells))
-                attempt = replace(settings, invocation=invocation.id)
                 execute(cells, ledger, attempt, progress, devices[: len(cells)])
 
             decide(ledger, asked, Limits(budget, max_seeds), run, len(devices))
-            failed = progress.failed
+            failed = progress.failed > 0
     except KeyboardInterrupt:
         interrupted = True
         say("interrupted; finished cells are kept, the same command continues")
@@ -111,9 +109,11 @@ def decide_command(
     tracking.sync(ledger)
     report = write_report(ledger, tracking)
     say_left_out(ledger)
-    for line in rulings_text(after, before):
-        click.echo(line)
-    click.echo(str(report))
+    click.echo("\n".join([*rulings_text(after, before), str(report)]))
+    groups = {cell.group for question in asked for cell in question.cells}
+    if any(result.status == "skipped" and result.cell.group in groups for result in ledger.results()):
+        say(f"some data are missing; to fetch them: {command_line('--download')}")
+        sys.exit(NO_DATA)
     sys.exit(INTERRUPTED if interrupted else FAILED if failed else OK)
 
 
@@ -125,18 +125,27 @@ def decide_command(
 @out_option
 def claims_command(selection: Selection, wanted: Sequence[str], out: Path) -> None:
     """Print the ruling on each claim that a preset can judge, with the effect and what would decide it."""
-    from poolbench.decide import outlooks, questions
+    from poolbench.decide import outlooks
 
     ledger = existing(out)
-    asked = questions(_templates(selection), protocol(selection), wanted)
+    asked = _asked(selection, wanted)
     for line in rulings_text(outlooks(ledger, asked)):
         click.echo(line)
 
 
-def _templates(selection: Selection) -> list[Cell]:
-    """Return a cell of every selected group."""
+def _asked(selection: Selection, wanted: Sequence[str]) -> list[Question]:
+    """Return the claims that the selected groups can judge; raise UsageError where there are none."""
+    from poolbench.decide import questions
+
+    if selection.seeds is not None:
+        raise UsageError(
+            "claims are judged on all seeds there are; without --seeds, decide takes --max-seeds and --budget"
+        )
     names = selection.names or ("all",)
-    return plan(replace(selection, names=names, seeds=(0,)))
+    found = questions(plan(replace(selection, names=names, seeds=(0,))), protocol(selection), wanted)
+    if not found:
+        raise UsageError("no claim compares the selected cells; 'poolbench list' shows what there is")
+    return found
 
 
 def _say_expectation(found: Sequence[Outlook], reached: Sequence[Outlook], budget: float | None) -> None:

@@ -162,8 +162,7 @@ def _say_rulings(ledger: Ledger, cells: Sequence[Cell], selection: Selection) ->
         say(line)
     if undecided := [one for one in found if one.is_open]:
         reached = expected(found, 600.0)
-        names = " ".join(selection.names)
         say(
-            f"{len(undecided)} claims are open; 'poolbench decide {names} --preset {selection.preset} --budget 10m' is "
-            f"expected to decide {len(reached)} of them"
+            f"open: {len(undecided)}; 'poolbench decide' with the same selectors and --budget 10m is expected to "
+            f"decide {len(reached)} of them"
         )

@@ -39,7 +39,7 @@ def test_decide_adds_seeds_in_pairs_and_the_next_call_goes_on(cli: Cli, tmp_path
     [
         (("decide", "--budget", "5x"), "a budget is a time like 45s, 20m or 2h, got '5x'"),
         (("decide", "--budget", "0m"), "a budget is a time like 45s, 20m or 2h, got '0m'"),
-        (("decide", "--seeds", "0-3"), "decide chooses the seeds itself; give --max-seeds or --budget"),
+        (("decide", "--seeds", "0-3"), "claims are judged on all seeds there are"),
         (("decide", "--claims", "blur_keeps_decision"), "did you mean 'blur_keeps_decisions'"),
         (("decide", "global_pooling", "--head", "gem"), "no claim compares the selected cells"),
         (("claims",), "'poolbench-out' is not a work folder"),

@@ -44,4 +44,5 @@ def picture(verdict: Verdict) -> Picture | None:
 
 
 def _position(value: float, is_ratio: bool) -> float:
-    return log(value) if is_ratio else value
+    # An interval of few seeds can reach down to a ratio of 0.
+    return log(max(value, 1e-300)) if is_ratio else value

@@ -227,7 +227,7 @@ def rotation_variance() -> Benchmark:
                 *_grids("mnist", MNIST[1:], 256, paper, frozen=True),
             ],
         },
-        seeds={"smoke": 2, "quick": 8, "nightly": 6, "paper": 3},
+        seeds={"smoke": 2, "quick": 8, "nightly": 6, "paper": 5},
         options=RotationOptions,
         measure=deferred(f"{__name__}.measure").measure,
         version=4,
