@@ -124,10 +124,10 @@ def test_presets_give_unique_cells_with_paired_seeds(name: str, preset: str) -> 
     assert len(set(map(frozenset, by_group.values()))) == 1
 
 
-def test_the_nightly_preset_has_groups_of_the_quick_one_and_gated_metrics() -> None:
+def test_the_nightly_preset_shares_groups_with_the_quick_one_and_has_gated_metrics() -> None:
     quick = {cell.group for cell in plan(Selection(preset="quick"))}
     nightly = plan(Selection(preset="nightly"))
-    assert {cell.group for cell in nightly} < quick
+    assert {cell.group for cell in nightly} & quick
     assert {cell.seed for cell in nightly} < set(range(FIRST_RESERVE_SEED))
     for name in {cell.benchmark for cell in nightly}:
         assert any(metric.gated for metric in benchmarks.get(name)().metrics)
@@ -151,8 +151,8 @@ def test_selectors_replace_axes_but_not_absent_ones() -> None:
     cells = plan(Selection(("shift_robustness",), pools=("decimate",), seeds=(7,)))
     assert {c.pool.name for c in cells} == {"none", "decimate"}
     assert {c.seed for c in cells} == {7}
-    # Three on shapes, and garments with two paddings, trained in two ways.
-    assert len(cells) == 3 + 4
+    # Two on shapes, and garments with two paddings, trained in two ways.
+    assert len(cells) == 2 + 4
 
 
 def test_all_takes_every_entry() -> None:
@@ -179,8 +179,8 @@ def test_another_architecture_takes_a_place_where_no_option_makes_the_variant() 
 
 
 def test_conditions_leave_the_cells_that_fulfil_all_of_them() -> None:
-    cells = plan(Selection(("shift_robustness",), where={"num_pooling": "1"}, seeds=(0,)))
-    assert {cell.architecture.options["num_pooling"] for cell in cells} == {1}
+    cells = plan(Selection(("shift_robustness",), where={"num_pooling": "2"}, seeds=(0,)))
+    assert {cell.architecture.options["num_pooling"] for cell in cells} == {2}
     both = plan(Selection(("shift_robustness",), where={"padding_mode": "circular", "variant": "shifted"}))
     assert {(cell.padding_mode, cell.variant) for cell in both} == {("circular", "shifted")}
     with pytest.raises(UsageError, match=r"has none with num_pooling=7; 'poolbench plan'"):
