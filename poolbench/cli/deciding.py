@@ -74,8 +74,7 @@ def decide_command(
 ) -> None:
     """Add seeds where they are expected to decide claims (all, or of the benchmarks named) at the lowest cost.
 
-    Stops when every claim is decided or a limit is reached (default: --budget 20m). The same command goes on with the
-    results that are there.
+    Stops when all is decided or a limit is reached (default: --budget 20m). The same command goes on later.
     """
     from poolbench.decide import Limits, decide, expected, outlooks
     from poolbench.runner.execute import execute
