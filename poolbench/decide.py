@@ -15,16 +15,16 @@ from statistics import fmean
 
 import pandas as pd
 
-from poolbench.analysis.claims import Verdict, compared_groups, judge, out_of_reach
+from poolbench.analysis.claims import Verdict, comparison_of, judge
 from poolbench.analysis.frames import results_frame
 from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.analysis.images import ImageValues
-from poolbench.analysis.learning import judged
 from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.statistics import LEAST_SEEDS
 from poolbench.claim import Claim
 from poolbench.core import Cell, Result, UsageError
 from poolbench.registry import benchmarks, closest
+from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 
@@ -87,15 +87,17 @@ def questions(cells: Sequence[Cell], preset: str, wanted: Sequence[str] = ()) ->
     known: list[str] = []
     for name in dict.fromkeys(cell.benchmark for cell in by_group.values()):
         benchmark = benchmarks.get(name)()
+        # Only the fields of the cells matter, so each has a result with the metrics that claims are about.
+        metrics = {claim.metric: 0.0 for claim in benchmark.claims}
+        own = [cell for cell in by_group.values() if cell.benchmark == name]
+        imagined = results_frame([Result(cell, "finished", metrics=metrics) for cell in own])
         for claim in benchmark.claims:
             known.append(claim.name)
             if wanted and claim.name not in wanted:
                 continue
-            imagined = results_frame([Result(c, "finished", metrics={claim.metric: 0.0}) for c in by_group.values()])
-            if groups := compared_groups(claim, name, imagined, preset):
-                compared = [cell for group, cell in by_group.items() if group in groups]
-                no_test = bool(out_of_reach(claim, name, imagined, preset))
-                found.append(Question(benchmark, preset, claim, compared, no_test))
+            if comparison := comparison_of(claim, name, imagined, preset):
+                compared = [cell for group, cell in by_group.items() if group in comparison.groups]
+                found.append(Question(benchmark, preset, claim, compared, bool(comparison.out_of_reach)))
     for asked in wanted:
         if asked not in known:
             raise closest("claim", asked, known)
@@ -106,13 +108,14 @@ def questions(cells: Sequence[Cell], preset: str, wanted: Sequence[str] = ()) ->
 
 def outlooks(ledger: Ledger, asked: Sequence[Question], workers: int = 1) -> list[Outlook]:
     """Return the outlook of every question from the results of a ledger; ``workers`` cells run at a time."""
-    results = judged(ledger.results())
-    images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
-    frame = results_frame(results)
+    evidence = read_evidence(ledger)
+    results, frame = evidence.results, results_frame(evidence.results)
     seconds = _seconds(results)
     tried, finished = _seeds(results, _is_tried), _seeds(results, lambda result: result.status == "finished")
     return [
-        _outlook(question, frame, images, _common(question, tried), _common(question, finished), seconds, workers)
+        _outlook(
+            question, frame, evidence.images, _common(question, tried), _common(question, finished), seconds, workers
+        )
         for question in asked
     ]
 
@@ -179,10 +182,15 @@ def _seconds(results: Sequence[Result]) -> dict[str, float]:
     return {group: fmean(found) for group, found in spent.items()}
 
 
+def _by_cost(found: Sequence[Outlook]) -> list[Outlook]:
+    """Return the open outlooks, the one that is cheapest to decide first."""
+    return sorted((one for one in found if one.is_open), key=lambda one: one.cost)
+
+
 def expected(found: Sequence[Outlook], budget: float | None) -> list[Outlook]:
     """Return the open outlooks that are expected to be decided within a budget in seconds (None: without limit)."""
     reached, spent = [], 0.0
-    for outlook in sorted(filter(lambda one: one.is_open, found), key=lambda one: one.cost):
+    for outlook in _by_cost(found):
         spent += outlook.cost
         if budget is None or spent <= budget:
             reached.append(outlook)
@@ -204,7 +212,7 @@ def next_batch(found: Sequence[Outlook], ledger: Ledger, left: float | None, mos
     while no cell has run, which then gives the cost. All groups of the question get the same seeds. A question is
     passed over if a seed takes longer than the ``left`` seconds, or if its groups have ``most`` seeds.
     """
-    for outlook in sorted((one for one in found if one.is_open), key=lambda one: one.cost):
+    for outlook in _by_cost(found):
         count = min(ceil((outlook.further or 0) / 2), LARGEST_BATCH)
         if outlook.seconds is None:
             count = 1
@@ -231,19 +239,18 @@ def _missing_cells(question: Question, ledger: Ledger, count: int) -> list[Cell]
 
 def decide(
     ledger: Ledger,
-    asked: Sequence[Question],
+    found: Sequence[Outlook],
     limits: Limits,
     execute: Callable[[Sequence[Cell]], None],
     workers: int = 1,
     clock: Callable[[], float] = time.monotonic,
-) -> list[Outlook]:
+) -> Sequence[Outlook]:
     """Add seeds to the ledger batch by batch until every question is decided or a limit is reached.
 
-    ``execute`` runs the cells of a batch. Returns the outlooks at the end.
+    ``found`` are the outlooks at the start; ``execute`` runs the cells of a batch. Returns the outlooks at the end.
     """
     start, last = clock(), None
     while True:
-        found = outlooks(ledger, asked, workers)
         left = None if limits.seconds is None else limits.seconds - (clock() - start)
         cells = next_batch(found, ledger, left, limits.seeds)
         # The same cells again: they were skipped, for want of data.
@@ -251,3 +258,4 @@ def decide(
             return found
         execute(cells)
         last = cells
+        found = outlooks(ledger, [outlook.question for outlook in found], workers)

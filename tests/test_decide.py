@@ -82,7 +82,8 @@ class Memory:
         return sorted(r.cell.seed for r in self.found.values() if r.cell.pool.name == pool)
 
     def decide(self, asked: Sequence[Question], **limits: Any) -> dict[str, Outlook]:
-        found = decide(self, asked, Limits(**limits), self.execute, clock=lambda: self.now)  # type: ignore[arg-type]
+        start = outlooks(self, asked)  # type: ignore[arg-type]
+        found = decide(self, start, Limits(**limits), self.execute, clock=lambda: self.now)  # type: ignore[arg-type]
         return {one.question.claim.name: one for one in found}
 
 

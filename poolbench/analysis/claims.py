@@ -12,7 +12,7 @@ from poolbench.analysis.effects import Key, Point, estimate, mean_point, paired,
 from poolbench.analysis.frames import fields_of, varying_fields
 from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, scaled
 from poolbench.analysis.reach import NOT_A_TEST, within_reach
-from poolbench.analysis.statistics import Estimate, Interval, further_seeds
+from poolbench.analysis.statistics import ALPHA, Estimate, Interval, further_seeds
 from poolbench.claim import Claim
 from poolbench.core import Metric, Scalar
 
@@ -27,8 +27,6 @@ Ruling = Literal[
     "not a test of this claim",
 ]
 MOST_SEEDS = 1000
-ALPHA = 0.05
-"""Probability that the interval of a claim misses its effect at any number of seeds. A claim has one alpha."""
 FOR: frozenset[Ruling] = frozenset({"holds"})
 AGAINST: frozenset[Ruling] = frozenset(
     {"does not hold", "does not hold, too small to matter", "no difference that matters"}
@@ -123,32 +121,37 @@ def judge(
     return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks, margin)
 
 
-def compared_groups(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: str = "") -> frozenset[str]:
-    """Return the groups of a results frame that a claim compares, empty if it has none to compare.
+@dataclass(frozen=True)
+class Comparison:
+    """The groups that a claim compares, and why their data and training are no test of it ("" if they may be one)."""
+
+    groups: frozenset[str]
+    out_of_reach: str
+
+
+def comparison_of(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: str = "") -> Comparison | None:
+    """Return what a claim compares among the groups of a results frame, None if there is nothing to compare.
 
     These are the groups with a counterpart on every side. Those out of reach of the claim are left out, unless that
     leaves none. Only the fields of the cells matter, so the values may be of any kind.
     """
     everyone = _sides(claim, frame[(frame["benchmark"] == benchmark) & (frame["metric"] == claim.metric)])
+    if not everyone.all_present:
+        return None
     reached, why = within_reach(claim.reach, everyone.sets, preset, pd.Series(dtype=float))
     sides = everyone if why else _Sides(reached)
     if not sides.all_present or _confounding(claim, sides):
-        return frozenset()
+        return None
     keys, _ = _pairing_fields(claim, sides.sets)
     settings = [[_setting(row, keys) for row in side.to_dict("records")] for side in sides.sets]
     common = set.intersection(*map(set, settings))
-    return frozenset(
+    groups = frozenset(
         group
         for side, here in zip(sides.sets, settings, strict=True)
         for group, setting in zip(side["group"], here, strict=True)
         if setting in common
     )
-
-
-def out_of_reach(claim: Claim, benchmark: str, frame: pd.DataFrame, preset: str = "") -> str:
-    """Return why cells are no test of a claim by their data and training, whatever their results; "" if they may be."""
-    sides = _sides(claim, frame[(frame["benchmark"] == benchmark) & (frame["metric"] == claim.metric)])
-    return within_reach(claim.reach, sides.sets, preset, pd.Series(dtype=float))[1]
+    return Comparison(groups, why) if groups else None
 
 
 def ruling_of(interval: Interval, margin: float, says: Literal["above", "equal"] = "above") -> Ruling:

@@ -33,11 +33,13 @@ class Interval:
         return (self.high - self.low) / 2
 
 
+ALPHA = 0.05
+"""Probability that an interval misses the mean at any number of values. Each claim has an alpha of its own."""
 C2 = 0.3
 """The parameter of the normal mixture: one for all intervals, chosen before any of them was seen."""
 
 
-def anytime_interval(values: Sequence[float], alpha: float = 0.05, c2: float = C2) -> Interval:
+def anytime_interval(values: Sequence[float], alpha: float = ALPHA, c2: float = C2) -> Interval:
     """Return the interval of the mean of n values that holds at every n at once with probability 1 - alpha.
 
     So one may look after every seed and stop at any time, for any reason. Exact for normal values: the
@@ -47,7 +49,7 @@ def anytime_interval(values: Sequence[float], alpha: float = 0.05, c2: float = C
     return seeds_estimate(values).interval(alpha, c2)
 
 
-def anytime_reach(n: ArrayLike, alpha: float = 0.05, c2: float = C2) -> Array:
+def anytime_reach(n: ArrayLike, alpha: float = ALPHA, c2: float = C2) -> Array:
     """Return the half width of the anytime interval in standard errors s / sqrt(n), for each n of 2 or more."""
     n = np.asarray(n, dtype=np.float64)
     a = c2 / (n + c2)
@@ -74,7 +76,7 @@ class Estimate:
     freedom: float
     n: int
 
-    def interval(self, alpha: float = 0.05, c2: float = C2) -> Interval:
+    def interval(self, alpha: float = ALPHA, c2: float = C2) -> Interval:
         """Return the interval of the mean that holds at any number of seeds with probability 1 - alpha.
 
         See :func:`anytime_interval`. The fixed part does not change while seeds are added, so a quantile of Student's t
@@ -149,7 +151,7 @@ def further_seeds(estimate: Estimate, margin: float, beyond: float = 0.0, most: 
     if estimate.n < 2:
         return None
     n = np.arange(estimate.n + 1, most + 1)
-    reach, size = _half_width(estimate, n, 0.05, C2), abs(estimate.mean)
+    reach, size = _half_width(estimate, n, ALPHA, C2), abs(estimate.mean)
     enough = np.flatnonzero((size - reach > beyond) | (size + reach < margin))
     return int(n[enough[0]]) - estimate.n if len(enough) else None
 

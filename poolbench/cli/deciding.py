@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.options import (
-    FAILED,
     INTERRUPTED,
-    NO_DATA,
-    OK,
-    command_line,
     existing,
     jobs_option,
     out_option,
@@ -26,7 +22,7 @@ from poolbench.cli.options import (
     selection_options,
 )
 from poolbench.cli.rulings import rulings_text, seeds_text, time_text
-from poolbench.cli.running import open_invocation
+from poolbench.cli.running import exit_code, open_invocation, summarise
 from poolbench.cli.work import Work, work_options, write_report
 from poolbench.core import Cell, UsageError
 from poolbench.runner.plan import Selection, plan, protocol
@@ -34,6 +30,7 @@ from poolbench.runner.plan import Selection, plan, protocol
 if TYPE_CHECKING:
     from poolbench.decide import Outlook, Question
 
+ENDED = ("finished", "failed", "skipped")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -90,7 +87,7 @@ def decide_command(
     before = outlooks(ledger, asked, len(devices))
     _say_expectation(before, expected(before, budget), budget)
     tracking = work.tracking()
-    failed = interrupted = False
+    interrupted = False
     try:
         with open_invocation(ledger, tracking, selection.preset, 0) as (invocation, progress):
             attempt = replace(settings, invocation=invocation.id)
@@ -99,21 +96,19 @@ def decide_command(
                 progress.expect(len(cells))
                 execute(cells, ledger, attempt, progress, devices[: len(cells)])
 
-            decide(ledger, asked, Limits(budget, max_seeds), run, len(devices))
-            failed = progress.failed > 0
+            after = decide(ledger, before, Limits(budget, max_seeds), run, len(devices))
     except KeyboardInterrupt:
         interrupted = True
+        after = outlooks(ledger, asked, len(devices))
         say("interrupted; finished cells are kept, the same command continues")
-    after = outlooks(ledger, asked, len(devices))
     tracking.sync(ledger)
     report = write_report(ledger, tracking)
     say_left_out(ledger)
-    click.echo("\n".join([*rulings_text(after, before), str(report)]))
     groups = {cell.group for question in asked for cell in question.cells}
-    if any(result.status == "skipped" and result.cell.group in groups for result in ledger.results()):
-        say(f"some data are missing; to fetch them: {command_line('--download')}")
-        sys.exit(NO_DATA)
-    sys.exit(INTERRUPTED if interrupted else FAILED if failed else OK)
+    tried = [result for result in ledger.results() if result.cell.group in groups and result.status in ENDED]
+    summarise(tried)
+    click.echo("\n".join([*rulings_text(after, before), str(report)]))
+    sys.exit(INTERRUPTED if interrupted else exit_code(tried))
 
 
 @click.command("claims")

@@ -92,11 +92,11 @@ def run_command(
         write_report(ledger, tracking)
     say_left_out(ledger)
     results = [ledger.result(cell) for cell in cells]
-    _summarise(results)
+    summarise(results)
     if any(result.status == "finished" for result in results):
         _say_rulings(ledger, cells, selection)
     click.echo(str(report))
-    sys.exit(INTERRUPTED if interrupted else _exit_code(results))
+    sys.exit(INTERRUPTED if interrupted else exit_code(results))
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:
@@ -127,7 +127,8 @@ def _close_abandoned(ledger: Ledger) -> int:
     return len(abandoned)
 
 
-def _exit_code(results: Sequence[Result]) -> int:
+def exit_code(results: Sequence[Result]) -> int:
+    """Return the exit code of a command that ran the cells of these results."""
     if any(result.status == "failed" for result in results):
         # A failure without a traceback was an input error.
         return FAILED if any(result.traceback for result in results) else USAGE
@@ -136,7 +137,8 @@ def _exit_code(results: Sequence[Result]) -> int:
     return OK if all(result.status == "finished" for result in results) else FAILED
 
 
-def _summarise(results: Sequence[Result]) -> None:
+def summarise(results: Sequence[Result]) -> None:
+    """Say how many cells ended in which way, why some failed, and how to fetch missing data."""
     counts = {status: sum(r.status == status for r in results) for status in ("finished", "failed", "skipped")}
     counts["not run"] = len(results) - sum(counts.values())
     say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))

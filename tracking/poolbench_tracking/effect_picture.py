@@ -30,10 +30,8 @@ def picture(verdict: Verdict) -> Picture | None:
     effect = verdict.effect
     if effect is None:
         return None
-    mean, *bounds = (
-        _position(value, verdict.is_ratio)
-        for value in (effect.mean, *((effect.low, effect.high) if effect.is_bounded else ()))
-    )
+    shown = (effect.mean, effect.low, effect.high) if effect.is_bounded else (effect.mean,)
+    mean, *bounds = (_position(value, verdict.is_ratio) for value in shown)
     half = 1.1 * max(*(abs(value) for value in (mean, *bounds)), verdict.margin) or 1.0
 
     def across(value: float) -> float:

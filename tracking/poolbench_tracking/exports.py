@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from poolbench.analysis.images import ImageValues
-from poolbench.analysis.learning import judged
 from poolbench.analysis.tables import Entry, Table
 from poolbench.files import storage, write_atomically
+from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.sections import Section, sections_of, summary_frame
 
@@ -28,11 +27,11 @@ def write_exports(ledger: Ledger, folder: Path) -> list[Path]:
 
     The tables need the package booktabs. Raises StorageError if the folder cannot be written.
     """
-    images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
-    sections = list(sections_of(judged(ledger.results()), {}, images))
+    found = read_evidence(ledger)
+    sections = list(sections_of(found.results, {}, found.images))
     files = {
         "tables.tex": "\n".join(latex(section, table) for section in sections for table in section.tables).encode(),
-        "summary.parquet": _parquet(summary_frame(sections, images)),
+        "summary.parquet": _parquet(summary_frame(sections, found.images)),
     }
     for section in sections:
         files |= _figures(section, ledger)

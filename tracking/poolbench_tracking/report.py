@@ -12,9 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
-from poolbench.analysis.images import ImageValues
-from poolbench.analysis.learning import judged
 from poolbench.files import storage, write_atomically
+from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.effect_picture import HEIGHT, WIDTH
 from poolbench_tracking.provenance import provenance
@@ -27,15 +26,14 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Raises StorageError
     if the folder cannot be written.
     """
-    results = judged(ledger.results())
-    images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
-    sections = list(sections_of(results, run_links or {}, images))
+    found = read_evidence(ledger)
+    sections = list(sections_of(found.results, run_links or {}, found.images))
     drawn = [_with_drawings(section, ledger) for section in sections]
-    facts = provenance(results, ledger.invocations(), ledger.left_out())
+    facts = provenance(found.results, ledger.invocations(), ledger.left_out())
     markdown, page = templates(finalize=markdown_text), templates(autoescape=True)
     files = {
-        "results.csv": results_frame(results).to_csv(index=False),
-        "summary.csv": summary_frame(sections, images).to_csv(index=False),
+        "results.csv": results_frame(found.results).to_csv(index=False),
+        "summary.csv": summary_frame(sections, found.images).to_csv(index=False),
         "report.md": markdown.get_template("report.md.j2").render(sections=sections, **facts),
         "report.html": page.get_template("report.html.j2").render(sections=drawn, width=WIDTH, height=HEIGHT, **facts),
     }

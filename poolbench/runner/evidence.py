@@ -1,0 +1,24 @@
+"""What a ledger holds for analysis: the results, and the values per image behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poolbench.analysis.images import ImageValues
+from poolbench.analysis.learning import judged
+from poolbench.core import Result
+from poolbench.runner.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All results of a ledger, judged by whether they have learned (see ``analysis.learning``), and their images."""
+
+    results: Sequence[Result]
+    images: ImageValues
+
+
+def read_evidence(ledger: Ledger) -> Evidence:
+    """Read the results; tables with values per image are read when they are asked for."""
+    return Evidence(judged(ledger.results()), ImageValues(lambda cell, name: ledger.record(cell).table(name)))
