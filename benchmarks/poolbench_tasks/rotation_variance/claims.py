@@ -73,7 +73,7 @@ CLAIMS = (
     ),
     Claim(
         "v_of_maxima_is_class_conditional",
-        "The same for the maxima of maps.",
+        "Inside a class, turning an image moves map maxima more, relative to other images, than over all classes.",
         SOURCE,
         "V_max_stratified",
         minus="V_max",
