@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from poolbench.choice import Choice
 from poolbench.claim import Claim
 from poolbench.core import (
     NO_COMPONENT,
@@ -130,7 +131,9 @@ class Benchmark:
     ``measure(cell, options, model, data)`` returns the numbers of one network; ``options`` is an instance of
     the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
     that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None loads
-    the registered data set unchanged.
+    the registered data set unchanged. The report starts with the ``choices`` and with the sentences that
+    ``answers(scene)`` returns. It shows the first figures at full size and folds the others. Raises ValueError for a
+    choice by a metric that is unknown or has no direction.
     """
 
     name: str
@@ -144,8 +147,16 @@ class Benchmark:
     options: type[Any] = NoOptions
     load: Callable[[Cell, DataLocation, str], Dataset] | None = None
     claims: Sequence[Claim] = ()
+    choices: Sequence[Choice] = ()
+    answers: Callable[[Scene], Sequence[str]] | None = None
     figures: Sequence[Figure] = ()
     version: int = 1
+
+    def __post_init__(self) -> None:
+        directed = {metric.name for metric in self.metrics if metric.higher_is_better is not None}
+        for name in (name for choice in self.choices for name in choice.metrics):
+            if name not in directed:
+                raise ValueError(f"benchmark {self.name} has a choice by '{name}', which is no metric with a direction")
 
     def metric(self, name: str) -> Metric:
         """Return the metric of that name; raise KeyError where there is none."""

@@ -19,6 +19,7 @@ PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "poolbench.core",
+        "poolbench.choice",
         "poolbench.claim",
         "poolbench.declared",
         "poolbench.files",
@@ -39,12 +40,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # All that these may import of poolbench, beside themselves.
 ONLY: dict[str, tuple[str, ...]] = {
     "poolbench.core": (),
+    "poolbench.choice": ("poolbench.core",),
     "poolbench.claim": ("poolbench.core",),
     "poolbench.declared": ("poolbench.core",),
     "poolbench.files": ("poolbench.core",),
     "poolbench.plugins": ("poolbench.core",),
     "poolbench.registry": ("poolbench.core", "poolbench.claim", "poolbench.declared", "poolbench.plugins"),
-    "poolbench.analysis": ("poolbench.core", "poolbench.claim"),
+    "poolbench.analysis": ("poolbench.core", "poolbench.choice", "poolbench.claim"),
     "poolbench.plots": ("poolbench.core", "poolbench.analysis"),
     "poolbench.plots.captions": (),
 }

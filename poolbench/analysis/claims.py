@@ -40,7 +40,7 @@ class Verdict:
     ``effect`` is the mean effect with its interval, which holds at 95 % whenever one looks, signed so that positive
     values (ratios above 1 where ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what
     weakens or prevents the ruling. ``further`` is the number of further seeds expected to decide an undecided claim,
-    None if unknown. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
+    None if unknown. ``estimate`` is what the effect was made of, on the metric's scale. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
     its sides has none, or its sides differ in more than the claim names. ``margin`` is the difference that nobody would
     act on; a difference of logarithms for ratios.
     """
@@ -53,6 +53,7 @@ class Verdict:
     further: int | None = None
     networks: int = 0
     margin: float = 0.0
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def judge(
     effect = unscaled(found.interval(), metric)
     is_ratio = metric.scale == "log"
     if why:
-        return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, networks=networks, margin=margin)
+        note = _joined([why, *notes])
+        return Verdict(claim, NOT_A_TEST, effect, note, is_ratio, networks=networks, margin=margin, estimate=found)
     by_setting = _by_setting(claim, effects, margin)
     ruling = ruling_of(found.interval(), margin, claim.says)
     further = None
@@ -118,7 +120,7 @@ def judge(
     elif ruling == "undecided":
         further, text = _further(claim, found, margin)
         notes.insert(0, text)
-    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks, margin)
+    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks, margin, found)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import asinh, exp, inf
 
 import numpy as np
@@ -21,25 +21,29 @@ Key = tuple[int, tuple[object, ...]]
 class Point:
     """One value on its metric's scale, with what each image contributes to it (mean: the value).
 
-    ``images`` is None if that is unknown. Points with equal ``source`` were measured on the same images.
+    ``images`` is None if that is unknown. Points with equal ``source`` were measured on the same images. ``is_share``:
+    an image contributes 0 to 1, and in a difference at most 1.
     """
 
     value: float
     images: Array | None
     source: object
+    is_share: bool = False
 
     def minus(self, other: Point) -> Point:
         """Return the difference; it has values per image if both sides were measured on the same images."""
-        return Point(self.value - other.value, _combined([self, other], (1.0, -1.0)), self.source)
+        images = _combined([self, other], (1.0, -1.0))
+        return Point(self.value - other.value, images, self.source, self.is_share or other.is_share)
 
     def times(self, factor: float) -> Point:
-        return Point(factor * self.value, None if self.images is None else factor * self.images, self.source)
+        return replace(self, value=factor * self.value, images=None if self.images is None else factor * self.images)
 
 
 def mean_point(points: Sequence[Point]) -> Point:
     """Return the mean of points; it has values per image if all were measured on the same images."""
     weights = [1 / len(points)] * len(points)
-    return Point(float(np.mean([point.value for point in points])), _combined(points, weights), points[0].source)
+    value = float(np.mean([point.value for point in points]))
+    return Point(value, _combined(points, weights), points[0].source, points[0].is_share)
 
 
 def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None:
@@ -52,7 +56,7 @@ def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None
 
 def point(value: float, metric: Metric, cell: str, source: object, images: ImageValues) -> Point:
     """Return a cell's value of a metric as a point."""
-    return Point(scaled(value, metric), image_contributions(value, metric, cell, images), source)
+    return Point(scaled(value, metric), image_contributions(value, metric, cell, images), source, metric.share)
 
 
 def estimate(points: Mapping[Key, Point]) -> Estimate:
@@ -65,7 +69,9 @@ def estimate(points: Mapping[Key, Point]) -> Estimate:
     strata = list(dict.fromkeys(stratum for _, stratum in points))
     if len(points) == len(seeds) * len(strata) and all(point.images is not None for point in points.values()):
         blocks, weights = _blocks(points, seeds, strata)
-        return crossed_estimate(blocks, weights)
+        found = crossed_estimate(blocks, weights)
+        is_share = any(point.is_share for point in points.values())
+        return replace(found, images=min(block.shape[1] for block in blocks)) if is_share else found
     by_seed = [[point.value for (seed, _), point in points.items() if seed == wanted] for wanted in seeds]
     return seeds_estimate([float(np.mean(values)) for values in by_seed])
 
@@ -107,9 +113,15 @@ def group_estimate(group: Group, metric: Metric, images: ImageValues = NO_IMAGES
 
 
 def group_interval(group: Group, metric: Metric, images: ImageValues = NO_IMAGES) -> Interval | None:
-    """Return the 95 % interval of a group's mean in the metric's unit, geometric mean for logarithmic metrics."""
+    """Return the 95 % interval of a group's mean in the metric's unit, geometric mean for logarithmic metrics.
+
+    That of a share ends at 0 and 1.
+    """
     found = group_estimate(group, metric, images)
-    return None if found is None else unscaled(found.interval(), metric)
+    if found is None:
+        return None
+    interval = unscaled(found.interval(), metric)
+    return interval.within(0.0, 1.0) if metric.share else interval
 
 
 def unscaled(interval: Interval, metric: Metric) -> Interval:

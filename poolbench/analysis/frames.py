@@ -93,19 +93,19 @@ def fields_of(frame: pd.DataFrame) -> list[str]:
     return [*AXES, *(name for name in frame.columns if name not in COLUMNS)]
 
 
-def varying_fields(frame: pd.DataFrame) -> list[str]:
+def varying_fields(frame: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
     """Return the fields with more than one value, without those that the fields before them determine.
 
-    Returns ["pool"] if nothing varies.
+    ``given`` fields count as before all others and are left out. Returns ["pool"] if nothing varies and none is given.
     """
-    chosen: list[str] = []
+    chosen = list(given)
     for name in fields_of(frame):
-        if frame[name].nunique(dropna=False) < 2:
+        if name in chosen or frame[name].nunique(dropna=False) < 2:
             continue
         before = frame.groupby(chosen, dropna=False).ngroups if chosen else 1
         if frame.groupby([*chosen, name], dropna=False).ngroups > before:
             chosen.append(name)
-    return chosen or ["pool"]
+    return chosen[len(given) :] if given else chosen or ["pool"]
 
 
 def summary_rows(
@@ -114,7 +114,8 @@ def summary_rows(
     """Return one row per group and metric: fields, group, metric, mean, low, high, n, learned.
 
     ``low`` and ``high`` bound the 95 % interval of the mean (logarithmic metrics: the geometric mean) over the ``n``
-    networks that have learned; ``learned`` is their share. Without any, n is 0 and the numbers are absent.
+    networks that have learned, and are absent for too few; ``learned`` is their share. Without any network, n is 0 and
+    the mean is absent, too.
     """
     rows: list[dict[str, Any]] = []
     for group in groups_of(results):
@@ -122,14 +123,15 @@ def summary_rows(
             interval = group_interval(group, metric, images)
             if interval is None and not group.unlearned_values(metric.name):
                 continue
+            bounded = interval if interval and interval.is_bounded else None
             rows.append(
                 {
                     **group.fields,
                     "group": group.id,
                     "metric": metric.name,
                     "mean": interval and interval.mean,
-                    "low": interval and interval.low,
-                    "high": interval and interval.high,
+                    "low": bounded and bounded.low,
+                    "high": bounded and bounded.high,
                     "n": interval.n if interval else 0,
                     "learned": 1 - group.unlearned / len(group.results),
                 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, nan
 from typing import Any
 
@@ -31,6 +31,10 @@ class Interval:
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
+
+    def within(self, least: float, most: float) -> Interval:
+        """Return the interval without what lies outside of least and most, the bounds of any value."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most)) if self.is_bounded else self
 
 
 ALPHA = 0.05
@@ -67,7 +71,7 @@ class Estimate:
     """A mean over ``n`` seeds with the two parts of its variance and its degrees of freedom.
 
     ``seeds_part`` falls as 1 / n with more seeds; ``fixed_part`` does not (the choice of images, say). Both are NaN
-    for one seed.
+    for one seed. ``images`` is the number of images behind a mean of shares, 0 for other means.
     """
 
     mean: float
@@ -75,6 +79,7 @@ class Estimate:
     fixed_part: float
     freedom: float
     n: int
+    images: int = 0
 
     def interval(self, alpha: float = ALPHA, c2: float = C2) -> Interval:
         """Return the interval of the mean that holds at any number of seeds with probability 1 - alpha.
@@ -82,6 +87,10 @@ class Estimate:
         See :func:`anytime_interval`. The fixed part does not change while seeds are added, so a quantile of Student's t
         is enough for it, at two thirds of alpha: the two half widths add in squares, and simulation then gives at most
         alpha for any share of the two parts. (-inf, inf) for too few seeds.
+
+        Equal values on all images do not show that no image differs: a share adds the upper bound of the share of
+        images that differ if none of ``images`` does (the rule of three, about 3 / images; Hanley and Lippman-Hand
+        1983).
         """
         if self.n < 2:
             return Interval(self.mean, -inf, inf, self.n)
@@ -95,8 +104,9 @@ def _half_width(estimate: Estimate, n: Array, alpha: float, c2: float) -> Array:
     of_seeds = np.where(np.isfinite(reach), reach, 0.0) ** 2 * estimate.seeds_part * estimate.n / n
     # With more seeds the fixed part is known better, too.
     of_images = special.stdtrit(np.maximum(estimate.freedom, n - 1), 1 - alpha / 3) ** 2 * estimate.fixed_part
+    unseen = 1 - (2 * alpha / 3) ** (1 / estimate.images) if estimate.images else 0.0
     # Too few seeds say nothing, even if they agree.
-    return np.where(np.isfinite(reach), np.sqrt(of_seeds + of_images), inf)
+    return np.where(np.isfinite(reach), np.sqrt(of_seeds + of_images + unseen**2), inf)
 
 
 def seeds_estimate(values: Sequence[float]) -> Estimate:

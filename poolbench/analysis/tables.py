@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, replace
 
 from poolbench.analysis.effects import estimate, group_points, paired
 from poolbench.analysis.frames import results_frame, varying_fields
@@ -45,12 +44,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Groups that can be compared: same data set, same variant."""
+    """Groups that can be compared: same data set, same variant.
+
+    ``equal`` names the metrics that are the same in every row, with their value; they have no column.
+    """
 
     caption: str
     fields: Sequence[str]
     metrics: Sequence[str]
     rows: Sequence[Row]
+    equal: str = ""
 
     @property
     def has_best(self) -> bool:
@@ -62,17 +65,18 @@ class Table:
 
 
 def comparison_tables(
-    metrics: Sequence[Metric], results: Sequence[Result], images: ImageValues = NO_IMAGES
+    metrics: Sequence[Metric], results: Sequence[Result], images: ImageValues = NO_IMAGES, headline: bool = True
 ) -> list[Table]:
-    """Return a table of the headline metrics for each data set and variant of one benchmark's results.
+    """Return a table of the headline metrics (else: the others) for each data set and variant of a benchmark's results.
 
     Numbers of different data sets or variants do not compare, so they never share a table.
     """
+    wanted = [metric for metric in metrics if metric.headline == headline]
     tables: dict[tuple[str, str], list[Group]] = {}
     for group in groups_of(results):
         tables.setdefault((str(group.fields["dataset"]), str(group.fields["variant"])), []).append(group)
     names = [name for name in varying_fields(results_frame(results)) if name not in ("dataset", "variant")] or ["pool"]
-    return [_table(metrics, groups, names, images) for groups in tables.values()]
+    return [_table(wanted, groups, names, images) for groups in tables.values()]
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def first_place(groups: Sequence[Group], metric: Metric, images: ImageValues = N
 
 def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[str], images: ImageValues) -> Table:
     names = [name for name in names if any(name in group.fields for group in groups)]
-    shown = [m for m in metrics if m.headline and any(g.values(m.name) or g.unlearned_values(m.name) for g in groups)]
+    shown = [m for m in metrics if any(g.values(m.name) or g.unlearned_values(m.name) for g in groups)]
     first = {metric.name: first_place(groups, metric, images) for metric in shown}
     costs = {name: title for name, title in SHOWN_COSTS.items() if any(_costs(group, name) for group in groups)}
     rows = [
@@ -125,7 +129,16 @@ def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[s
         for group in groups
     ]
     columns = [*(_column(metric) for metric in shown), *costs.values()]
-    return Table(_caption(groups, names), names, columns, rows)
+    return _without_equal(Table(_caption(groups, names), names, columns, rows))
+
+
+def _without_equal(table: Table) -> Table:
+    """Return the table without the columns that have one value in all rows; these are named below it."""
+    texts = [{row.entries[index].text for row in table.rows} for index in range(len(table.metrics))]
+    kept = [index for index, found in enumerate(texts) if len(found) > 1 or len(table.rows) < 2]
+    equal = [f"{name} {texts[index].pop()}" for index, name in enumerate(table.metrics) if index not in kept]
+    rows = [replace(row, entries=[row.entries[index] for index in kept]) for row in table.rows]
+    return replace(table, metrics=[table.metrics[index] for index in kept], rows=rows, equal=", ".join(equal))
 
 
 def _entry(group: Group, metric: Metric, first: FirstPlace, images: ImageValues) -> Entry:
@@ -149,8 +162,8 @@ def _costs(group: Group, name: str) -> list[float]:
 
 
 def _cost_text(group: Group, name: str) -> str:
-    """Return the mean cost without an interval: parameters as an integer, milliseconds with two decimals."""
+    """Return a cost without an interval: parameters, or the shortest time, as other work only ever adds to it."""
     values = _costs(group, name)
     if not values:
         return "-"
-    return f"{fmean(values):,.0f}" if name == "cost_parameters" else f"{fmean(values):.2f}"
+    return f"{min(values):,.0f}" if name == "cost_parameters" else f"{min(values):.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import Group
@@ -39,25 +40,38 @@ def rounded(value: float, metric: Metric, sign: str = "") -> str:
 def number_text(group: Group, metric: Metric, separator: str = " ", images: ImageValues = NO_IMAGES) -> str:
     """Return "mean ± half width of the 95 % interval" over the networks that have learned.
 
-    Logarithmic metrics give "geometric mean [low, high]". Too few seeds give the mean alone, none "-".
+    Logarithmic metrics give "geometric mean [low, high]", and so do shares whose interval ends at 0 or 1. Too few seeds
+    give the mean alone, none "-".
     """
     interval = group_interval(group, metric, images)
-    if interval is None:
-        return "-"
+    return "-" if interval is None else interval_text(interval, metric, separator)
+
+
+def interval_text(interval: Interval, metric: Metric, separator: str = " ") -> str:
+    """Return a mean with its interval as text (see :func:`number_text`)."""
     mean = rounded(interval.mean, metric)
     if not interval.is_bounded:
         return mean
-    if metric.scale == "log":
+    if metric.scale == "log" or (metric.share and (interval.low == 0 or interval.high == 1)):
         return f"{mean}{separator}[{rounded(interval.low, metric)}, {rounded(interval.high, metric)}]"
     return f"{mean}{separator}± {rounded(interval.half_width, metric)}"
 
 
+def change_text(change: Interval, metric: Metric, is_ratio: bool) -> str:
+    """Return a difference with its interval, such as "+0.400 [+0.152, +0.648]"; a ratio as "x1.90 [1.20, 3.00]"."""
+    mean, *bounds = (
+        f"{value:.3g}" if is_ratio else rounded(value, metric, "+")
+        for value in ((change.mean, change.low, change.high) if change.is_bounded else (change.mean,))
+    )
+    return ("x" if is_ratio else "") + mean + (f" [{', '.join(bounds)}]" if bounds else "")
+
+
 def effect_text(effect: Interval, metric: Metric, is_ratio: bool) -> str:
-    """Return an effect with its interval, such as "+0.400 [+0.152, +0.648], n = 3"; ratios as "x1.90 [1.20, 3.00]"."""
-    if not effect.is_bounded:
-        mean = f"x{effect.mean:.3g}" if is_ratio else rounded(effect.mean, metric, "+")
-        return f"{mean}, n = {effect.n}: {LEAST_SEEDS} seeds or more give an interval"
-    if is_ratio:
-        return f"x{effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}], n = {effect.n}"
-    mean, low, high = (rounded(value, metric, "+") for value in (effect.mean, effect.low, effect.high))
-    return f"{mean} [{low}, {high}], n = {effect.n}"
+    """Return an effect with its interval and the number of seeds, such as "+0.400 [+0.152, +0.648], n = 4"."""
+    text = f"{change_text(effect, metric, is_ratio)}, n = {effect.n}"
+    return text if effect.is_bounded else f"{text}: {LEAST_SEEDS} seeds or more give an interval"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts as one: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from poolbench.cli.baselines import judged_frame, known_metrics
 from poolbench.cli.options import (
     FAILED,
     existing,
@@ -20,6 +22,9 @@ from poolbench.cli.options import (
 )
 from poolbench.cli.work import Tracking, write_report
 from poolbench.core import Status, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command("status")
@@ -46,8 +51,25 @@ def status_command(out: Path) -> None:
 @uri_option
 @no_mlflow_option
 @click.option("--export", is_flag=True, help="Also tables for LaTeX, figures as SVG and PDF, the summary as parquet.")
-def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool, export: bool) -> None:
+@click.option(
+    "--compare", "sides", nargs=2, metavar="A B",
+    help="Instead, set two results side by side: work folders, results.csv files, or commits of a history.",
+)  # fmt: skip
+@click.option(
+    "--history", "history_folder", type=click.Path(path_type=Path), help="Folder of the history that has the commits."
+)
+def report_command(
+    out: Path,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+    export: bool,
+    sides: tuple[str, str] | None,
+    history_folder: Path | None,
+) -> None:
     """Write the report of a work folder: HTML, Markdown and CSV."""
+    if sides:
+        click.echo(str(_compare(sides, history_folder, out)))
+        return
     ledger = existing(out)
     path = write_report(ledger, Tracking(out, tracking_uri, wanted=not no_mlflow))
     if export:
@@ -56,6 +78,40 @@ def report_command(out: Path, tracking_uri: str | None, no_mlflow: bool, export:
         say(f"{len(write_exports(ledger, path.parent))} files for papers are beside the report")
     say_left_out(ledger)
     click.echo(str(path))
+
+
+def _compare(sides: tuple[str, str], history_folder: Path | None, out: Path) -> Path:
+    from poolbench.analysis.comparison import compare_results
+    from poolbench_tracking.comparison_report import write_comparison
+
+    before, after = (_results_of(side, history_folder) for side in sides)
+    found = compare_results(before, after, known_metrics())
+    if not found.changes:
+        raise UsageError(
+            f"'{sides[0]}' and '{sides[1]}' have no group with the same seeds in common; nothing to compare"
+        )
+    return write_comparison(found, sides, out / "report")
+
+
+def _results_of(side: str, history_folder: Path | None) -> pd.DataFrame:
+    """Return the results of a work folder, of a results.csv, or of a commit in the history."""
+    if Path(side).is_dir():
+        return judged_frame(existing(Path(side)))
+    if Path(side).is_file():
+        from poolbench.analysis.frames import read_results
+
+        return read_results(side)
+    if history_folder is None:
+        raise UsageError(f"'{side}' is neither a work folder nor a results.csv; for a commit, give --history FOLDER")
+    from poolbench_tracking.history import History
+
+    rows = History(history_folder).read()
+    rows = rows[rows["commit"].str.startswith(side)]
+    if rows.empty:
+        raise UsageError(f"no night of the history in '{history_folder}' ran commit '{side}'")
+    # A commit may have run in several nights: the last one of each group.
+    last = rows.groupby(["benchmark", "group"])["night"].transform("max")
+    return rows[rows["night"] == last].assign(images=0)
 
 
 @click.command("sync")

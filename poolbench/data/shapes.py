@@ -45,6 +45,24 @@ def sample_shapes(
     return _draw(labels, extents, centres, canvas), labels
 
 
+def sample_morphs(
+    n: int, canvas: int, generator: torch.Generator, device: str | torch.device, margin: int = 0
+) -> Tensor:
+    """Draw n random objects between square and circle, superellipses: uint8 (n, 1, canvas, canvas).
+
+    Each covers |dx / r|^p + |dy / r|^p <= 1, with 2 / p uniform from 0 (a square without its corners) to 1 (a circle).
+    Radius and centre are sampled as in :func:`sample_shapes`.
+    """
+    roundness = 1 - torch.rand((n, 1), generator=generator, dtype=torch.float64)  # above 0
+    radii = torch.randint(SMALLEST, LARGEST + 1, (n, 1), generator=generator)
+    centres = torch.randint(margin, canvas - margin, (n, 2), generator=generator)
+    dx, dy = ((torch.arange(canvas) - centres[:, axis : axis + 1]).abs() / radii for axis in (0, 1))
+    power = 2 / roundness
+    # Pixels on the curve belong to the object, whatever rounding makes of them.
+    inside = (dx.double() ** power)[:, None, :] + (dy.double() ** power)[:, :, None] <= 1 + 1e-9
+    return inside.to(torch.uint8).mul_(255).unsqueeze(1).to(device)
+
+
 def _sample_parameters(n: int, canvas: int, generator: torch.Generator, margin: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return labels (n,), extents (n, 2) and centres (n, 2); a circle's radius is its first extent."""
     labels = torch.randint(len(CLASSES), (n,), generator=generator)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.learning import judged
 from poolbench.core import Result
-from poolbench.runner.ledger import Ledger
+from poolbench.runner.ledger import CellRecord, Ledger
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All results of a ledger, judged by whether they have learned (see ``analysis.learning``), and their images."""
+    """All results of a ledger, judged by whether they have learned (see ``analysis.learning``), and their images.
+
+    ``record(cell)`` returns the stored data of a cell by its id.
+    """
 
     results: Sequence[Result]
     images: ImageValues
+    record: Callable[[str], CellRecord]
 
 
 def read_evidence(ledger: Ledger) -> Evidence:
     """Read the results; tables with values per image are read when they are asked for."""
-    return Evidence(judged(ledger.results()), ImageValues(lambda cell, name: ledger.record(cell).table(name)))
+    images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
+    return Evidence(judged(ledger.results()), images, ledger.record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf, sqrt
 from typing import Any
 
@@ -110,6 +111,35 @@ def test_equal_differences() -> None:
     for shift in (0.5, 0.0, -0.5):
         found = seeds_estimate([shift] * 4).interval()
         assert (found.low, found.high) == (shift, shift)
+
+
+def test_shares_that_agree_on_all_images_leave_room_for_an_image_that_differs() -> None:
+    found = replace(crossed_estimate([np.ones((4, 250))]), images=250)
+    interval = found.interval()
+    # The largest share p of which 250 images show none with a probability of two thirds of 5 %.
+    assert (1 - interval.half_width) ** 250 == pytest.approx(0.05 * 2 / 3)
+    assert interval.half_width == pytest.approx(3.4 / 250, rel=0.01)
+    assert replace(found, images=0).interval().half_width == 0
+    # Where seeds and images differ, it hardly counts.
+    wide = crossed_estimate([np.random.default_rng(0).random((8, 250))])
+    assert replace(wide, images=250).interval().half_width == pytest.approx(wide.interval().half_width, rel=0.2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.004, 0.01, 0.05, 0.3])
+def test_the_interval_of_a_share_over_images_holds_at_every_level(share: float) -> None:
+    """All seeds agree on each of 250 images, of which a share differs: only the images are random."""
+    generator, trials, missed = np.random.default_rng(1), 4000, 0
+    for count in generator.binomial(250, share, trials):
+        values = np.tile(np.arange(250) < count, (4, 1)).astype(float)
+        interval = replace(crossed_estimate([values]), images=250).interval()
+        missed += not interval.low <= share <= interval.high
+    assert missed / trials <= 0.05
+
+
+def test_bounds_end_where_values_do() -> None:
+    assert anytime_interval([0.9, 1.0, 1.0, 0.9]).within(0.0, 1.0).high == 1.0
+    few = anytime_interval([0.9, 1.0])
+    assert few.within(0.0, 1.0) == few
 
 
 def mean_squares(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:

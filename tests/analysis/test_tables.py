@@ -160,13 +160,16 @@ def test_tables_do_not_mix_what_does_not_compare(finished: Finished) -> None:
 
 def test_tables_leave_out_fields_and_metrics_that_no_group_has(finished: Finished) -> None:
     results = [
-        *(finished("max", 0, 0.9, model={"layers": layers}, metrics={"spread": 1.0}) for layers in (1, 2)),
+        *(finished("max", 0, 0.9, model={"layers": n}, metrics={"spread": float(n)}) for n in (1, 2)),
         *(finished("max", 0, 0.9, dataset="photos", model={"padding": padding}) for padding in ("zeros", "circular")),
     ]
     shapes, photos = comparison_tables(METRICS, results)
     assert (shapes.fields, photos.fields) == (["layers"], ["padding"])
     assert any(name.startswith("spread") for name in shapes.metrics)
     assert not any(name.startswith("spread") for name in photos.metrics)
+    # Both groups have the same accuracy and loss, in either table.
+    assert shapes.equal == photos.equal == "accuracy\u00a0↑ 0.900, loss\u00a0↓ 0.100"
+    assert [len(row.entries) for row in (*shapes.rows, *photos.rows)] == [1, 1, 0, 0]
 
 
 def test_only_headline_metrics_are_columns(finished: Finished) -> None:
@@ -181,8 +184,8 @@ def test_integers_stay_integers(finished: Finished) -> None:
     assert sorted(row.fields[0] for row in table.rows) == ["-", "16", "8"]
 
 
-def test_costs_have_no_interval(finished: Finished) -> None:
+def test_costs_have_no_interval_and_times_are_the_shortest(finished: Finished) -> None:
     costs = [{"cost_parameters": 12345.0, "cost_forward_ms": ms} for ms in (1.0, 1.5)]
     (table,) = comparison_tables([ACCURACY], [finished("max", seed, 0.5, metrics=costs[seed]) for seed in range(2)])
     assert table.metrics == ["accuracy\u00a0↑", "parameters", "forward / ms"]
-    assert [entry.text for entry in table.rows[0].entries[1:]] == ["12,345", "1.25"]
+    assert [entry.text for entry in table.rows[0].entries[1:]] == ["12,345", "1.00"]

@@ -11,6 +11,7 @@ from poolbench.data.shapes import (
     SMALLEST,
     ShapeStream,
     draw_rectangles,
+    sample_morphs,
     sample_shapes,
 )
 
@@ -165,3 +166,26 @@ def test_wrong_options_are_usage_errors(option: str, value: int) -> None:
 def test_a_stream_has_no_images_to_choose_from() -> None:
     with pytest.raises(UsageError, match="drawn afresh in every epoch: got 100; set the data set's option samples"):
         ShapeStream(64, 250).subset(100, seed=0)
+
+
+def test_morphs_lie_between_the_circle_and_the_square() -> None:
+    margin = 30
+    images = sample_morphs(200, CANVAS, generator(3), "cpu", margin)[:, 0] > 0
+    # The same draws, in the same order.
+    stream = generator(3)
+    roundness = 1 - torch.rand((200, 1), generator=stream, dtype=torch.float64)
+    radii = torch.randint(SMALLEST, LARGEST + 1, (200, 1), generator=stream)
+    centres = torch.randint(margin, CANVAS - margin, (200, 2), generator=stream)
+    circles = draw_circles(centres, radii[:, 0], CANVAS)[:, 0] > 0
+    squares = draw_rectangles(centres, radii.expand(-1, 2), CANVAS)[:, 0] > 0
+    assert (circles <= images).all()
+    assert (images <= squares).all()
+    # Rounder objects are smaller.
+    sizes, least, most = (x.flatten(1).sum(1).double() for x in (images, circles, squares))
+    share = (sizes - least) / (most - least)
+    assert torch.corrcoef(torch.stack([share, roundness[:, 0]]))[0, 1] < -0.8
+    for index in range(5):
+        (x0, y0), radius, power = centres[index].tolist(), int(radii[index]), 2 / float(roundness[index])
+        for y, x in ((y0 + dy, x0 + dx) for dy in range(-15, 16) for dx in range(-15, 16)):
+            inside = (abs(x - x0) / radius) ** power + (abs(y - y0) / radius) ** power <= 1 + 1e-9
+            assert bool(images[index, y, x]) == inside

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from poolbench.core import Cell, Component, DataLocation, Measurement, TrainConfig
+from poolbench.core import Cell, Component, DataLocation, Measurement, TrainConfig, derive_seed
 from poolbench.data import Dataset, load_dataset, to_pixels
+from poolbench.data.shapes import sample_morphs
 from poolbench.engine import build_model
 from poolbench.measures.classification import predictions
 from poolbench.registry import benchmarks
@@ -106,6 +107,23 @@ def test_aliasing_against_double_loops() -> None:
     assert found.metrics["aliasing"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_consistency_between_the_shapes_against_double_loops() -> None:
+    data, model, options = trained()
+    found = measure(SHAPES, options, model, data)
+    generator = torch.Generator().manual_seed(derive_seed(0, "measured morphs"))
+    size = data.in_shape[1]
+    pixels = to_pixels(sample_morphs(options.objects, size, generator, "cpu", measure_module._margin(size)))
+    each = []
+    for image in pixels:
+        moved = [torch.roll(image[None], (dy, dx), dims=(-2, -1)) for dy in range(4) for dx in range(4)]
+        with torch.no_grad():
+            answers = [bool(model(one) > 0) for one in moved]
+        share = sum(answers) / len(answers)
+        each.append(share**2 + (1 - share) ** 2)
+    assert found.tables["decisions"]["morph_consistency"].tolist() == pytest.approx(each)
+    assert found.metrics["morph_consistency"] == pytest.approx(sum(each) / len(each))
+
+
 def centred(model: nn.Module, pixels: torch.Tensor) -> None:
     """Move the mean logits to 0: an untrained network decides for one class, a centred one for several."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
@@ -163,6 +181,8 @@ def test_every_column_of_a_table_comes_from_the_same_images(cell: Cell) -> None:
         for averaging in ("none", "phases")
     }
     assert conditions["consistency"]["float32", "none"] == pytest.approx(table["grid_consistency"].mean())
+    assert conditions["consistency"]["float32", "phases"] == pytest.approx(table["averaged_consistency"].mean())
+    assert found.metrics["averaged_consistency"] == pytest.approx(table["averaged_consistency"].mean())
 
 
 def test_seeds_are_measured_on_the_same_objects() -> None:

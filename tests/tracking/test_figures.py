@@ -38,7 +38,7 @@ def test_figures_of_one_cell(study: Benchmark, store: Store, ledger: Ledger) -> 
 
 
 def test_figures_of_all_cells(study: Benchmark, store_all: StoreAll, ledger: Ledger) -> None:
-    figures = summary_figures(study, store_all({"max": [0.6, 0.7], "avg": [0.3, 0.4]}), ledger)
+    figures = summary_figures(study, store_all({"max": [0.6, 0.7], "avg": [0.3, 0.4]}), ledger.record)
     assert list(figures) == ["curves", "loss", "map", "layers", "intervals"]
     # The style applies while drawing.
     assert not figures["map"].axes[0].spines["top"].get_visible()
@@ -53,8 +53,8 @@ def test_a_cell_without_data_has_no_figures(study: Benchmark, ledger: Ledger, ce
 
 
 def test_nothing_to_sum_up(study: Benchmark, ledger: Ledger, cell_of: Callable[..., Cell]) -> None:
-    assert summary_figures(study, [], ledger) == {}
-    assert summary_figures(study, [Result(cell_of(), "failed")], ledger) == {}
+    assert summary_figures(study, [], ledger.record) == {}
+    assert summary_figures(study, [Result(cell_of(), "failed")], ledger.record) == {}
 
 
 def test_too_many_groups_are_not_drawn(
@@ -63,9 +63,9 @@ def test_too_many_groups_are_not_drawn(
     results = store_all({"max": [0.6], "avg": [0.3]})
     assert MOST_GROUPS > 100
     monkeypatch.setattr("poolbench_tracking.figures.MOST_GROUPS", 2)
-    assert summary_figures(study, results, ledger)
+    assert summary_figures(study, results, ledger.record)
     monkeypatch.setattr("poolbench_tracking.figures.MOST_GROUPS", 1)
-    assert summary_figures(study, results, ledger) == {}
+    assert summary_figures(study, results, ledger.record) == {}
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, KeyError])
@@ -85,7 +85,7 @@ def test_a_drawing_function_that_does_not_exist_raises(study: Benchmark, store: 
     benchmark = replace(study, figures=(Figure("typo", "Typo", "", draw.lerning_curves, draw.lerning_curves),))
     result = store("max", 0, 0.6)
     with pytest.raises(AttributeError, match=r"poolbench\.plots\.curves.* 'lerning_curves'"):
-        summary_figures(benchmark, [result], ledger)
+        summary_figures(benchmark, [result], ledger.record)
     with pytest.raises(AttributeError, match="lerning_curves"):
         cell_figures(benchmark, result, ledger.record(result.cell.id))
 
@@ -168,7 +168,7 @@ def test_a_task_with_its_own_figure_needs_one_folder_only(
     monkeypatch.setitem(registry.benchmarks._entries, "study", registry.Entry("study", lambda: benchmark))
     result = store("max", 0, 0.6, tables={"odd": pd.DataFrame({"oddity": [1.0, 3.0, 2.0]})})
     for figures in (
-        summary_figures(benchmark, [result], ledger),
+        summary_figures(benchmark, [result], ledger.record),
         cell_figures(benchmark, result, ledger.record(result.cell.id)),
     ):
         (line,) = figures["odd"].axes[0].get_lines()
@@ -187,9 +187,9 @@ def test_titles_and_captions_are_those_of_the_figures(study: Benchmark, store: S
 
 def test_svg_is_one_element_that_can_be_embedded(study: Benchmark, store: Store, ledger: Ledger) -> None:
     results = [store("max", 0, 0.6)]
-    figures = summary_figures(study, results, ledger)
+    figures = summary_figures(study, results, ledger.record)
     elements = {name: to_svg(figure) for name, figure in figures.items()}
-    again = {name: to_svg(figure) for name, figure in summary_figures(study, results, ledger).items()}
+    again = {name: to_svg(figure) for name, figure in summary_figures(study, results, ledger.record).items()}
     assert elements == again
     ids: list[str] = []
     for svg in elements.values():

@@ -10,14 +10,14 @@ import pandas as pd
 
 from poolbench.analysis.tables import Entry, Table
 from poolbench.files import storage, write_atomically
-from poolbench.runner.evidence import read_evidence
+from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.sections import Section, sections_of, summary_frame
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-    "\u00a0": "~",
+    "\u00a0": "~", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 """Characters with another meaning in LaTeX, or that its fonts lack."""
 
@@ -28,13 +28,13 @@ def write_exports(ledger: Ledger, folder: Path) -> list[Path]:
     The tables need the package booktabs. Raises StorageError if the folder cannot be written.
     """
     found = read_evidence(ledger)
-    sections = list(sections_of(found.results, {}, found.images))
+    sections = list(sections_of(found, {}))
     files = {
         "tables.tex": "\n".join(latex(section, table) for section in sections for table in section.tables).encode(),
         "summary.parquet": _parquet(summary_frame(sections, found.images)),
     }
     for section in sections:
-        files |= _figures(section, ledger)
+        files |= _figures(section, found)
     with storage(folder):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -44,7 +44,8 @@ def write_exports(ledger: Ledger, folder: Path) -> list[Path]:
 
 def latex(section: Section, table: Table) -> str:
     """Return a table of a section as a LaTeX tabular with the rules of booktabs; the best numbers are bold."""
-    caption = ". ".join(filter(None, (section.heading, table.caption)))
+    equal = f"Equal in all rows: {table.equal}" if table.equal else ""
+    caption = ". ".join(filter(None, (section.heading, table.caption, equal)))
     columns = [*(name.replace("_", " ") for name in table.fields), "seeds", *table.metrics]
     lines = [
         r"\begin{table}",
@@ -86,14 +87,15 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return content.getvalue()
 
 
-def _figures(section: Section, ledger: Ledger) -> dict[str, bytes]:
+def _figures(section: Section, found: Evidence) -> dict[str, bytes]:
     """Return {path: content} of the figures of a section; one that fails is left out, the report says why."""
     from poolbench.plots.style import to_pdf, to_svg
-    from poolbench_tracking.figures import summary_figures
+    from poolbench_tracking.figures import front_figures, summary_figures
 
-    drawn = summary_figures(section.benchmark, section.results, ledger, lambda name, error: None)
+    drawn = summary_figures(section.benchmark, section.results, found.record, lambda name, error: None)
+    fronts = {f"front-{number}": figure for number, figure in enumerate(front_figures(section.weighings), start=1)}
     files = {}
-    for name, figure in drawn.items():
+    for name, figure in {**drawn, **fronts}.items():
         path = f"figures/{section.anchor}-{name}"
         files[f"{path}.svg"] = to_svg(figure).encode()
         files[f"{path}.pdf"] = to_pdf(figure)

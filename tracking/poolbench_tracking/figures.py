@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
+from poolbench.analysis.choices import Weighing
 from poolbench.analysis.frames import results_frame, varying_fields
 from poolbench.analysis.groups import groups_of
 from poolbench.core import Result
+from poolbench.plots.pareto import pareto
 from poolbench.plots.scene import Record, Scene
 from poolbench.plots.style import STYLE
-from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 
 MOST_GROUPS = 150  # more panels and lines are unreadable and take minutes to draw
@@ -39,21 +40,31 @@ def too_many_groups(results: Sequence[Result]) -> bool:
     return len(groups_of(results)) > MOST_GROUPS
 
 
+def front_figures(found: Sequence[Weighing]) -> list[Figure]:
+    """Return the picture of every weighing: its candidates in two metrics, or in one and time."""
+    with matplotlib.rc_context(STYLE):
+        return [pareto(weighing) for weighing in found]
+
+
+def scene_of(benchmark: Benchmark, results: Sequence[Result], record: Callable[[str], Record]) -> Scene:
+    """Return what the figures over all cells draw; ``record(cell)`` returns the stored data of a cell by its id."""
+    varying = varying_fields(results_frame(results))
+    return Scene(benchmark.metrics, groups_of(results), varying, lambda result: record(result.cell.id))
+
+
 def summary_figures(
     benchmark: Benchmark,
     results: Sequence[Result],
-    ledger: Ledger,
+    record: Callable[[str], Record],
     on_error: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Figure]:
     """Return {name: figure} over the finished cells of a benchmark; {} if there are none or too many groups.
 
     The exception of a drawing function goes to ``on_error(name, error)``; without it, it is raised.
     """
-    groups = groups_of(results)
-    if not groups or too_many_groups(results):
+    scene = scene_of(benchmark, results, record)
+    if not scene.groups or too_many_groups(results):
         return {}
-    varying = varying_fields(results_frame(results))
-    scene = Scene(benchmark.metrics, groups, varying, lambda result: ledger.record(result.cell.id))
     drawn = {}
     with matplotlib.rc_context(STYLE):
         for figure in benchmark.figures:

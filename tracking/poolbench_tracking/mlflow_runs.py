@@ -106,7 +106,7 @@ def log_summary(store: Store, ledger: Ledger, benchmark: Benchmark, results: Seq
     with _artifacts(store, run_id) as folder:
         results_frame(finished).to_csv(folder / "results.csv", index=False)
         if finished:
-            _write_figures(folder / "figures", lambda: summary_figures(benchmark, finished, ledger))
+            _write_figures(folder / "figures", lambda: summary_figures(benchmark, finished, ledger.record))
 
 
 @contextmanager

@@ -12,12 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
+from poolbench.analysis.text import metric_label
 from poolbench.files import storage, write_atomically
-from poolbench.runner.evidence import read_evidence
+from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.effect_picture import HEIGHT, WIDTH
+from poolbench_tracking.overview import overview
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import Drawing, Section, sections_of, summary_frame
+
+SHOWN_FIGURES = 3
+"""Figures of a benchmark that are shown at full size; the others are folded."""
 
 
 def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | None = None) -> Path:
@@ -27,15 +32,20 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     if the folder cannot be written.
     """
     found = read_evidence(ledger)
-    sections = list(sections_of(found.results, run_links or {}, found.images))
-    drawn = [_with_drawings(section, ledger) for section in sections]
-    facts = provenance(found.results, ledger.invocations(), ledger.left_out())
+    sections = [_with_drawings(section, found) for section in sections_of(found, run_links or {})]
+    facts = {
+        "sections": sections,
+        "overview": overview(sections),
+        "metric_label": metric_label,
+        **provenance(found.results, ledger.invocations(), ledger.left_out()),
+    }
     markdown, page = templates(finalize=markdown_text), templates(autoescape=True)
+    sizes = {"width": WIDTH, "height": HEIGHT, "shown_figures": SHOWN_FIGURES}
     files = {
         "results.csv": results_frame(found.results).to_csv(index=False),
         "summary.csv": summary_frame(sections, found.images).to_csv(index=False),
-        "report.md": markdown.get_template("report.md.j2").render(sections=sections, **facts),
-        "report.html": page.get_template("report.html.j2").render(sections=drawn, width=WIDTH, height=HEIGHT, **facts),
+        "report.md": markdown.get_template("report.md.j2").render(**facts),
+        "report.html": page.get_template("report.html.j2").render(**sizes, **facts),
     }
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,12 +54,12 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
     return folder / "report.html"
 
 
-def _with_drawings(section: Section, ledger: Ledger) -> Section:
+def _with_drawings(section: Section, found: Evidence) -> Section:
     from poolbench.plots.style import to_svg
-    from poolbench_tracking.figures import summary_figures, too_many_groups
+    from poolbench_tracking.figures import front_figures, summary_figures, too_many_groups
 
     errors: dict[str, Exception] = {}
-    figures = summary_figures(section.benchmark, section.results, ledger, errors.__setitem__)
+    figures = summary_figures(section.benchmark, section.results, found.record, errors.__setitem__)
     drawings = []
     for figure in section.benchmark.figures:
         svg = Markup()
@@ -63,7 +73,9 @@ def _with_drawings(section: Section, ledger: Ledger) -> Section:
             failure = errors.get(figure.name)
             reason = "" if failure is None else f"{type(failure).__name__}: {failure}"
             drawings.append(Drawing(figure.title, figure.caption, svg, reason))
-    return replace(section, drawings=drawings, too_many_groups=too_many_groups(section.results))
+    fronts = [Markup(to_svg(figure)) for figure in front_figures(section.weighings)]
+    too_many = too_many_groups(section.results)
+    return replace(section, fronts=fronts, drawings=drawings, too_many_groups=too_many)
 
 
 def templates(**options: Any) -> Environment:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pandas as pd
 from markupsafe import Markup
 
-from poolbench.analysis.claims import Verdict, judge
+from poolbench.analysis.choices import Weighing, weighings
+from poolbench.analysis.claims import Verdict, comparison_of, judge
 from poolbench.analysis.frames import results_frame, summary_rows
 from poolbench.analysis.groups import groups_of, has_learned
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.tables import Table, comparison_tables
-from poolbench.analysis.text import effect_text, metric_label
+from poolbench.analysis.text import effect_text, listed, metric_label
 from poolbench.claim import Claim
 from poolbench.core import COST_METRICS, Metric, Result
 from poolbench.registry import benchmarks
+from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
 from poolbench_tracking.effect_picture import Picture, picture
 from poolbench_tracking.protocols import protocol_of
@@ -27,12 +29,19 @@ from poolbench_tracking.protocols import protocol_of
 
 @dataclass(frozen=True)
 class Ruling:
-    """A verdict with its metric, and its effect as text and as a picture."""
+    """A verdict with its metric, its effect as text and as a picture, and the networks that it is about."""
 
     verdict: Verdict
     metric: str
     effect: str
     picture: Picture | None
+    networks: str
+
+    @property
+    def is_a_test(self) -> bool:
+        """Whether these networks are a test of the claim, with seeds enough for an interval."""
+        effect = self.verdict.effect
+        return self.verdict.ruling != NOT_A_TEST and effect is not None and effect.is_bounded
 
 
 @dataclass(frozen=True)
@@ -58,15 +67,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """The results of one benchmark under one protocol. ``absent`` are claims that these networks cannot judge."""
+    """The results of one benchmark under one protocol. ``absent`` are claims that these networks cannot judge.
+
+    ``answers`` are sentences with the numbers in them. ``tables`` have the headline metrics, ``further_tables`` the
+    others; ``fronts`` are the pictures of ``weighings``.
+    """
 
     benchmark: Benchmark
     protocol: str
     results: Sequence[Result]
     rulings: Sequence[Ruling]
     absent: Sequence[Claim]
+    weighings: Sequence[Weighing]
+    answers: Sequence[str]
     tables: Sequence[Table]
+    further_tables: Sequence[Table]
     runs: Sequence[Run]
+    fronts: Sequence[Markup] = ()
     drawings: Sequence[Drawing] = ()
     too_many_groups: bool = False
 
@@ -79,37 +96,70 @@ class Section:
         return f"{self.benchmark.title} ({self.protocol})"
 
     @property
-    def answered(self) -> Sequence[Ruling]:
-        """The rulings with an effect, those of which the networks are a test first."""
-        found = [ruling for ruling in self.rulings if ruling.verdict.effect is not None]
-        return sorted(found, key=lambda ruling: ruling.verdict.ruling == NOT_A_TEST)
+    def ordered_rulings(self) -> Sequence[Ruling]:
+        """The rulings of which the networks are a test first, those without an effect last."""
+        return sorted(self.rulings, key=lambda one: (one.verdict.effect is None, one.verdict.ruling == NOT_A_TEST))
 
 
-def sections_of(results: Sequence[Result], run_links: Mapping[str, str], images: ImageValues) -> Iterator[Section]:
+def sections_of(found: Evidence, run_links: Mapping[str, str]) -> Iterator[Section]:
     """Yield a section per registered benchmark and protocol, without drawings, in order of first appearance.
 
-    ``results`` are judged (see ``learning.judged``); ``images`` has their values per image. ``run_links`` maps cell
-    ids to the address, or else the name, of their MLflow runs. Results of benchmarks that are not registered are
-    left out.
+    ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Results of benchmarks that are
+    not registered are left out.
     """
     known = {name: benchmarks.get(name)() for name in benchmarks.names()}
     members: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
+    for result in found.results:
         name = result.cell.benchmark
         if name in known:
             members.setdefault((name, protocol_of(result.cell, known[name])), []).append(result)
-    for (name, protocol), found in members.items():
-        benchmark, frame = known[name], results_frame(found)
-        tables = comparison_tables(benchmark.metrics, found, images)
-        rulings, absent = [], []
-        for claim in benchmark.claims if tables else ():
-            verdict = judge(claim, name, benchmark.metrics, frame, protocol, images)
-            if verdict.networks:
-                rulings.append(_ruling(verdict, benchmark.metric(claim.metric)))
-            elif protocol in (claim.reach.presets or (protocol,)):
-                absent.append(claim)
-        runs = [_run(result, run_links) for group in groups_of(found) for result in group.results]
-        yield Section(benchmark, protocol, found, rulings, absent, tables, runs)
+    for (name, protocol), results in members.items():
+        yield _section(known[name], protocol, results, found, run_links)
+
+
+def _section(
+    benchmark: Benchmark, protocol: str, results: Sequence[Result], found: Evidence, run_links: Mapping[str, str]
+) -> Section:
+    frame, metrics, images = results_frame(results), benchmark.metrics, found.images
+    tables = comparison_tables(metrics, results, images)
+    rulings, absent = [], []
+    for claim in benchmark.claims if tables else ():
+        verdict = judge(claim, benchmark.name, metrics, frame, protocol, images)
+        if verdict.networks:
+            compared = comparison_of(claim, benchmark.name, frame, protocol)
+            groups = compared.groups if compared else frozenset()
+            rulings.append(_ruling(verdict, benchmark.metric(claim.metric), networks_text(frame, groups)))
+        elif protocol in (claim.reach.presets or (protocol,)):
+            absent.append(claim)
+    weighed = [one for choice in benchmark.choices for one in weighings(choice, metrics, results, images)]
+    answers = [sentence for one in weighed for sentence in one.sentences]
+    runs = [_run(result, run_links) for group in groups_of(results) for result in group.results]
+    answers += _own_answers(benchmark, results, found)
+    further = comparison_tables(metrics, results, images, headline=False)
+    return Section(benchmark, protocol, results, rulings, absent, weighed, answers, tables, further, runs)
+
+
+def _own_answers(benchmark: Benchmark, results: Sequence[Result], found: Evidence) -> list[str]:
+    """Return the sentences that the task itself makes of its results."""
+    if benchmark.answers is None:
+        return []
+    from poolbench_tracking.figures import scene_of
+
+    # A task that fails here, such as one of a plugin, costs its sentences and not the report.
+    try:
+        return list(benchmark.answers(scene_of(benchmark, results, found.record)))
+    except Exception as error:
+        return [f"The task's own answers failed: {type(error).__name__}: {error}"]
+
+
+def networks_text(frame: pd.DataFrame, groups: Set[str]) -> str:
+    """Return the architectures, data sets and epochs of groups, such as "vgg_like, mnist, 3 and 6 epochs"."""
+    rows = frame[frame["group"].isin(groups)]
+    if rows.empty:
+        return ""
+    names = (listed([str(value) for value in rows[field].unique()]) for field in ("architecture", "dataset"))
+    epochs = listed([str(value) for value in sorted(rows["epochs"].unique())])
+    return ", ".join([*names, f"{epochs} epoch{'s' if epochs != '1' else ''}"])
 
 
 def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFrame:
@@ -123,9 +173,9 @@ def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFr
     return pd.DataFrame(rows, dtype=object)
 
 
-def _ruling(verdict: Verdict, metric: Metric) -> Ruling:
+def _ruling(verdict: Verdict, metric: Metric, networks: str) -> Ruling:
     effect = "-" if verdict.effect is None else effect_text(verdict.effect, metric, verdict.is_ratio)
-    return Ruling(verdict, metric_label(metric), effect, picture(verdict))
+    return Ruling(verdict, metric_label(metric), effect, picture(verdict), networks)
 
 
 def _run(result: Result, links: Mapping[str, str]) -> Run:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
+from poolbench.choice import Choice
 from poolbench.core import Metric, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
@@ -19,12 +20,13 @@ FEATURE_HEADS = ("avg", "max", "gem")
 
 draw = deferred("poolbench_tasks.global_pooling.figures")
 FIGURES = (
+    Figure("accuracy", "Final accuracy", captions.INTERVALS, draw.accuracy),
     Figure(
         "learning_curves", "Accuracy per epoch", captions.LEARNING_CURVES, draw.accuracy_curves, draw.curves_of_cell
     ),
     Figure("loss_curves", "Loss per epoch", captions.LEARNING_CURVES, draw.loss_curves),
-    Figure("accuracy", "Final accuracy", captions.INTERVALS, draw.accuracy),
 )
+CHOICES = (Choice("head", "Accuracy", "avg", ("accuracy",)),)
 
 
 def _grids(dataset: str, train: TrainConfig, heads: Sequence[str] = HEADS) -> Sequence[Grid]:
@@ -97,5 +99,6 @@ def global_pooling() -> Benchmark:
         measure=deferred(f"{__name__}.measure").measure,
         version=3,
         claims=CLAIMS,
+        choices=CHOICES,
         figures=FIGURES,
     )

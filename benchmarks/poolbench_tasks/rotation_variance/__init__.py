@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from poolbench.choice import Choice
 from poolbench.core import Metric, Options, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
@@ -72,6 +73,14 @@ FIGURES = (
         captions.LEARNING_CURVES,
         draw.learning_curves,
         draw.learning_curves_of_cell,
+    ),
+)
+CHOICES = (
+    Choice(
+        "variant",
+        "V of map means, where 0 is invariant",
+        "plain",
+        ("V_mean", "accuracy", "accuracy_rotated"),
     ),
 )
 
@@ -232,6 +241,8 @@ def rotation_variance() -> Benchmark:
         measure=deferred(f"{__name__}.measure").measure,
         version=4,
         claims=CLAIMS,
+        choices=CHOICES,
+        answers=deferred(f"{__name__}.answers").layers,
         figures=FIGURES,
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from poolbench.core import Metric, Scalar, TrainConfig
+from poolbench.choice import Choice
+from poolbench.core import Scalar, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
 from poolbench_tasks.shift_robustness.claims import CLAIMS
+from poolbench_tasks.shift_robustness.metrics import METRICS
 
 POOLS = ("max", "avg", "strided_conv", "blur3", "max_blur3")
 # Widths at which shape_net with max pooling has as many parameters as with strided_conv at width 3, by number of
@@ -22,11 +24,15 @@ NIGHTLY_SHAPES = ((), ("max", "max_blur3"), ("strided_conv", "max_blur3"))
 NIGHTLY_IMAGES = ((), ("max", "max_blur3"), ("max_aps",), ())
 """Zero padding: trained as they are, shifted; circular padding: the same."""
 
-FLOOR = 0.001
-"""Deviations of the logit: less than that is rounding noise to a reader, and to logarithms."""
-
 draw = deferred("poolbench_tasks.shift_robustness.figures")
 FIGURES = (
+    Figure(
+        "consistency_accuracy",
+        "Consistency on the grid against accuracy, and what accuracy does not explain",
+        captions.SCATTER,
+        draw.consistency_accuracy,
+    ),
+    Figure("consistency", "Consistency beside accuracy", captions.INTERVALS, draw.consistency),
     Figure(
         "shift_map",
         "P(circle) with the square centred at each position",
@@ -41,12 +47,6 @@ FIGURES = (
         "the phase part, of which a detail is shown.",
         draw.map_parts,
         draw.map_parts_of_cell,
-    ),
-    Figure(
-        "consistency_accuracy",
-        "Consistency on the grid against accuracy, and what accuracy does not explain",
-        captions.SCATTER,
-        draw.consistency_accuracy,
     ),
     Figure("pool_padding", "Each pool with each padding", captions.HEATMAP, draw.pool_padding),
     Figure(
@@ -64,8 +64,24 @@ FIGURES = (
         draw.learning_curves,
         draw.learning_curves_of_cell,
     ),
-    Figure("consistency", "Consistency beside accuracy", captions.INTERVALS, draw.consistency),
 )
+CHOICES = (
+    Choice(
+        "pool",
+        "Decisions kept under all circular shifts of images (exact consistency)",
+        "max",
+        ("exact_consistency", "accuracy", "worst_accuracy"),
+        {"variant": "plain", "padding_mode": "circular"},
+    ),
+    Choice(
+        "pool",
+        "Decisions kept when a drawn object between square and circle moves (exact consistency)",
+        "max",
+        ("morph_consistency", "accuracy", "aliasing"),
+        {"dataset": "shapes"},
+    ),
+)
+"""Images before objects: the question of most readers."""
 
 
 @dataclass(frozen=True)
@@ -181,122 +197,7 @@ def shift_robustness() -> Benchmark:
             "circular shifts where the network is periodic, else over the grid. All are measured on the same images."
         ),
         version=4,
-        metrics=(
-            Metric("accuracy", "accuracy", True, 0.02, per_image="answers.correct", gated=True, share=True),
-            Metric(
-                "subset_accuracy",
-                "accuracy, same images",
-                higher_is_better=True,
-                tolerance=0.02,
-                per_image="decisions.correct",
-            ),
-            Metric(
-                "worst_accuracy",
-                "worst-case accuracy",
-                higher_is_better=True,
-                tolerance=0.03,
-                per_image="decisions.worst",
-            ),
-            Metric(
-                "exact_consistency",
-                "exact consistency",
-                higher_is_better=True,
-                tolerance=0.01,
-                per_image="decisions.consistency",
-                gated=True,
-                share=True,
-            ),
-            Metric("grid_consistency", "consistency, grid", True, 0.01, per_image="decisions.grid_consistency"),
-            Metric(
-                "crop_sampled",
-                "consistency, crops",
-                higher_is_better=True,
-                tolerance=0.03,
-                per_image="decisions.crop_sampled",
-                gated=True,
-                share=True,
-            ),
-            Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01),
-            Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability"),
-            Metric(
-                "aliasing",
-                "aliasing",
-                False,
-                0.05,
-                "logit deviations",
-                scale="log",
-                floor=FLOOR,
-                per_image="decisions.aliasing",
-                gated=True,
-            ),
-            Metric(
-                "square_boundary",
-                "border effect, square",
-                False,
-                0.1,
-                "logit deviations",
-                scale="log",
-                floor=FLOOR,
-                gated=True,
-            ),
-            Metric("square_flips", "decision flips, square", False, 0.02, "share of positions"),
-            Metric("averaged_consistency", "consistency, phases averaged", True, 0.01),
-            Metric(
-                "consistency",
-                "consistency, exact or grid",
-                True,
-                0.01,
-                headline=False,
-                per_image="decisions.consistency",
-            ),
-            Metric(
-                "grid_worst_accuracy",
-                "worst-case accuracy, grid",
-                True,
-                0.03,
-                headline=False,
-                per_image="decisions.grid_worst",
-            ),
-            Metric("averaged_accuracy", "accuracy, phases averaged", True, 0.02, headline=False),
-            Metric("bfloat16_consistency", "consistency in bfloat16, few images", True, 0.01, headline=False),
-            Metric("subpixel_consistency", "consistency, half-pixel shifts, few images", True, 0.01, headline=False),
-            Metric("consistency_corrected", "consistency of different shifts", True, 0.02, headline=False),
-            Metric("kappa", "consistency beyond chance", True, 0.05, headline=False),
-            Metric(
-                "mean_shifted_accuracy",
-                "accuracy, mean over shifts",
-                True,
-                0.02,
-                headline=False,
-                per_image="decisions.mean_correct",
-            ),
-            Metric(
-                "circular_sampled",
-                "sampled consistency, circular shifts",
-                True,
-                0.02,
-                headline=False,
-                per_image="decisions.circular_sampled",
-            ),
-            Metric("circular_sampled_se", "its standard error", tolerance=0.01, headline=False),
-            Metric("crop_sampled_se", "standard error of the consistency of crops", tolerance=0.01, headline=False),
-            Metric("circular_legacy", "consistency as published, one pair a batch", True, 0.05, headline=False),
-            Metric(
-                "square_aliasing",
-                "aliasing, square",
-                False,
-                0.05,
-                "logit deviations",
-                headline=False,
-                scale="log",
-                floor=FLOOR,
-            ),
-            Metric("square_interior_range", "interior range, square", False, 0.1, "logit", headline=False),
-            Metric("square_noise", "rounding noise, square", False, 0.001, "logit deviations", headline=False),
-            Metric("square_range", "range of the map, square", False, 0.05, "probability", headline=False),
-            Metric("square_deviation", "deviation of the map, square", False, 0.02, "probability", headline=False),
-            Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
-        ),
+        metrics=METRICS,
         presets={
             "smoke": [
                 *(
@@ -342,5 +243,6 @@ def shift_robustness() -> Benchmark:
         options=ShiftOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,
+        choices=CHOICES,
         figures=FIGURES,
     )

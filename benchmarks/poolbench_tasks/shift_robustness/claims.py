@@ -31,6 +31,16 @@ CLAIMS = (
         reach=SHAPES,
     ),
     Claim(
+        "pooling_flips_decisions",
+        "Objects between square and circle keep their class at every position without pooling, but not with two "
+        "max-pooling layers.",
+        SCHEIDL,
+        "morph_consistency",
+        {"num_pooling": 0},
+        {"num_pooling": 2, **MAX},
+        reach=SHAPES,
+    ),
+    Claim(
         "blur_lowers_aliasing",
         "Anti-aliased max pooling varies less under shifts than max pooling (two layers).",
         ZHANG,

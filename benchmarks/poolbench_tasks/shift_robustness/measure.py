@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from poolbench.core import Cell, Measurement, derive_seed
 from poolbench.data import Dataset, to_pixels
-from poolbench.data.shapes import draw_rectangles, sample_shapes
+from poolbench.data.shapes import draw_rectangles, sample_morphs, sample_shapes
 from poolbench.engine import evaluate
 from poolbench.measures import shift
 from poolbench.measures.classification import predictions
@@ -97,6 +97,8 @@ def measure(cell: Cell, options: ShiftOptions, model: nn.Module, data: Dataset) 
         if logits.period and scale > 0:
             decisions["aliasing"] = (_phase_deviation(logits.all) / scale).cpu().numpy()
             metrics["aliasing"] = float((decisions["aliasing"] ** 2).mean() ** 0.5)
+        if logits.period:
+            metrics["morph_consistency"] = _morphs(decisions, model, options, data, stride)
         mapped = _square(model, data, stride, scale)
         metrics |= mapped.metrics
         arrays = dict(mapped.arrays)
@@ -113,11 +115,29 @@ def _images(options: ShiftOptions, data: Dataset, mask: str) -> tuple[Tensor, Te
 
 def _objects(options: ShiftOptions, data: Dataset) -> tuple[Tensor, Tensor]:
     """Return pixels and labels of the measured objects, whole and away from the border: the same in every cell."""
-    size = data.in_shape[1]
-    margin = min(LARGEST_HALF_SIZE + NETWORK_REACH + LARGEST_STRIDE, size // 2 - 1)
     generator = torch.Generator().manual_seed(derive_seed(0, "measured objects"))
-    objects, labels = sample_shapes(options.objects, size, generator, str(data.test.images.device), margin=margin)
+    device, (_, size, _) = data.test.images.device, data.in_shape
+    objects, labels = sample_shapes(options.objects, size, generator, device, _margin(size))
     return to_pixels(objects), labels
+
+
+def _margin(size: int) -> int:
+    """Return the distance at which the border does not reach the logit of any object, as far as there is room."""
+    return min(LARGEST_HALF_SIZE + NETWORK_REACH + LARGEST_STRIDE, size // 2 - 1)
+
+
+def _morphs(decisions: pd.DataFrame, model: nn.Module, options: ShiftOptions, data: Dataset, stride: int) -> float:
+    """Return the exact consistency of objects between square and circle; add its values per object to decisions.
+
+    Whole rectangles and circles are far from the network's boundary, so few shifts change the answer. Somewhere between
+    them lies the boundary.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(0, "measured morphs"))
+    device, (_, size, _) = data.test.images.device, data.in_shape
+    pixels = to_pixels(sample_morphs(options.objects, size, generator, device, _margin(size)))
+    chosen = predictions(shift.period_of_logits(model, pixels, stride)).flatten(0, 1)
+    decisions["morph_consistency"] = shift.per_image(chosen, chosen[0]).consistency.cpu().numpy()
+    return float(decisions["morph_consistency"].mean())
 
 
 def _logits(model: nn.Module, pixels: Tensor, options: ShiftOptions, stride: int | None) -> Shifted:
@@ -148,14 +168,17 @@ def _decisions(
 
     ``correct``: unshifted, 0 or 1. ``consistency``, ``mean_correct`` and ``worst`` (see ``shift.per_image``):
     over all circular shifts where the network is periodic, else over the grid; ``grid_consistency`` and
-    ``grid_worst``: over the grid. ``circular_sampled`` and ``crop_sampled``: agreement at random shifts.
+    ``grid_worst``: over the grid; ``averaged_consistency``: over the grid, logits averaged over phases.
+    ``circular_sampled`` and ``crop_sampled``: agreement at random shifts.
     """
     found = shift.per_image(predictions(logits.all).flatten(0, 1), labels)
     on_grid = shift.per_image(predictions(logits.compared).flatten(0, 1), labels)
+    averaged = shift.per_image(predictions(shift.average_phases(logits.grid, logits.average)).flatten(0, 1), labels)
     columns = {
         "correct": (predictions(logits.unshifted) == labels).double(),
         "consistency": found.consistency,
         "grid_consistency": on_grid.consistency,
+        "averaged_consistency": averaged.consistency,
         "worst": found.worst,
         "grid_worst": on_grid.worst,
         "mean_correct": found.mean_correct,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from poolbench.choice import Choice
 from poolbench.core import Metric, Scalar, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
@@ -25,6 +26,7 @@ FIGURES = (
     Figure("consistency_lead", "Lead in exact consistency over max pooling, by epochs", LEAD, draw.consistency_lead),
     Figure("learning_curves", "Accuracy and loss per epoch", captions.LEARNING_CURVES, draw_cell=draw.curves_of_cell),
 )
+CHOICES = (Choice("pool", "Accuracy", "max", ("accuracy", "exact_consistency")),)
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,16 @@ def training_budget() -> Benchmark:
             "same in every cell."
         ),
         metrics=(
-            Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02, per_image="answers.correct"),
+            Metric(
+                "accuracy", "accuracy", higher_is_better=True, tolerance=0.02, per_image="answers.correct", share=True
+            ),
             Metric(
                 "subset_accuracy",
                 "accuracy, same images",
                 higher_is_better=True,
                 tolerance=0.02,
                 per_image="decisions.correct",
+                share=True,
             ),
             Metric(
                 "exact_consistency",
@@ -93,6 +98,7 @@ def training_budget() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.01,
                 per_image="decisions.consistency",
+                share=True,
             ),
             Metric(
                 "worst_accuracy",
@@ -100,6 +106,7 @@ def training_budget() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.03,
                 per_image="decisions.worst",
+                share=True,
             ),
             Metric(
                 "mean_shifted_accuracy",
@@ -107,6 +114,7 @@ def training_budget() -> Benchmark:
                 higher_is_better=True,
                 tolerance=0.02,
                 per_image="decisions.mean_correct",
+                share=True,
             ),
             Metric("train_accuracy", "training accuracy", tolerance=0.02),
             Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
@@ -123,5 +131,6 @@ def training_budget() -> Benchmark:
         options=BudgetOptions,
         measure=deferred(f"{__name__}.measure").measure,
         claims=CLAIMS,
+        choices=CHOICES,
         figures=FIGURES,
     )

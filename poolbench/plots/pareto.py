@@ -1,0 +1,98 @@
+"""The candidates of a choice in two metrics, and the front of those that no other one beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from poolbench.analysis.choices import NOISE_OF_TIMES, Candidate, Weighing
+from poolbench.analysis.statistics import Interval
+from poolbench.analysis.text import metric_label
+from poolbench.core import Metric
+from poolbench.plots.panels import axes_at
+from poolbench.plots.style import GREY, PALETTE
+
+Place = tuple[Interval, Interval]
+WIDTH, HEIGHT = 5.2, 3.1  # inches
+LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.2, 0.5, 0.12
+LINE = 0.17  # of text
+
+
+def pareto(weighing: Weighing) -> Figure:
+    """Draw the first metric of a choice against its second, or against the time of a forward pass.
+
+    Crosses are 95 % intervals. The dashed line is the front by the means of two metrics. Candidates that are dominated
+    in all columns, time included, are hollow.
+    """
+    metrics = weighing.metrics[:2]
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    axes = axes_at(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM - TOP)
+    shown = [one for one in weighing.candidates if len(metrics) > 1 or one.time is not None]
+    places = {one.name: _place(one, metrics) for one in shown}
+    for one in shown:
+        x, y = places[one.name]
+        colour = GREY if one.dominated_by else PALETTE[0]
+        for interval, along, across in ((x, [x.low, x.high], [y.mean] * 2), (y, [x.mean] * 2, [y.low, y.high])):
+            if interval.is_bounded:
+                axes.plot(along, across, color=colour, linewidth=1.2, alpha=0.6)
+        face = "white" if one.dominated_by else colour
+        axes.plot([x.mean], [y.mean], "o", color=colour, markerfacecolor=face, markersize=6)
+    axes.margins(0.08)
+    labels = [metric_label(metric) for metric in metrics]
+    if len(metrics) > 1:
+        front = _front(list(places.values()), [_sign(metric) for metric in metrics])
+        axes.plot([x for x, _ in front], [y for _, y in front], "--", color="#333333", linewidth=1, zorder=0)
+        axes.set(xlabel=labels[1], ylabel=labels[0])
+    else:
+        # Differences that may be noise look small: the axis spans twice as much at least.
+        times = [x.mean for x, _ in places.values()]
+        axes.set(xlabel="forward pass of 16 images / ms\u00a0↓", ylabel=labels[0])
+        axes.set_xlim(min(times) * (1 - NOISE_OF_TIMES), max(times) * (1 + NOISE_OF_TIMES))
+    # The text would lie on a mean close by: names are put above each other, beside the points.
+    low, high = axes.get_ylim()
+    step = (high - low) * LINE / (HEIGHT - BOTTOM - TOP)
+    middle = sum(axes.get_xlim()) / 2
+    taken: list[float] = []
+    for one in sorted(shown, key=lambda one: places[one.name][1].mean):
+        x, y = places[one.name]
+        height = max([y.mean + 0.6 * step, *(other + step for other in taken if abs(other - y.mean) < 1.6 * step)])
+        taken.append(height)
+        is_left = x.mean < middle
+        axes.annotate(
+            one.name,
+            (x.mean, height),
+            (6 if is_left else -6, 0),
+            textcoords="offset points",
+            ha="left" if is_left else "right",
+            va="center",
+        )
+    return figure
+
+
+def _place(one: Candidate, metrics: Sequence[Metric]) -> Place:
+    y = one.scores[0].interval
+    if len(metrics) > 1:
+        return one.scores[1].interval, y
+    assert one.time is not None  # those without a time are not shown
+    return Interval(one.time, one.time, one.time, 1), y
+
+
+def _sign(metric: Metric) -> int:
+    return 1 if metric.higher_is_better else -1
+
+
+def _front(places: Sequence[Place], signs: Sequence[int]) -> list[tuple[float, float]]:
+    """Return the means (x, y) that no other one exceeds in both, as a staircase from left to right.
+
+    ``signs`` are those of y and x: 1 if higher is better.
+    """
+    of_y, of_x = signs
+    means = sorted(((of_x * x.mean, of_y * y.mean) for x, y in places), reverse=True)
+    steps: list[tuple[float, float]] = []
+    for x, y in means:
+        if not steps or y > steps[-1][1]:
+            if steps:
+                steps.append((x, steps[-1][1]))
+            steps.append((x, y))
+    return [(of_x * x, of_y * y) for x, y in steps]
