@@ -40,9 +40,9 @@ class Verdict:
     ``effect`` is the mean effect with its interval, which holds at 95 % whenever one looks, signed so that positive
     values (ratios above 1 where ``is_ratio``) support the claim; None with fewer than two seeds. ``note`` names what
     weakens or prevents the ruling. ``further`` is the number of further seeds expected to decide an undecided claim,
-    None if unknown. ``estimate`` is what the effect was made of, on the metric's scale. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
+    None if unknown. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
     its sides has none, or its sides differ in more than the claim names. ``margin`` is the difference that nobody would
-    act on; a difference of logarithms for ratios.
+    act on; a difference of logarithms for ratios. ``estimate`` is what the effect was made of, on the metric's scale.
     """
 
     claim: Claim
