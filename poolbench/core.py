@@ -52,6 +52,8 @@ class Component:
         return {"name": self.name, "options": dict(sorted(self.options.items()))}
 
 
+FIRST_RESERVE_SEED = 1000
+"""Seeds from here on are the reserve: a baseline holds them for confirmations, and nothing else runs them."""
 NO_COMPONENT = Component("none")
 """The pool of a network without local pooling."""
 AUGMENTATIONS = ("flip", "rotation", "shift")

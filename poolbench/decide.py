@@ -17,12 +17,11 @@ import pandas as pd
 
 from poolbench.analysis.claims import Verdict, comparison_of, judge
 from poolbench.analysis.frames import results_frame
-from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.statistics import LEAST_SEEDS
 from poolbench.claim import Claim
-from poolbench.core import Cell, Result, UsageError
+from poolbench.core import FIRST_RESERVE_SEED, Cell, Result, UsageError
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Ledger
@@ -110,6 +109,9 @@ def outlooks(ledger: Ledger, asked: Sequence[Question], workers: int = 1) -> lis
     """Return the outlook of every question from the results of a ledger; ``workers`` cells run at a time."""
     evidence = read_evidence(ledger)
     results, frame = evidence.results, results_frame(evidence.results)
+    # Frames are wide: most metrics are in no claim.
+    wanted = {name for question in asked for name in (question.claim.metric, question.claim.minus, "accuracy")}
+    frame = frame[frame["metric"].isin(wanted)]
     seconds = _seconds(results)
     tried, finished = _seeds(results, _is_tried), _seeds(results, lambda result: result.status == "finished")
     return [

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from poolbench.analysis.gate import FIRST_RESERVE_SEED
-from poolbench.core import Cell, Component, TrainConfig, UsageError, derive_seed
+from poolbench.core import FIRST_RESERVE_SEED, Cell, Component, TrainConfig, UsageError, derive_seed
 from poolbench.declared import Entry
 from poolbench.registry import benchmarks, pools
 from poolbench.runner.plan import PRESETS, Selection, grid_cells, parse_conditions, parse_seeds, plan

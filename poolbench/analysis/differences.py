@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from poolbench.analysis.images import scaled
 from poolbench.analysis.moderation import Prior
@@ -101,5 +101,5 @@ def compare_differences(found: Differences, prior: Prior) -> Comparison:
     error = sqrt(variance * found.factor)
     reach = float(special.stdtrit(freedom, LEVEL)) * error
     low, high = (scale.drop(found.level, found.drop + sign * reach) for sign in (-1, 1))
-    p_worse, p_better = (float(stats.t.sf(sign * found.drop / error, freedom)) for sign in (1, -1))
+    p_worse, p_better = (float(special.stdtr(freedom, -sign * found.drop / error)) for sign in (1, -1))
     return Comparison(found.metric, found.before, found.after, low, high, p_worse, p_better, found.n, found.paired)

@@ -16,15 +16,13 @@ from poolbench.analysis.differences import Comparison, Differences, compare_diff
 from poolbench.analysis.incidents import SUSPICION, Bits, Incident, Learned
 from poolbench.analysis.moderation import NO_PRIOR, Prior, fit_prior
 from poolbench.analysis.runs import ACCURACY, GroupRun, group_runs
-from poolbench.core import Metric
+from poolbench.core import FIRST_RESERVE_SEED, Metric
 
 Metrics = Mapping[str, Sequence[Metric]]
 """The metrics of each known benchmark."""
 Priors = Mapping[tuple[str, str, bool], Prior]
 """By benchmark, metric, and whether runs are paired."""
 
-FIRST_RESERVE_SEED = 1000
-"""Seeds from here on are the reserve: a baseline holds them for confirmations, and no night runs them."""
 LEAST_RESERVE = 3
 """Fewer reserve seeds than these confirm nothing and are not used."""
 

@@ -10,12 +10,12 @@ import pandas as pd
 from scipy import optimize, special
 
 from poolbench.analysis.differences import Differences
-from poolbench.analysis.gate import FIRST_RESERVE_SEED, LEAST_RESERVE, Metrics, Priors, group_differences, priors_of
+from poolbench.analysis.gate import LEAST_RESERVE, Metrics, Priors, group_differences, priors_of
 from poolbench.analysis.incidents import ALPHA, SUSPICION
 from poolbench.analysis.moderation import NO_PRIOR
 from poolbench.analysis.runs import GroupRun, group_runs
 from poolbench.analysis.scales import TestScale
-from poolbench.core import Metric
+from poolbench.core import FIRST_RESERVE_SEED, Metric
 
 POWER = 0.9
 CONFIRMED = 3

@@ -33,7 +33,7 @@ class Baseline:
     @property
     def reserve(self) -> pd.DataFrame:
         """The rows of reserve seeds."""
-        from poolbench.analysis.gate import FIRST_RESERVE_SEED
+        from poolbench.core import FIRST_RESERVE_SEED
 
         return self.results[self.results["seed"] >= FIRST_RESERVE_SEED]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from poolbench.analysis.gate import FIRST_RESERVE_SEED, compare, confirm
+from poolbench.analysis.gate import compare, confirm
 from poolbench.analysis.incidents import (
     ALPHA,
     SUSPICION,
@@ -21,7 +21,7 @@ from poolbench.analysis.incidents import (
     judge_bits,
     worst_by_group,
 )
-from poolbench.core import Metric
+from poolbench.core import FIRST_RESERVE_SEED, Metric
 
 METRICS = {
     "study": (

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.analysis.incidents import ALPHA, SUSPICION
 from poolbench.analysis.power import CONFIRMED, POWER, _Design, power_table
-from poolbench.core import Metric
+from poolbench.core import FIRST_RESERVE_SEED, Metric
 
 METRICS = {"study": (Metric("V", "V", False, 0.05, gated=True), Metric("loss", "loss", False, 0.1))}
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from poolbench.analysis.gate import FIRST_RESERVE_SEED
 from poolbench.analysis.history import COLUMNS
 from poolbench.analysis.incidents import Incident
-from poolbench.core import Result, UsageError
+from poolbench.core import FIRST_RESERVE_SEED, Result, UsageError
 from poolbench.files import storage, write_atomically
 
 NAME = "history.parquet"
