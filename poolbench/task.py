@@ -133,7 +133,7 @@ class Benchmark:
     that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None loads
     the registered data set unchanged. The report starts with the ``choices`` and with the sentences that
     ``answers(scene)`` returns. It shows the first figures at full size and folds the others. Raises ValueError for a
-    choice by a metric that is unknown or has no direction.
+    choice without metrics, or by one that is unknown or has no direction.
     """
 
     name: str
@@ -153,6 +153,8 @@ class Benchmark:
     version: int = 1
 
     def __post_init__(self) -> None:
+        if not all(choice.metrics for choice in self.choices):
+            raise ValueError(f"benchmark {self.name} has a choice without metrics")
         directed = {metric.name for metric in self.metrics if metric.higher_is_better is not None}
         for name in (name for choice in self.choices for name in choice.metrics):
             if name not in directed:

@@ -8,10 +8,9 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from scipy import special
 
 from poolbench.analysis.claims import Verdict
-from poolbench.analysis.statistics import ALPHA, anytime_reach
+from poolbench.analysis.statistics import anytime_reach, images_reach
 from poolbench.decide import outlooks, questions
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan, protocol
@@ -29,8 +28,8 @@ def power(verdict: Verdict, n: int, generator: np.random.Generator) -> float:
     found = verdict.estimate
     assert found is not None
     draws = found.mean + sqrt(found.seeds_part * found.n) * generator.normal(size=(TRIALS, n))
-    quantile = special.stdtrit(max(found.freedom, n - 1), 1 - ALPHA / 3)
-    half = np.sqrt(float(anytime_reach(n)) ** 2 * draws.var(axis=1, ddof=1) / n + quantile**2 * found.fixed_part)
+    of_seeds = float(anytime_reach(n)) ** 2 * draws.var(axis=1, ddof=1) / n
+    half = np.sqrt(of_seeds + float(images_reach(found, n)) ** 2)
     size = np.abs(draws.mean(axis=1))
     beyond = verdict.margin if verdict.claim.says == "equal" else 0.0
     return float(((size - half > beyond) | (size + half < verdict.margin)).mean())

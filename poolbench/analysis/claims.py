@@ -43,6 +43,7 @@ class Verdict:
     None if unknown. ``networks`` counts the networks that the claim compares, 0 if there are none to compare: one of
     its sides has none, or its sides differ in more than the claim names. ``margin`` is the difference that nobody would
     act on; a difference of logarithms for ratios. ``estimate`` is what the effect was made of, on the metric's scale.
+    ``settings`` counts the settings that were also judged one by one.
     """
 
     claim: Claim
@@ -54,6 +55,7 @@ class Verdict:
     networks: int = 0
     margin: float = 0.0
     estimate: Estimate | None = None
+    settings: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def judge(
     elif ruling == "undecided":
         further, text = _further(claim, found, margin)
         notes.insert(0, text)
-    return Verdict(claim, ruling, effect, _joined(notes), is_ratio, further, networks, margin, found)
+    note, count = _joined(notes), len(by_setting)
+    return Verdict(claim, ruling, effect, note, is_ratio, further, networks, margin, found, count)
 
 
 @dataclass(frozen=True)

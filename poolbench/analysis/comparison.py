@@ -47,10 +47,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The changes of all groups that both sides have. ``unmatched`` are the labels of the others, by side."""
+    """The changes of all groups that both sides have.
+
+    ``learned`` says of which groups more or fewer networks have learned. ``apart`` says why groups are not compared:
+    only one side has them, their fields are ambiguous, or no seed has learned on both sides.
+    """
 
     changes: Sequence[Change]
-    unmatched: tuple[Sequence[str], Sequence[str]]
+    learned: Sequence[str]
+    apart: Sequence[str]
 
     def count(self, verdict: str) -> int:
         """Return how many changes have a verdict."""
@@ -62,24 +67,39 @@ def compare_results(before: pd.DataFrame, after: pd.DataFrame, metrics: Mapping[
 
     Groups are matched by their fields (see :func:`matched_groups`), or by their ids where a frame has no fields.
     """
+    ambiguous: Sequence[str] = ()
     if set(COLUMNS) <= set(before) and set(COLUMNS) <= set(after):
-        matched = matched_groups(before, after).frame
+        match = matched_groups(before, after)
+        matched, ambiguous = match.frame, match.ambiguous
         others = after[~after["cell"].isin(matched["cell"])]
     else:
         matched = after[after["group"].isin(before["group"])]
         others = after[~after["group"].isin(before["group"])]
     old, new = group_runs(before), group_runs(matched)
-    missing = [f"{run.benchmark}: {run.label}" for group, run in old.items() if group not in new]
-    added = [f"{run.benchmark}: {run.label}" for run in group_runs(others).values()]
-    changes = [
-        change
-        for group, run in old.items()
-        if group in new
-        for metric in metrics.get(run.benchmark, ())
-        if metric.headline and metric.higher_is_better is not None
-        if (change := _change(metric, run, new[group]))
+    pairs = [(run, new[group]) for group, run in old.items() if group in new]
+    changes, apart = [], [f"{_name(run)}: only before" for group, run in old.items() if group not in (*new, *ambiguous)]
+    apart += [f"{_name(old[group])}: several groups have these fields" for group in ambiguous]
+    apart += [] if ambiguous else [f"{_name(run)}: only after" for run in group_runs(others).values()]
+    for run, again in pairs:
+        found = [_change(metric, run, again) for metric in metrics.get(run.benchmark, ()) if _is_compared(metric)]
+        changes += [change for change in found if change]
+        if not any(found):
+            apart.append(f"{_name(run)}: no headline metric of a network that has learned on both sides")
+    learned = [
+        f"{_name(run)}: {len(run.learned)} of {len(run.seeds)} networks learned before, {len(again.learned)} of "
+        f"{len(again.seeds)} after"
+        for run, again in pairs
+        if len(run.learned) * len(again.seeds) != len(again.learned) * len(run.seeds)
     ]
-    return Comparison(changes, (missing, added))
+    return Comparison(changes, learned, apart)
+
+
+def _name(run: GroupRun) -> str:
+    return f"{run.benchmark}: {run.label}" if run.label else run.benchmark
+
+
+def _is_compared(metric: Metric) -> bool:
+    return metric.headline and metric.higher_is_better is not None
 
 
 def _change(metric: Metric, old: GroupRun, new: GroupRun) -> Change | None:
@@ -98,8 +118,13 @@ def _change(metric: Metric, old: GroupRun, new: GroupRun) -> Change | None:
         old.benchmark,
         old.label,
         metric,
-        values_interval(first, metric),
-        values_interval(second, metric),
+        _mean(first, metric),
+        _mean(second, metric),
         unscaled(found, metric),
         EQUAL if first == second else verdict,
     )
+
+
+def _mean(values: Sequence[float], metric: Metric) -> Interval:
+    interval = values_interval(values, metric)
+    return interval.within(0.0, 1.0) if metric.share else interval

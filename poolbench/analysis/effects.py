@@ -21,19 +21,19 @@ Key = tuple[int, tuple[object, ...]]
 class Point:
     """One value on its metric's scale, with what each image contributes to it (mean: the value).
 
-    ``images`` is None if that is unknown. Points with equal ``source`` were measured on the same images. ``is_share``:
-    an image contributes 0 to 1, and in a difference at most 1.
+    ``images`` is None if that is unknown. Points with equal ``source`` were measured on the same images. ``range`` is
+    that of what an image may contribute: 1 for a share, the sum of both in a difference, 0 if unknown.
     """
 
     value: float
     images: Array | None
     source: object
-    is_share: bool = False
+    range: float = 0.0
 
     def minus(self, other: Point) -> Point:
         """Return the difference; it has values per image if both sides were measured on the same images."""
         images = _combined([self, other], (1.0, -1.0))
-        return Point(self.value - other.value, images, self.source, self.is_share or other.is_share)
+        return Point(self.value - other.value, images, self.source, self.range + other.range)
 
     def times(self, factor: float) -> Point:
         return replace(self, value=factor * self.value, images=None if self.images is None else factor * self.images)
@@ -43,7 +43,7 @@ def mean_point(points: Sequence[Point]) -> Point:
     """Return the mean of points; it has values per image if all were measured on the same images."""
     weights = [1 / len(points)] * len(points)
     value = float(np.mean([point.value for point in points]))
-    return Point(value, _combined(points, weights), points[0].source, points[0].is_share)
+    return Point(value, _combined(points, weights), points[0].source, points[0].range)
 
 
 def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None:
@@ -56,7 +56,7 @@ def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None
 
 def point(value: float, metric: Metric, cell: str, source: object, images: ImageValues) -> Point:
     """Return a cell's value of a metric as a point."""
-    return Point(scaled(value, metric), image_contributions(value, metric, cell, images), source, metric.share)
+    return Point(scaled(value, metric), image_contributions(value, metric, cell, images), source, float(metric.share))
 
 
 def estimate(points: Mapping[Key, Point]) -> Estimate:
@@ -70,10 +70,20 @@ def estimate(points: Mapping[Key, Point]) -> Estimate:
     if len(points) == len(seeds) * len(strata) and all(point.images is not None for point in points.values()):
         blocks, weights = _blocks(points, seeds, strata)
         found = crossed_estimate(blocks, weights)
-        is_share = any(point.is_share for point in points.values())
-        return replace(found, images=min(block.shape[1] for block in blocks)) if is_share else found
+        most = max(point.range for point in points.values())
+        return _of_shares(found, blocks, most) if most else found
     by_seed = [[point.value for (seed, _), point in points.items() if seed == wanted] for wanted in seeds]
     return seeds_estimate([float(np.mean(values)) for values in by_seed])
+
+
+def _of_shares(found: Estimate, blocks: Sequence[Array], most: float) -> Estimate:
+    """Return the estimate of a mean of shares: its number of images, and how far one of them lies from the mean.
+
+    If all are equal, nothing says how far another image may lie from the mean. It is 1 at most for a share and for the
+    difference of two (a range of 2), 2 for a difference of differences (a range of 4).
+    """
+    largest = max(float(np.abs(block.mean(axis=0) - block.mean()).max()) for block in blocks)
+    return replace(found, images=min(block.shape[1] for block in blocks), largest=largest or max(1.0, most / 2))
 
 
 def _blocks(

@@ -71,7 +71,8 @@ class Estimate:
     """A mean over ``n`` seeds with the two parts of its variance and its degrees of freedom.
 
     ``seeds_part`` falls as 1 / n with more seeds; ``fixed_part`` does not (the choice of images, say). Both are NaN
-    for one seed. ``images`` is the number of images behind a mean of shares, 0 for other means.
+    for one seed. ``images`` is the number of images behind a mean of shares, 0 for other means; ``largest`` is how far
+    one of them lies from the mean.
     """
 
     mean: float
@@ -80,6 +81,7 @@ class Estimate:
     freedom: float
     n: int
     images: int = 0
+    largest: float = 1.0
 
     def interval(self, alpha: float = ALPHA, c2: float = C2) -> Interval:
         """Return the interval of the mean that holds at any number of seeds with probability 1 - alpha.
@@ -88,9 +90,9 @@ class Estimate:
         is enough for it, at two thirds of alpha: the two half widths add in squares, and simulation then gives at most
         alpha for any share of the two parts. (-inf, inf) for too few seeds.
 
-        Equal values on all images do not show that no image differs: a share adds the upper bound of the share of
-        images that differ if none of ``images`` does (the rule of three, about 3 / images; Hanley and Lippman-Hand
-        1983).
+        Equal values on all images do not show that no image differs. A share allows for images of a kind that none of
+        ``images`` belongs to: for the upper bound of their share (the rule of three, about 3 / images; Hanley and
+        Lippman-Hand 1983), each as far from the mean as the ``largest`` so far.
         """
         if self.n < 2:
             return Interval(self.mean, -inf, inf, self.n)
@@ -102,11 +104,17 @@ def _half_width(estimate: Estimate, n: Array, alpha: float, c2: float) -> Array:
     """Return the half width of an estimate's interval if it had n seeds and the same mean, spread and fixed part."""
     reach = anytime_reach(n, alpha, c2)
     of_seeds = np.where(np.isfinite(reach), reach, 0.0) ** 2 * estimate.seeds_part * estimate.n / n
-    # With more seeds the fixed part is known better, too.
-    of_images = special.stdtrit(np.maximum(estimate.freedom, n - 1), 1 - alpha / 3) ** 2 * estimate.fixed_part
-    unseen = 1 - (2 * alpha / 3) ** (1 / estimate.images) if estimate.images else 0.0
     # Too few seeds say nothing, even if they agree.
-    return np.where(np.isfinite(reach), np.sqrt(of_seeds + of_images + unseen**2), inf)
+    return np.where(np.isfinite(reach), np.sqrt(of_seeds + images_reach(estimate, n, alpha) ** 2), inf)
+
+
+def images_reach(estimate: Estimate, n: ArrayLike, alpha: float = ALPHA) -> Array:
+    """Return the half width that the choice of images alone gives to an estimate with n seeds."""
+    # With more seeds the fixed part is known better, too.
+    quantile = special.stdtrit(np.maximum(estimate.freedom, np.asarray(n) - 1), 1 - alpha / 3)
+    unseen = estimate.largest * (1 - (2 * alpha / 3) ** (1 / estimate.images)) if estimate.images else 0.0
+    reach: Array = np.sqrt(quantile**2 * estimate.fixed_part + unseen**2)
+    return reach
 
 
 def seeds_estimate(values: Sequence[float]) -> Estimate:

@@ -46,7 +46,7 @@ class Row:
 class Table:
     """Groups that can be compared: same data set, same variant.
 
-    ``equal`` names the metrics that are the same in every row, with their value; they have no column.
+    ``equal`` names the metrics whose numbers look the same in every row, with their value; they have no column.
     """
 
     caption: str
@@ -58,10 +58,6 @@ class Table:
     @property
     def has_best(self) -> bool:
         return any(entry.best for row in self.rows for entry in row.entries)
-
-    @property
-    def has_ties(self) -> bool:
-        return any(entry.tied for row in self.rows for entry in row.entries)
 
 
 def comparison_tables(
@@ -133,12 +129,17 @@ def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[s
 
 
 def _without_equal(table: Table) -> Table:
-    """Return the table without the columns that have one value in all rows; these are named below it."""
-    texts = [{row.entries[index].text for row in table.rows} for index in range(len(table.metrics))]
-    kept = [index for index, found in enumerate(texts) if len(found) > 1 or len(table.rows) < 2]
-    equal = [f"{name} {texts[index].pop()}" for index, name in enumerate(table.metrics) if index not in kept]
+    """Return the table without the columns that have one text in all rows and no winner; these are named below it."""
+    columns = [[row.entries[index] for row in table.rows] for index in range(len(table.metrics))]
+    equal = {
+        index: f"{table.metrics[index]} {found[0].text}"
+        for index, found in enumerate(columns)
+        if len(found) > 1 and len({entry.text for entry in found}) == 1 and not any(entry.best for entry in found)
+    }
+    kept = [index for index in range(len(columns)) if index not in equal]
     rows = [replace(row, entries=[row.entries[index] for index in kept]) for row in table.rows]
-    return replace(table, metrics=[table.metrics[index] for index in kept], rows=rows, equal=", ".join(equal))
+    told = ", ".join(text for index, text in equal.items() if columns[index][0].text != "-")
+    return replace(table, metrics=[table.metrics[index] for index in kept], rows=rows, equal=told)
 
 
 def _entry(group: Group, metric: Metric, first: FirstPlace, images: ImageValues) -> Entry:

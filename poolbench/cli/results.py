@@ -67,6 +67,10 @@ def report_command(
     history_folder: Path | None,
 ) -> None:
     """Write the report of a work folder: HTML, Markdown and CSV."""
+    if sides and export:
+        raise UsageError("--export belongs to the report of one work folder; leave it out with --compare")
+    if history_folder and not sides:
+        raise UsageError("--history belongs to --compare; give the two commits, or leave it out")
     if sides:
         click.echo(str(_compare(sides, history_folder, out)))
         return
@@ -109,6 +113,9 @@ def _results_of(side: str, history_folder: Path | None) -> pd.DataFrame:
     rows = rows[rows["commit"].str.startswith(side)]
     if rows.empty:
         raise UsageError(f"no night of the history in '{history_folder}' ran commit '{side}'")
+    if rows["commit"].nunique() > 1:
+        found = ", ".join(sorted(rows["commit"].unique()))
+        raise UsageError(f"'{side}' is the start of several commits of the history: {found}; give more of it")
     # A commit may have run in several nights: the last one of each group.
     last = rows.groupby(["benchmark", "group"])["night"].transform("max")
     return rows[rows["night"] == last].assign(images=0)

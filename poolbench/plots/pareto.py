@@ -19,16 +19,20 @@ LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.2, 0.5, 0.12
 LINE = 0.17  # of text
 
 
-def pareto(weighing: Weighing) -> Figure:
+def pareto(weighing: Weighing) -> Figure | None:
     """Draw the first metric of a choice against its second, or against the time of a forward pass.
+
+    None if no time is known.
 
     Crosses are 95 % intervals. The dashed line is the front by the means of two metrics. Candidates that are dominated
     in all columns, time included, are hollow.
     """
     metrics = weighing.metrics[:2]
+    shown = [one for one in weighing.candidates if len(metrics) > 1 or one.time is not None]
+    if not shown:
+        return None
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = axes_at(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM - TOP)
-    shown = [one for one in weighing.candidates if len(metrics) > 1 or one.time is not None]
     places = {one.name: _place(one, metrics) for one in shown}
     for one in shown:
         x, y = places[one.name]
@@ -83,7 +87,7 @@ def _sign(metric: Metric) -> int:
 
 
 def _front(places: Sequence[Place], signs: Sequence[int]) -> list[tuple[float, float]]:
-    """Return the means (x, y) that no other one exceeds in both, as a staircase from left to right.
+    """Return the means (x, y) that no other one exceeds in both, as a staircase from the best x to the best y.
 
     ``signs`` are those of y and x: 1 if higher is better.
     """

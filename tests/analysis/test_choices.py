@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_the_front_holds_who_is_best_in_something(finished: Finished) -> None:
 def test_a_tie_dominates_nobody(finished: Finished) -> None:
     (found,) = weighed(planted(finished, {"max": (0.6, 0.3, 10.0), "avg": (0.601, 0.299, 10.0)}))
     assert [one.dominated_by for one in found.candidates] == ["", ""]
-    assert found.sentences[0].endswith("The noise leaves no order among them.")
+    assert found.sentences[0].endswith("None is ahead by more than the noise.")
 
 
 def test_sentences_carry_the_numbers(finished: Finished) -> None:
@@ -112,7 +113,7 @@ def test_three_seeds_give_no_order(finished: Finished) -> None:
     results = [finished(pool, seed, value) for pool, value in (("max", 0.9), ("avg", 0.1)) for seed in range(3)]
     (found,) = weighed(results, Choice("pool", "Accuracy", "max", ("accuracy",)))
     assert [one.scores[0].rank for one in found.candidates] == [None, None]
-    assert found.sentences[0].endswith("With fewer than 4 seeds there is no order.")
+    assert found.sentences[0].endswith("Nothing is said about first place: that takes 4 common seeds.")
     assert [one.dominated_by for one in found.candidates] == ["", ""]
 
 
@@ -121,6 +122,49 @@ def test_candidates_that_have_not_learned_are_left_out(finished: Finished) -> No
     results += [finished("blur", seed, 0.1, learned=False, metrics={"loss": 9.0}) for seed in range(5)]
     (found,) = weighed(results)
     assert [one.name for one in found.candidates] == ["max", "avg"]
+
+
+def test_ahead_of_all_takes_a_lead_over_each(finished: Finished) -> None:
+    """max is ahead of blur, but the wide avg ties with both: it has rank 1, too."""
+    values = {"max": [0.60, 0.61, 0.59, 0.60], "blur": [0.55, 0.56, 0.54, 0.55], "avg": [0.60, 0.50, 0.56, 0.52]}
+    results = [finished(pool, seed, value) for pool, found in values.items() for seed, value in enumerate(found)]
+    (found,) = weighed(results, Choice("pool", "Accuracy", "max", ("accuracy",)))
+    assert [(one.name, one.scores[0].rank, one.scores[0].is_best) for one in found.candidates] == [
+        ("max", 1, False), ("blur", 2, False), ("avg", 1, False),
+    ]  # fmt: skip
+    assert found.sentences[0].endswith(
+        "max and avg share first place: max is not ahead of the other by more than the noise."
+    )
+
+
+def test_one_candidate_with_few_seeds_leaves_the_others_their_ranks(finished: Finished) -> None:
+    results = planted(finished, {"max": (0.6, 0.2, 10.0), "avg": (0.5, 0.3, 10.0)})
+    results += [finished("blur", seed, 0.9, metrics={"loss": 0.1}) for seed in range(3)]
+    (found,) = weighed(results)
+    assert [(one.name, one.scores[0].rank) for one in found.candidates] == [("blur", None), ("max", 1), ("avg", 2)]
+    assert "max is ahead of all others" in found.sentences[0]
+    assert "blur instead of max: accuracy not compared (fewer than 4 common seeds)" in " ".join(found.sentences)
+
+
+def test_options_that_vary_belong_to_the_name(finished: Finished) -> None:
+    results = planted(finished, {"max": (0.6, 0.2, 10.0)})
+    for power, accuracy in ((2, 0.5), (3, 0.4)):
+        results += planted(finished, {"lp": (accuracy, 0.3, 10.0)}, pool_options={"p": power})
+    (found,) = weighed(results)
+    assert [one.name for one in found.candidates] == ["max", "lp p=2", "lp p=3"]
+
+
+def test_times_of_different_devices_do_not_compare(finished: Finished) -> None:
+    results = planted(finished, {"max": (0.6, 0.2, 10.0), "avg": (0.6, 0.2, 1.0)})
+    (found,) = weighed(results)
+    assert found.sentences[1].endswith("90 % less time.") or found.sentences[1].endswith("900 % more time.")
+    results = [
+        replace(result, facts={**result.facts, "environment": {"device_name": str(result.cell.pool.name)}})
+        for result in results
+    ]
+    (found,) = weighed(results)
+    assert "time" not in found.sentences[1]
+    assert [one.dominated_by for one in found.candidates] == ["", ""]
 
 
 def test_a_metric_that_the_benchmark_lacks(finished: Finished) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -53,3 +54,8 @@ def test_nothing_is_rarely_decided_and_a_wide_margin_decides_it(script: ModuleTy
 def test_no_number_of_seeds_makes_up_for_few_images(script: ModuleType) -> None:
     generator = np.random.default_rng(0)
     assert script.power(verdict(1.0, images=1.0), 200, generator) < 0.05
+    # Ten images of a share leave room for a third of other ones.
+    found = verdict(0.1)
+    assert found.estimate is not None
+    few = replace(found, estimate=replace(found.estimate, seeds_part=1e-6, images=10, largest=1.0))
+    assert script.power(few, 8, generator) == 0

@@ -44,7 +44,7 @@ def test_equal_results_are_equal(finished: Finished) -> None:
     same = frame(finished, "max", 0.5, 0.3)
     found = compare_results(same, same, METRICS)
     assert verdicts(same, same) == {"accuracy": "equal", "loss": "equal", "spread": "equal"}
-    assert (found.count("equal"), found.unmatched) == (3, ([], []))
+    assert (found.count("equal"), found.learned, found.apart) == (3, [], [])
 
 
 def test_directions_margins_and_ratios(finished: Finished) -> None:
@@ -74,15 +74,27 @@ def test_groups_of_one_side_are_named(finished: Finished) -> None:
     both = frame(finished, "max", 0.5, 0.3)
     before = pd.concat([both, frame(finished, "avg", 0.5, 0.3)], ignore_index=True)
     after = pd.concat([both, frame(finished, "blur", 0.5, 0.3)], ignore_index=True)
-    missing, added = compare_results(before, after, METRICS).unmatched
-    assert [text.partition("pool=")[2] for text in (*missing, *added)] == ["avg", "blur"]
+    found = compare_results(before, after, METRICS)
+    assert found.apart == ["study: pool=avg: only before", "study: pool=blur: only after"]
 
 
-def test_networks_that_have_not_learned_are_no_pairs(finished: Finished) -> None:
+def test_networks_that_no_longer_learn_are_told(finished: Finished) -> None:
     before = frame(finished, "max", 0.5, 0.3)
-    after = frame(finished, "max", 0.4, 0.3).assign(learned=lambda rows: rows["seed"] > 0)
-    (change, *_) = compare_results(before, after, METRICS).changes
-    assert change.change.n == 4
+    after = frame(finished, "max", 0.4, 0.3)
+    one = compare_results(before, after.assign(learned=after["seed"] > 0), METRICS)
+    assert one.changes[0].change.n == 4
+    assert one.learned == ["study: pool=max: 5 of 5 networks learned before, 4 of 5 after"]
+    none = compare_results(before, after.assign(learned=False), METRICS)
+    assert none.changes == []
+    assert none.learned == ["study: pool=max: 5 of 5 networks learned before, 0 of 5 after"]
+    assert none.apart == ["study: pool=max: no headline metric of a network that has learned on both sides"]
+
+
+def test_a_benchmark_that_is_not_known_is_told(finished: Finished) -> None:
+    same = frame(finished, "max", 0.5, 0.3)
+    assert compare_results(same, same, {}).apart == [
+        "study: pool=max: no headline metric of a network that has learned on both sides"
+    ]
 
 
 def test_rows_of_a_history_are_matched_by_group(finished: Finished) -> None:

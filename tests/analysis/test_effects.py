@@ -167,3 +167,23 @@ def test_a_table_of_values_per_image_is_named_with_its_column() -> None:
     for name in ("correct", ".correct", "answers."):
         with pytest.raises(ValueError, match=r"per_image of metric accuracy is 'table\.column'"):
             Metric("accuracy", "accuracy", True, 0.01, per_image=name)
+
+
+def test_a_share_allows_for_images_as_far_off_as_the_farthest(finished: Finished) -> None:
+    metric = Metric("consistency", "consistency", True, 0.01, per_image="decisions.consistency", share=True)
+    equal, mixed = np.ones((4, 250)), np.ones((4, 250))
+    mixed[:, 0] = 0.5
+    results, images = study(finished, {"max": equal, "avg": mixed})
+    same, other = (group_estimate(group, metric, images) for group in groups_of(results))
+    assert same is not None
+    assert other is not None
+    # Nothing says how far an image may lie from the others, or one lies .5 - 1/500 below the mean of .998.
+    assert (same.images, same.largest) == (250, 1.0)
+    assert (other.images, other.largest) == (250, pytest.approx(0.498))
+    interval = group_interval(groups_of(results)[0], metric, images)
+    assert interval is not None
+    assert interval.high == 1.0
+    assert 1 - interval.low == pytest.approx(1 - (0.1 / 3) ** (1 / 250))
+    lead = lead_interval(*groups_of(results), metric, images)
+    assert lead is not None
+    assert lead.half_width < 0.02

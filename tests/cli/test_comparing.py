@@ -33,6 +33,12 @@ def table(cell_of: Callable[..., Cell], accuracy: float, noise: float = 0.0) -> 
     return results_frame(results)
 
 
+def store_night(folder: Path, rows: pd.DataFrame, night: str, commit: str) -> None:
+    rows = rows.assign(night=night, commit=commit, label="one", verdict="fine")
+    text = {name: "x" for name, kind in COLUMNS.items() if kind == "str" and name not in rows}
+    History(folder).append(rows.assign(**text)[list(COLUMNS)])
+
+
 def test_two_tables(cli: Cli, cell_of: Callable[..., Cell], tmp_path: Path) -> None:
     table(cell_of, 0.8).to_csv(tmp_path / "a.csv", index=False)
     table(cell_of, 0.7, noise=1.0).to_csv(tmp_path / "b.csv", index=False)
@@ -65,9 +71,7 @@ def test_two_commits_of_a_history(cli: Cli, cell_of: Callable[..., Cell], tmp_pa
         "2026-01-03": ("bbbb22", 0.7, 1.0),
     }
     for night, (commit, accuracy, noise) in nights.items():
-        rows = table(cell_of, accuracy, noise).assign(night=night, commit=commit, label="one", verdict="fine")
-        text = {name: "x" for name, kind in COLUMNS.items() if kind == "str" and name not in rows}
-        History(tmp_path / "history").append(rows.assign(**text)[list(COLUMNS)])
+        store_night(tmp_path / "history", table(cell_of, accuracy, noise), night, commit)
     done = cli("report", "--compare", "aaaa", "bbbb", "--history", "history")
     assert done.exit_code == 0, done.stderr
     text = (tmp_path / "poolbench-out/report/comparison.md").read_text()
@@ -80,6 +84,11 @@ def test_two_commits_of_a_history(cli: Cli, cell_of: Callable[..., Cell], tmp_pa
     ("arguments", "line"),
     [
         (("a.csv", "absent"), "'absent' is neither a work folder nor a results.csv; for a commit, give --history"),
+        (("a.csv", "aa", "--history", "history"), "'aa' is the start of several commits of the history: aa11, aa22"),
+        (
+            ("a.csv", "a.csv", "--export"),
+            "--export belongs to the report of one work folder; leave it out with --compare",
+        ),
         (("a.csv", "cccc", "--history", "history"), "no night of the history in 'history' ran commit 'cccc'"),
         (("a.csv", "empty"), "'empty' is not a work folder"),
         (("a.csv", "other.csv"), "have no group with the same seeds in common; nothing to compare"),
@@ -94,7 +103,14 @@ def test_wrong_usage_is_one_line(
     other.assign(head="gem").to_csv(tmp_path / "other.csv", index=False)
     (tmp_path / "broken.csv").write_text("no table")
     (tmp_path / "empty").mkdir()
+    for commit in ("aa11", "aa22"):
+        store_night(tmp_path / "history", table(cell_of, 0.8), commit, commit)
     refused = cli("report", "--compare", *arguments)
     assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
     assert line in refused.stderr
     assert not (tmp_path / "poolbench-out").exists()
+
+
+def test_a_history_without_a_comparison_is_refused(cli: Cli) -> None:
+    refused = cli("report", "--history", "history")
+    assert (refused.exit_code, "--history belongs to --compare" in refused.stderr) == (2, True)

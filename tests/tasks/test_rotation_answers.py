@@ -37,7 +37,7 @@ def test_layers_are_told_apart(made: Any) -> None:
     (sentence,) = layers(made.scene(results))
     assert sentence == (
         "Training net on rotated images lowers V of map means in 1 of 3 layers (conv2), raises it in 1 of 3 layers "
-        "(fc) and leaves 1 within the noise (all layers together at 95 %)."
+        "(fc) and changes 1 by no more than the noise (all layers together at 95 %)."
     )
 
 

@@ -25,12 +25,15 @@ def written(found: Comparison, folder: Path) -> tuple[str, str]:
 def test_what_changed_comes_first(tmp_path: Path) -> None:
     changes = [change("pool=max", 0.001, "no difference that matters"), change("pool=avg", -0.1, "worse"),
                change("pool=blur", 0.0, "equal")]  # fmt: skip
-    page, markdown = written(Comparison(changes, (["study: pool=aps"], [])), tmp_path)
+    page, markdown = written(
+        Comparison(changes, ["study: pool=lp: 5 of 5"], ["study: pool=aps: only before"]), tmp_path
+    )
     for text in (page, markdown):
         assert "3 numbers are in both" in text
         assert "1 of them are equal for every seed; the others: no difference that matters: 1, worse: 1." in text
         assert text.index("pool=avg") < text.index("pool=max")
-        assert "study: pool=aps" in text
+        assert "study: pool=aps: only before" in text
+        assert "study: pool=lp: 5 of 5" in text
         assert "&lt;b&gt;after&lt;/b&gt;" in text
         assert "<b>after" not in text
     assert (
@@ -41,9 +44,9 @@ def test_what_changed_comes_first(tmp_path: Path) -> None:
 
 
 def test_nothing_changed(tmp_path: Path) -> None:
-    page, markdown = written(Comparison([change("pool=max", 0.0, "equal")], ([], [])), tmp_path)
+    page, markdown = written(Comparison([change("pool=max", 0.0, "equal")], [], []), tmp_path)
     for text in (page, markdown):
         assert "1 of them are equal for every seed." in text
-        assert "Only in" not in text
-    page, _ = written(Comparison([change("pool=max", 0.001, "undecided")], ([], [])), tmp_path)
+        assert "Not compared" not in text
+    page, _ = written(Comparison([change("pool=max", 0.001, "undecided")], [], []), tmp_path)
     assert "Nothing changed by more than the noise" in page

@@ -42,7 +42,8 @@ def write_comparison(found: Comparison, names: tuple[str, str], folder: Path) ->
         "equal": found.count(EQUAL),
         "counts": ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common()),
         "by_chance": f"{ALPHA * len(moved):.1f}",
-        "unmatched": tuple(zip(names, found.unmatched, strict=True)),
+        "learned": found.learned,
+        "apart": found.apart,
     }
     markdown, page = templates(finalize=markdown_text), templates(autoescape=True)
     with storage(folder):

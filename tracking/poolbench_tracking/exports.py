@@ -93,7 +93,7 @@ def _figures(section: Section, found: Evidence) -> dict[str, bytes]:
     from poolbench_tracking.figures import front_figures, summary_figures
 
     drawn = summary_figures(section.benchmark, section.results, found.record, lambda name, error: None)
-    fronts = {f"front-{number}": figure for number, figure in enumerate(front_figures(section.weighings), start=1)}
+    fronts = {f"front-{n}": figure for n, figure in enumerate(front_figures(section.weighings), start=1) if figure}
     files = {}
     for name, figure in {**drawn, **fronts}.items():
         path = f"figures/{section.anchor}-{name}"

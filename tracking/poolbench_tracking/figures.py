@@ -40,8 +40,8 @@ def too_many_groups(results: Sequence[Result]) -> bool:
     return len(groups_of(results)) > MOST_GROUPS
 
 
-def front_figures(found: Sequence[Weighing]) -> list[Figure]:
-    """Return the picture of every weighing: its candidates in two metrics, or in one and time."""
+def front_figures(found: Sequence[Weighing]) -> list[Figure | None]:
+    """Return the picture of every weighing: its candidates in two metrics, or in one and time if that is known."""
     with matplotlib.rc_context(STYLE):
         return [pareto(weighing) for weighing in found]
 

@@ -6,6 +6,8 @@ from poolbench.core import Cell
 from poolbench.task import Benchmark, Grid
 
 OTHER_SETTINGS = "other settings"
+VERSION = "version"
+"""The first word of the protocol of cells of an older version."""
 
 
 def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
@@ -18,7 +20,7 @@ def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
     if cell.split != "test":
         return f"judged on {cell.split} images"
     if cell.version != benchmark.version:
-        return f"version {cell.version}"
+        return f"{VERSION} {cell.version}"
     matching = (
         name for name, grids in benchmark.presets.items() if any(_matches(cell, benchmark, grid) for grid in grids)
     )

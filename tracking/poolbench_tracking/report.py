@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, the same tables as Markdown, and the numbers as CSV."""
+"""The report: one self-contained HTML page, its answers, rulings and tables as Markdown, and the numbers as CSV."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _with_drawings(section: Section, found: Evidence) -> Section:
             failure = errors.get(figure.name)
             reason = "" if failure is None else f"{type(failure).__name__}: {failure}"
             drawings.append(Drawing(figure.title, figure.caption, svg, reason))
-    fronts = [Markup(to_svg(figure)) for figure in front_figures(section.weighings)]
+    fronts = [Markup(to_svg(figure)) if figure else Markup() for figure in front_figures(section.weighings)]
     too_many = too_many_groups(section.results)
     return replace(section, fronts=fronts, drawings=drawings, too_many_groups=too_many)
 

@@ -64,7 +64,7 @@ def _sentence(title: str, found: dict[str, Interval]) -> str:
     parts = [f"lowers V of map means in {_named(lower, len(found))}"]
     parts += [f"raises it in {_named(higher, len(found))}"] if higher else []
     rest = len(found) - len(lower) - len(higher)
-    parts += [f"leaves {rest} within the noise"] if rest else []
+    parts += [f"changes {rest} by no more than the noise"] if rest else []
     return f"Training {title} on rotated images {listed(parts)} (all layers together at 95 %)."
 
 
