@@ -111,8 +111,7 @@ def judge(
     effect = unscaled(found.interval(), metric)
     is_ratio = metric.scale == "log"
     if why:
-        note = _joined([why, *notes])
-        return Verdict(claim, NOT_A_TEST, effect, note, is_ratio, networks=networks, margin=margin, estimate=found)
+        return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, None, networks, margin, found)
     by_setting = _by_setting(claim, effects, margin)
     ruling = ruling_of(found.interval(), margin, claim.says)
     further = None
@@ -122,8 +121,8 @@ def judge(
     elif ruling == "undecided":
         further, text = _further(claim, found, margin)
         notes.insert(0, text)
-    note, count = _joined(notes), len(by_setting)
-    return Verdict(claim, ruling, effect, note, is_ratio, further, networks, margin, found, count)
+    texts = _joined(notes)
+    return Verdict(claim, ruling, effect, texts, is_ratio, further, networks, margin, found, len(by_setting))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poolbench.analysis.choices import NOISE_OF_TIMES, Candidate, Weighing
@@ -53,25 +54,21 @@ def pareto(weighing: Weighing) -> Figure | None:
         times = [x.mean for x, _ in places.values()]
         axes.set(xlabel="forward pass of 16 images / ms\u00a0↓", ylabel=labels[0])
         axes.set_xlim(min(times) * (1 - NOISE_OF_TIMES), max(times) * (1 + NOISE_OF_TIMES))
-    # The text would lie on a mean close by: names are put above each other, beside the points.
+    _write_names(axes, places)
+    return figure
+
+
+def _write_names(axes: Axes, places: Mapping[str, Place]) -> None:
+    """Write the names beside their means; those of close means above each other."""
     low, high = axes.get_ylim()
     step = (high - low) * LINE / (HEIGHT - BOTTOM - TOP)
     middle = sum(axes.get_xlim()) / 2
     taken: list[float] = []
-    for one in sorted(shown, key=lambda one: places[one.name][1].mean):
-        x, y = places[one.name]
+    for name, (x, y) in sorted(places.items(), key=lambda item: item[1][1].mean):
         height = max([y.mean + 0.6 * step, *(other + step for other in taken if abs(other - y.mean) < 1.6 * step)])
         taken.append(height)
-        is_left = x.mean < middle
-        axes.annotate(
-            one.name,
-            (x.mean, height),
-            (6 if is_left else -6, 0),
-            textcoords="offset points",
-            ha="left" if is_left else "right",
-            va="center",
-        )
-    return figure
+        offset, side = (6, "left") if x.mean < middle else (-6, "right")
+        axes.annotate(name, (x.mean, height), (offset, 0), textcoords="offset points", ha=side, va="center")
 
 
 def _place(one: Candidate, metrics: Sequence[Metric]) -> Place:
