@@ -204,7 +204,7 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
     best = max(row["val_accuracy"] for row in attempt.rows)
     metrics = {name: value for name, value in {**row, "best_accuracy": best}.items() if name in declared}
     metrics |= measured.metrics
-    metrics |= _cost(cell.group, model, data)
+    metrics |= _cost(model, data)
     return Measurement(metrics, measured.tables, measured.arrays)
 
 
@@ -248,14 +248,12 @@ def _weights(model: nn.Module) -> bytes:
     return content.getvalue()
 
 
-_costs: dict[str, dict[str, float]] = {}
+def _cost(model: nn.Module, data: Dataset) -> dict[str, float]:
+    """Return the network's cost on 16 test images.
 
+    Seeds do not change it, but each measures its time anew: the shortest of several is robust against other work.
+    """
+    from poolbench.data import to_pixels
+    from poolbench.measures.cost import measure_cost
 
-def _cost(group: str, model: nn.Module, data: Dataset) -> dict[str, float]:
-    """Return the network's cost on 16 test images; seeds do not change it, so a process measures a group once."""
-    if group not in _costs:
-        from poolbench.data import to_pixels
-        from poolbench.measures.cost import measure_cost
-
-        _costs[group] = measure_cost(model, to_pixels(data.test.images[:16]), repeats=5).as_metrics()
-    return _costs[group]
+    return measure_cost(model, to_pixels(data.test.images[:16]), repeats=3).as_metrics()
