@@ -157,7 +157,8 @@ def report(extended: Extended) -> dict[str, str]:
     _edit(tasks / "contrast" / "measure.py", '"accuracy_low": rows[-1]["accuracy"]', number)
     # Other cells than before: finished ones are not measured again.
     _run("poolbench run contrast --preset smoke --epochs 2", extended.folder)
-    return {path.name: path.read_text() for path in (extended.folder / "poolbench-out" / "report").iterdir()}
+    folder = extended.folder / "poolbench-out" / "report"
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
 def _edit(file: Path, after: str, new: str) -> None:

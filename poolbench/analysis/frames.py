@@ -30,20 +30,11 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
     metric differs from an absent cell.
     """
     rows = [
-        {
-            "benchmark": result.cell.benchmark,
-            **cell_fields(result.cell),
-            "seed": result.cell.seed,
-            "group": result.cell.group,
-            "cell": result.cell.id,
-            "fingerprint": fingerprint(result),
-            "learned": has_learned(result),
-            "metric": metric,
-            "value": value,
-            "images": result.facts.get("images", {}).get(metric, 0),
-        }
+        {**common, "metric": metric, "value": value, "images": result.facts.get("images", {}).get(metric, 0)}
         for result in results
         if result.status == "finished"
+        # Once per cell: a frame has some fifty rows of each.
+        for common in [_common_columns(result)]
         for metric, value in result.metrics.items()
         if math.isfinite(value)
     ]
@@ -54,6 +45,20 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
     # Keeps integers and booleans as such in columns where some benchmarks have no value.
     frame[options] = frame[options].convert_dtypes()
     return frame
+
+
+def _common_columns(result: Result) -> dict[str, Any]:
+    """Return the columns that all rows of a cell share."""
+    cell = result.cell
+    return {
+        "benchmark": cell.benchmark,
+        **cell_fields(cell),
+        "seed": cell.seed,
+        "group": cell.group,
+        "cell": cell.id,
+        "fingerprint": fingerprint(result),
+        "learned": has_learned(result),
+    }
 
 
 def read_results(path: str) -> pd.DataFrame:

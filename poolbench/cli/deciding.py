@@ -87,10 +87,10 @@ def decide_command(
     before = outlooks(ledger, asked, len(devices))
     _say_expectation(before, expected(before, budget), budget)
     tracking = work.tracking()
-    interrupted = False
+    interrupted, opened = False, None
     try:
-        with open_invocation(ledger, tracking, selection.preset, 0) as (invocation, progress):
-            attempt = replace(settings, invocation=invocation.id)
+        with open_invocation(ledger, tracking, selection.preset, 0) as (opened, progress):
+            attempt = replace(settings, invocation=opened.id)
 
             def run(cells: Sequence[Cell]) -> None:
                 progress.expect(len(cells))
@@ -102,7 +102,7 @@ def decide_command(
         after = outlooks(ledger, asked, len(devices))
         say("interrupted; finished cells are kept, the same command continues")
     tracking.sync(ledger)
-    report = write_report(ledger, tracking)
+    report = write_report(ledger, tracking, opened)
     say_left_out(ledger)
     groups = {cell.group for question in asked for cell in question.cells}
     tried = [result for result in ledger.results() if result.cell.group in groups and result.status in ENDED]

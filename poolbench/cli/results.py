@@ -127,12 +127,14 @@ def _results_of(side: str, history_folder: Path | None) -> pd.DataFrame:
 @uri_option
 def sync_command(out: Path, tracking_uri: str | None) -> None:
     """Write the MLflow runs that are missing; existing ones are not changed."""
+    from poolbench.cli.progress import counting
     from poolbench.tune import tuning_ledgers
     from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
 
     ledgers = [existing(out), *tuning_ledgers(out)]
     try:
-        written = MlflowSink(out, tracking_uri).sync(ledgers)
+        with counting("groups in MLflow") as show:
+            written = MlflowSink(out, tracking_uri).sync(ledgers, show)
     except TrackingUnavailable as error:
         say(f"poolbench: MLflow cannot be reached, nothing is lost: {error}")
         sys.exit(FAILED)
@@ -144,14 +146,18 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
 @out_option
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui_command(out: Path, port: int) -> None:
-    """Open the MLflow UI of a work folder on 127.0.0.1."""
-    from poolbench_tracking.mlflow_sink import default_uri
+    """Serve the MLflow UI of a work folder on 127.0.0.1, and print a link per task."""
+    from poolbench_tracking.mlflow_sink import MlflowSink, default_uri
 
     existing(out)
     if not (out / "mlflow.db").exists():
         raise UsageError(f"'{out}' has no MLflow store yet; run 'poolbench sync --out {out}' first")
     # One worker and no job runner: the store is a local file, and both cost gigabytes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    address = f"http://127.0.0.1:{port}"
+    for name, link in MlflowSink(out).views(address).items():
+        click.echo(f"{name}: {link}")
+    say(f"MLflow UI: {address} (Ctrl-C ends it)")
+    sys.stdout.flush()
     arguments = ["server", "--backend-store-uri", default_uri(out), "--host", "127.0.0.1", "--port", str(port)]
-    say(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])

@@ -76,7 +76,7 @@ def run_command(
     todo = [cell for cell in cells if _is_to_run(ledger.result(cell), retry_failed)]
     say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     tracking = work.tracking()
-    interrupted = False
+    interrupted, invocation = False, None
     if todo:
         settings = work.settings(replicas=replicas, deterministic=deterministic)
         devices = slots(settings.device, jobs, slots_per_gpu)[: len(todo)]
@@ -89,7 +89,7 @@ def run_command(
     report = work.out / "report" / "report.html"
     if _close_abandoned(ledger) or todo or not report.exists():
         tracking.sync(ledger)
-        write_report(ledger, tracking)
+        write_report(ledger, tracking, invocation)
     say_left_out(ledger)
     results = [ledger.result(cell) for cell in cells]
     summarise(results)
@@ -114,7 +114,7 @@ def open_invocation(
     from poolbench.cli.progress import Progress
 
     with sigterm_interrupts(), ledger.open_invocation(command_line(), preset) as invocation:
-        with Progress(total, partial(tracking.project, ledger, invocation)) as progress:
+        with Progress(total, partial(tracking.project, invocation)) as progress:
             yield invocation, progress
         invocation.outcome = "failed" if progress.failed else "finished"
 

@@ -68,7 +68,7 @@ def _trials(settings: Settings, tracking: Tracking, preset: str) -> Iterator[Cal
         began = time.monotonic()
         execute([cell], ledger, replace(settings, invocation=invocation.id), Silent())
         result = ledger.result(cell)
-        tracking.project(ledger, invocation, result)
+        tracking.project(invocation, result)
         train = cell.train
         say(
             f"  lr={train.learning_rate:.3g} wd={train.weight_decay:.3g} batch={train.batch_size}: "

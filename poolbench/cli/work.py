@@ -90,21 +90,30 @@ class Tracking:
             say(f"going on without MLflow, 'poolbench sync' catches up later: {error}")
             return otherwise
 
-    def project(self, ledger: Ledger, invocation: Invocation, result: Result) -> None:
+    def project(self, invocation: Invocation, result: Result) -> None:
         """Write the MLflow run of one result."""
-        self.attempt(lambda sink: sink.project(ledger, result, invocation), False)
+        self.attempt(lambda sink: sink.project(result, invocation), None)
 
     def sync(self, ledger: Ledger) -> None:
         """Write all MLflow runs of a ledger that are missing."""
-        self.attempt(lambda sink: sink.sync([ledger]), 0)
+        from poolbench.cli.progress import counting
+
+        with counting("groups in MLflow") as show:
+            self.attempt(lambda sink: sink.sync([ledger], show), 0)
 
 
-def write_report(ledger: Ledger, tracking: Tracking) -> Path:
-    """Write the report into the work folder, with links to MLflow runs; return the path of the HTML."""
+def write_report(ledger: Ledger, tracking: Tracking, invocation: Invocation | None = None) -> Path:
+    """Write the report into the work folder, with links to MLflow; return the path of the HTML.
+
+    The MLflow run of ``invocation`` gets a copy.
+    """
+    from poolbench_tracking.links import Links
     from poolbench_tracking.report import write_report
 
-    unlinked: dict[str, str] = {}
-    return write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), unlinked))
+    path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
+    if invocation is not None:
+        tracking.attempt(lambda sink: sink.publish(invocation, path.parent), None)
+    return path
 
 
 @contextmanager

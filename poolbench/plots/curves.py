@@ -12,30 +12,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from poolbench.analysis.groups import Group
 from poolbench.analysis.statistics import Interval
 from poolbench.analysis.text import metric_label
-from poolbench.core import Result, Scalar
+from poolbench.core import Scalar
 from poolbench.plots.legends import key, legend, legend_rows
-from poolbench.plots.lines import Curve, band_opacity, interval_line, line, marks, scale_to_values
+from poolbench.plots.lines import Curve, band_opacity, interval_line, line, scale_to_values
 from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
-from poolbench.plots.style import GREY, PALETTE
-
-
-def history_curves(result: Result) -> Figure | None:
-    """Draw accuracy and loss of one network, on training and validation images, by epoch; None without a history."""
-    history = result.history
-    quantities = [name for name in ("accuracy", "loss") if any(f"val_{name}" in row for row in history)]
-    if not quantities:
-        return None
-    figure, axes = panel_grid(quantities, columns=2, panel_height=2.4, legend_rows=1, share_y=False)
-    for quantity, panel in zip(quantities, axes, strict=True):
-        for split, colour, dashes in (("train", GREY, "--"), ("val", PALETTE[0], "-")):
-            rows = [row for row in history if f"{split}_{quantity}" in row]
-            if rows:
-                ys = [row[f"{split}_{quantity}"] for row in rows]
-                panel.plot([row["epoch"] for row in rows], ys, color=colour, linestyle=dashes, **marks(len(rows)))
-        _epoch_axis(panel)
-    legend(figure, [key("training", GREY, "--"), key("validation", PALETTE[0])])
-    return figure
+from poolbench.plots.style import GREY
 
 
 def learning_curves(

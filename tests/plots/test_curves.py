@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from poolbench.analysis.statistics import anytime_interval
-from poolbench.core import Cell, Result, TrainConfig
-from poolbench.plots.curves import history_curves, lead_curves, learning_curves, metric_curves
-from poolbench.plots.style import GREY, PALETTE
+from poolbench.core import TrainConfig
+from poolbench.plots.curves import lead_curves, learning_curves, metric_curves
+from poolbench.plots.style import PALETTE
 
 BOTH = ("train_accuracy", "val_accuracy")
 
@@ -23,20 +23,6 @@ def lines(axes: Axes) -> dict[tuple[str, str], list[float]]:
         (str(line.get_color()), str(line.get_linestyle())): np.asarray(line.get_ydata(), float).tolist()
         for line in axes.get_lines()
     }
-
-
-def test_one_network_has_accuracy_and_loss(made: Any) -> None:
-    figure = history_curves(made("max", 0, 0.6))
-    assert figure is not None
-    accuracy, loss = figure.axes
-    assert [axes.get_title() for axes in figure.axes] == ["accuracy", "loss"]
-    assert lines(accuracy) == {(GREY, "--"): [0.6] * 3, (PALETTE[0], "-"): pytest.approx([0.2, 0.4, 0.6])}
-    assert lines(loss) == {(GREY, "--"): [1.0] * 3, (PALETTE[0], "-"): pytest.approx([0.4] * 3)}
-
-
-def test_a_network_without_a_history_has_no_curves(made: Any) -> None:
-    cell: Cell = made("max", 0, 0.6).cell
-    assert history_curves(Result(cell, "finished")) is None
 
 
 def test_curves_are_means_with_bands(made: Any) -> None:

@@ -64,8 +64,9 @@ def test_an_installed_plugin_runs_and_is_left_out_where_it_is_missing(tmp_path: 
     report = (out / "report" / "report.html").read_text()
     assert "Decisions by class, one panel per pool." in report
     assert "confusion of spread" in report  # the title of a panel, in the drawing
-    # In MLflow: one figure in the run of each cell, one over both in the run of the command.
-    assert len(list(out.rglob("confusion.png"))) == 3
+    # One figure in the MLflow run of each group; the one over both lies beside the report.
+    assert len(list((out / "mlartifacts").rglob("confusion.png"))) == 2
+    assert len(list((out / "report" / "figures").glob("*confusion.png"))) == 1
 
     # The plugin is imported although its pool is the first name that is looked up.
     planned = poolbench("plan", "shift_robustness", *SMOKE[:2], "--pool", "spread", PYTHONPATH=path)

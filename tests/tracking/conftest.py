@@ -69,7 +69,6 @@ def make_study() -> Benchmark:
                 "Accuracy",
                 "Mean over <b>seeds</b>.",
                 lambda scene: curves.learning_curves(scene, ("train_accuracy", "val_accuracy"), label="accuracy"),
-                lambda result, record: curves.history_curves(result),
             ),
             Figure("loss", "Loss", "", lambda scene: curves.learning_curves(scene, ("val_loss",), label="loss")),
             Figure(

@@ -28,10 +28,9 @@ StoreAll = Callable[[Mapping[str, Sequence[float]]], list[Result]]
 
 def test_figures_of_one_cell(study: Benchmark, store: Store, ledger: Ledger) -> None:
     result = store("max", 0, 0.6)
-    figures = cell_figures(study, result, ledger.record(result.cell.id))
-    # Intervals and the loss curves of all seeds need several cells.
-    assert list(figures) == ["curves", "map", "layers"]
-    assert [axes.get_title() for axes in figures["curves"].axes] == ["accuracy", "loss"]
+    figures = cell_figures(study, result, ledger.record(result.cell.id), 9)
+    # Intervals and curves of all seeds need several cells.
+    assert list(figures) == ["map", "layers"]
     assert figures["map"].axes[0].images[0].get_array().shape == (6, 8)  # type: ignore[union-attr]
     (line,) = figures["layers"].axes[0].get_lines()
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.6, 0.7, 0.8])
@@ -49,7 +48,7 @@ def test_a_cell_without_data_has_no_figures(study: Benchmark, ledger: Ledger, ce
     record = ledger.record(cell.id)
     record.begin(cell, {})
     record.append("failed", reason="no luck", traceback="")
-    assert cell_figures(study, ledger.result(cell), record) == {}
+    assert cell_figures(study, ledger.result(cell), record, 9) == {}
 
 
 def test_nothing_to_sum_up(study: Benchmark, ledger: Ledger, cell_of: Callable[..., Cell]) -> None:
@@ -77,7 +76,7 @@ def test_a_figure_of_a_cell_without_its_data_is_left_out(
 
     result = store("max", 0, 0.6)
     benchmark = replace(study, figures=(Figure("absent", "Absent", "", None, raising), *study.figures))
-    assert list(cell_figures(benchmark, result, ledger.record(result.cell.id))) == ["curves", "map", "layers"]
+    assert list(cell_figures(benchmark, result, ledger.record(result.cell.id), 9)) == ["map", "layers"]
 
 
 def test_a_drawing_function_that_does_not_exist_raises(study: Benchmark, store: Store, ledger: Ledger) -> None:
@@ -87,7 +86,7 @@ def test_a_drawing_function_that_does_not_exist_raises(study: Benchmark, store: 
     with pytest.raises(AttributeError, match=r"poolbench\.plots\.curves.* 'lerning_curves'"):
         summary_figures(benchmark, [result], ledger.record)
     with pytest.raises(AttributeError, match="lerning_curves"):
-        cell_figures(benchmark, result, ledger.record(result.cell.id))
+        cell_figures(benchmark, result, ledger.record(result.cell.id), 9)
 
 
 def test_a_figure_that_fails_costs_itself_and_not_the_report(
@@ -169,7 +168,7 @@ def test_a_task_with_its_own_figure_needs_one_folder_only(
     result = store("max", 0, 0.6, tables={"odd": pd.DataFrame({"oddity": [1.0, 3.0, 2.0]})})
     for figures in (
         summary_figures(benchmark, [result], ledger.record),
-        cell_figures(benchmark, result, ledger.record(result.cell.id)),
+        cell_figures(benchmark, result, ledger.record(result.cell.id), 9),
     ):
         (line,) = figures["odd"].axes[0].get_lines()
         assert np.asarray(line.get_ydata()).tolist() == [1, 3, 2]
@@ -210,6 +209,6 @@ def test_svg_is_one_element_that_can_be_embedded(study: Benchmark, store: Store,
 
 def test_png_is_an_image(study: Benchmark, store: Store, ledger: Ledger) -> None:
     result = store("max", 0, 0.6)
-    for figure in cell_figures(study, result, ledger.record(result.cell.id)).values():
+    for figure in cell_figures(study, result, ledger.record(result.cell.id), 9).values():
         image = Image.open(BytesIO(to_png(figure, dpi=100)))
         assert image.size == pytest.approx(tuple(100 * figure.get_size_inches()), abs=1)

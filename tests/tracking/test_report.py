@@ -19,6 +19,7 @@ from poolbench.core import Cell, Result, TrainConfig
 from poolbench.files import StorageError
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
+from poolbench_tracking.links import Links
 from poolbench_tracking.protocols import protocol_of
 from poolbench_tracking.report import markdown_text, write_report
 
@@ -29,7 +30,7 @@ NOTHING_BOLD = "Nothing is bold"
 
 def reports(ledger: Ledger, links: Mapping[str, str] | None = None) -> tuple[str, str]:
     """Write the report; return (HTML, Markdown)."""
-    path = write_report(ledger, ledger.folder / "report", links)
+    path = write_report(ledger, ledger.folder / "report", Links(links or {}))
     return path.read_text(), path.with_suffix(".md").read_text()
 
 

@@ -28,7 +28,7 @@ def write_exports(ledger: Ledger, folder: Path) -> list[Path]:
     The tables need the package booktabs. Raises StorageError if the folder cannot be written.
     """
     found = read_evidence(ledger)
-    sections = list(sections_of(found, {}))
+    sections = list(sections_of(found))
     files = {
         "tables.tex": "\n".join(latex(section, table) for section in sections for table in section.tables).encode(),
         "summary.parquet": _parquet(summary_frame(sections, found.images)),

@@ -19,11 +19,11 @@ from poolbench.task import Benchmark
 MOST_GROUPS = 150  # more panels and lines are unreadable and take minutes to draw
 
 
-def cell_figures(benchmark: Benchmark, result: Result, record: Record) -> dict[str, Figure]:
-    """Return {name: figure} of one cell; figures that need several cells or lack their data are left out."""
-    drawn = {}
+def cell_figures(benchmark: Benchmark, result: Result, record: Record, most: int) -> dict[str, Figure]:
+    """Return {name: figure} of one cell, the first ``most``; those that need several cells or data are left out."""
+    drawn: dict[str, Figure] = {}
     for figure in benchmark.figures:
-        if figure.draw_cell is None:
+        if figure.draw_cell is None or len(drawn) == most:
             continue
         with matplotlib.rc_context(STYLE):
             try:

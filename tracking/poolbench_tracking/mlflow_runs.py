@@ -1,31 +1,84 @@
-"""What MLflow runs contain: the run of one cell, and the parent run of one command."""
+"""What MLflow runs contain: the run of one seed, that of its comparison group, and that of one command."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from poolbench.analysis.frames import results_frame
-from poolbench.core import Cell, Result
-from poolbench.runner.ledger import CellRecord, Invocation, Ledger
+import pandas as pd
+
+from poolbench.analysis.effects import group_interval
+from poolbench.analysis.groups import Group
+from poolbench.analysis.images import ImageValues
+from poolbench.analysis.text import decimals
+from poolbench.core import COST_METRICS, Cell, Metric, Result
+from poolbench.runner.ledger import CellRecord, Invocation
 from poolbench.task import Benchmark
+from poolbench_tracking.mlflow_names import (
+    COST,
+    HALF_WIDTH,
+    HIGH,
+    LOW,
+    curve_key,
+    group_name,
+    metric_key,
+    split_settings,
+)
 from poolbench_tracking.mlflow_store import Store, milliseconds
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from mlflow.entities import Run
 
-CELL, ATTEMPT, INVOCATION, CLOSED, FOLDER, LEARNED = (
-    "poolbench.cell", "poolbench.attempt", "poolbench.invocation", "poolbench.closed", "poolbench.folder",
-    "poolbench.learned",
-)  # fmt: skip
+KIND, CELL, GROUP, ATTEMPT, INVOCATION, CLOSED, FOLDER, LEARNED, DIGEST = (
+    f"poolbench.{name}"
+    for name in ("kind", "cell", "group", "attempt", "invocation", "closed", "folder", "learned", "digest")
+)
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH_LIMIT = 1000  # metrics that MLflow accepts per call
 LARGEST_CSV = 1_000_000  # bytes
+MOST_FIGURES = 2
+"""Of a group: drawing takes longer than all the rest of a sync. The report and its run have the others."""
+SECONDS = ("seconds_fit", "seconds_measure")
+
+
+@dataclass(frozen=True)
+class Members:
+    """The finished and failed cells of one comparison group, in order of seed, and the fields that vary in its task."""
+
+    benchmark: Benchmark
+    results: Sequence[Result]
+    varying: Sequence[str]
+
+    @property
+    def cell(self) -> Cell:
+        """A cell of the group."""
+        return self.results[0].cell
+
+    @property
+    def finished(self) -> Group:
+        """The finished cells."""
+        found = [result for result in self.results if result.status == "finished"]
+        return Group(self.cell.group, self.cell.fields, found)
+
+    @property
+    def digest(self) -> str:
+        """What the numbers of the group's run depend on: attempts, and who has learned."""
+        parts = [f"{result.cell.id} {attempt_of(result)} {learned_of(result)}" for result in self.results]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        first = self.benchmark.choices[0].field if self.benchmark.choices else "pool"
+        return group_name(self.cell.fields, self.varying, first)
 
 
 def attempt_of(result: Result) -> str:
@@ -38,75 +91,173 @@ def learned_of(result: Result) -> str:
     return str(result.facts.get("learned", ""))
 
 
-def create_cell_run(store: Store, benchmark: Benchmark, result: Result, parent: str | None) -> str:
-    """Create the run of a cell with its tags, parameters, metrics and data set; return its id. It stays RUNNING."""
-    # The experiment has the benchmark's name.
-    name = result.cell.label.removeprefix(f"{benchmark.name} ")
-    tags = _cell_tags(benchmark, result) | {FOLDER: store.folder_id}
-    if parent:
-        tags["mlflow.parentRunId"] = parent
-    run = store.client.create_run(store.experiment(benchmark), milliseconds(result.started), tags, name)
-    run_id: str = run.info.run_id
-    metrics = _metrics(result)
-    store.client.log_batch(run_id, metrics=metrics[:BATCH_LIMIT], params=_params(_settings(result.cell)))
+def create_group_run(store: Store, experiment: str, members: Members) -> str:
+    """Create the run of a comparison group without its numbers; return its id. It stays RUNNING."""
+    params, tags = split_settings(members.cell.fields, members.varying)
+    started = min(result.started or 0.0 for result in members.results)
+    own = {KIND: "group", GROUP: members.cell.group, FOLDER: store.folder_id, DIGEST: ""}
+    run = store.client.create_run(experiment, milliseconds(started), {**tags, **own}, members.name)
+    store.client.log_batch(run.info.run_id, params=_params(params))
+    return str(run.info.run_id)
+
+
+def create_cell_run(store: Store, experiment: str, members: Members, result: Result, parent: str) -> str:
+    """Create the run of a cell with its numbers, below the run of its group; return its id.
+
+    Settings that do not vary in the task are tags of the group alone: half of the time to write a run is that of its
+    tags.
+    """
+    params, _ = split_settings(result.cell.fields, members.varying)
+    tags = _cell_tags(result) | {FOLDER: store.folder_id, PARENT: parent}
+    run = store.client.create_run(experiment, milliseconds(result.started), tags, f"seed {result.cell.seed}")
+    run_id = str(run.info.run_id)
+    _log(store, run_id, _cell_metrics(members.benchmark, result), {**params, "seed": str(result.cell.seed)})
+    if result.traceback:
+        with _artifacts(store, run_id) as folder:
+            (folder / "traceback.txt").write_text(result.traceback)
+    end(store, run_id, result)
+    return run_id
+
+
+def end(store: Store, run_id: str, result: Result) -> None:
+    state = "FINISHED" if result.status == "finished" else "FAILED"
+    store.client.set_terminated(run_id, state, end_time=milliseconds(result.ended))
+
+
+def fill_group_run(
+    store: Store, run_id: str, members: Members, images: ImageValues, records: Mapping[str, CellRecord]
+) -> None:
+    """Log the means, curves, data set, tables and figures of a group, and end its run.
+
+    ``records`` are those of its finished cells by id. The digest comes last: a run without it is written again.
+    """
+    group = members.finished
+    ended = max(result.ended or 0.0 for result in members.results)
+    if group.results:
+        _log(store, run_id, [*_group_metrics(members, images, ended), *_mean_curves(group, ended)], {})
+        _log_data(store, run_id, group.results[0])
+        with _artifacts(store, run_id) as folder:
+            _write_figures(folder / "figures", members.benchmark, group, records)
+            _write_tables(folder / "tables", group, records)
+    store.client.set_tag(run_id, DIGEST, members.digest)
+    state = "FINISHED" if group.results else "FAILED"
+    store.client.set_terminated(run_id, state, end_time=milliseconds(ended))
+
+
+def update_group_run(store: Store, run: Run, members: Members, note: str) -> None:
+    """Correct what depends on other groups: the name, the settings that vary, and the description."""
+    run_id, (params, tags) = run.info.run_id, split_settings(members.cell.fields, members.varying)
+    if run.info.run_name != members.name:
+        store.client.update_run(run_id, name=members.name)
+    add_params(store, run, params)
+    for key, value in {**tags, NOTE: note}.items():
+        if run.data.tags.get(key, "") != value:
+            store.client.set_tag(run_id, key, value)
+
+
+def add_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
+    """Log the parameters that a run lacks: parameters cannot be changed."""
+    missing = {key: value for key, value in params.items() if key not in run.data.params}
+    if missing:
+        store.client.log_batch(run.info.run_id, params=_params(missing))
+
+
+def create_invocation_run(store: Store, experiment: str, invocation: Invocation) -> str:
+    """Create the run of a command; return its id. It stays RUNNING."""
+    content = invocation.content
+    tags = {KIND: "command", INVOCATION: invocation.id, "mlflow.source.name": content["command"]}
+    run = store.client.create_run(experiment, milliseconds(content["started"]), tags, content["command"])
+    store.client.log_batch(run.info.run_id, params=_params({"preset": content["preset"]}))
+    return str(run.info.run_id)
+
+
+def close_invocation_run(store: Store, run_id: str, invocation: Invocation, members: Sequence[Result]) -> None:
+    """Log what became of the cells of a command, and where they ran; end its run, KILLED if its process died."""
+    content = invocation.content
+    last = content["ended"] or max((r.ended or 0 for r in members), default=0) or content["started"]
+    counts = {f"cells_{status}": sum(r.status == status for r in members) for status in ("finished", "failed")}
+    metrics = {**counts, "seconds": last - content["started"]}
+    _log(store, run_id, [_point(key, float(value), last) for key, value in metrics.items()], {})
+    environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
+    for key, value in _environment_tags(environment).items():
+        store.client.set_tag(run_id, key, value)
+    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
+    state = {"finished": "FINISHED", "failed": "FAILED"}.get(content.get("outcome", ""), "KILLED")
+    store.client.set_terminated(run_id, state, end_time=milliseconds(last))
+
+
+def _log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
+    """Log metrics and parameters in as few calls as MLflow allows."""
+    store.client.log_batch(run_id, metrics=metrics[:BATCH_LIMIT], params=_params(params))
     for start in range(BATCH_LIMIT, len(metrics), BATCH_LIMIT):
         store.client.log_batch(run_id, metrics=metrics[start : start + BATCH_LIMIT])
-    if "data" in result.facts:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        data = result.facts["data"]
-        entry = Dataset(data["name"], data["digest"][:36], "local", json.dumps({"source": data["source"]}))
-        store.client.log_inputs(run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
-    return run_id
 
 
-def log_cell_artifacts(store: Store, benchmark: Benchmark, record: CellRecord, result: Result, run_id: str) -> None:
-    """Log what belongs to a cell as files: its traceback if it failed, else its figures, tables and final metrics."""
-    from poolbench_tracking.figures import cell_figures
+def _point(key: str, value: float, seconds: float, step: int = 0) -> Any:
+    from mlflow.entities import Metric as Point
 
-    with _artifacts(store, run_id) as folder:
-        if result.traceback:
-            (folder / "traceback.txt").write_text(result.traceback)
-        if result.status == "finished":
-            _write_figures(folder / "figures", lambda: cell_figures(benchmark, result, record))
-            _write_tables(folder, record)
-            rows = [f"{name},{value}" for name, value in result.metrics.items()]
-            (folder / "metrics.csv").write_text("\n".join(["metric,value", *rows]) + "\n")
+    return Point(key, value, int(seconds * 1000), step)
 
 
-def create_parent_run(store: Store, benchmark: Benchmark, invocation: Invocation) -> str:
-    """Create the parent run of the cells of one benchmark that one command executed; return its id."""
-    content = invocation.content
-    run = store.client.create_run(
-        store.experiment(benchmark),
-        start_time=milliseconds(content["started"]),
-        run_name=f"{content['command']} ({invocation.id})",
-        tags={
-            INVOCATION: invocation.id,
-            "mlflow.source.name": content["command"],
-            "mlflow.note.content": "The cells that this command executed are its child runs.",
-        },
-    )
-    run_id: str = run.info.run_id
-    store.client.log_batch(run_id, params=_params({"preset": content["preset"]}))
-    return run_id
+def _cell_metrics(benchmark: Benchmark, result: Result) -> list[Any]:
+    """Return the finite metrics of every epoch, with step and time, and the final ones."""
+    found = [
+        _point(curve_key(name), value, row["time"], int(row["epoch"]))
+        for row in result.history
+        for name, value in row.items()
+        if name not in ("epoch", "time") and isfinite(value)
+    ]
+    final = {metric_key(name, benchmark): value for name, value in result.metrics.items()}
+    final |= {f"{COST}/{name}": result.facts[name] for name in SECONDS if name in result.facts}
+    return found + [_point(key, float(v), result.ended or 0.0) for key, v in final.items() if isfinite(v)]
 
 
-def log_summary(store: Store, ledger: Ledger, benchmark: Benchmark, results: Sequence[Result], run_id: str) -> None:
-    """Log the number of cells, their results as a table, and the figures over all of them in a parent run."""
-    from mlflow.entities import Metric
+def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[Any]:
+    """Return the mean of every metric with its interval, the number of networks, and the share that has learned."""
+    group = members.finished
+    values = {"n": float(len(group.learned)), "learned": len(group.learned) / len(group.results)}
+    for metric in members.benchmark.metrics:
+        values |= _interval(group, metric, metric_key(metric.name, members.benchmark), images)
+    for metric in COST_METRICS:
+        # As in the report: other work on the machine only ever adds to a time.
+        costs = [result.metrics[metric.name] for result in group.results if metric.name in result.metrics]
+        values |= {metric_key(metric.name, members.benchmark): min(costs)} if costs else {}
+    return [_point(key, value, ended) for key, value in values.items() if isfinite(value)]
 
-    from poolbench_tracking.figures import summary_figures
 
-    finished = [r for r in results if r.status == "finished" and r.cell.benchmark == benchmark.name]
-    failed = [r for r in results if r.status == "failed" and r.cell.benchmark == benchmark.name]
-    stamp = max((milliseconds(r.ended) or 0 for r in [*finished, *failed]), default=0)
-    counts = {"cells_finished": len(finished), "cells_failed": len(failed)}
-    store.client.log_batch(run_id, metrics=[Metric(key, float(n), stamp, 0) for key, n in counts.items()])
-    with _artifacts(store, run_id) as folder:
-        results_frame(finished).to_csv(folder / "results.csv", index=False)
-        if finished:
-            _write_figures(folder / "figures", lambda: summary_figures(benchmark, finished, ledger.record))
+def _interval(group: Group, metric: Metric, key: str, images: ImageValues) -> dict[str, float]:
+    """Return the mean and half the width of its interval; for logarithmic metrics both ends."""
+    found = group_interval(group, metric, images)
+    if found is None:
+        return {}
+    values = {key: found.mean}
+    if found.is_bounded and metric.scale == "log":
+        values |= {f"{LOW}/{key}": found.low, f"{HIGH}/{key}": found.high}
+    elif found.is_bounded:
+        values[f"{HALF_WIDTH}/{key}"] = found.half_width
+    # The UI shows all digits. One more than tables have is enough to read, and those of the seeds are complete.
+    return {name: round(value, decimals(metric) + 1) for name, value in values.items()}
+
+
+def _mean_curves(group: Group, ended: float) -> list[Any]:
+    """Return the mean over the networks that have learned of every metric of the history, epoch by epoch."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for result in group.learned:
+        for row in result.history:
+            for name, value in row.items():
+                if name not in ("epoch", "time") and isfinite(value):
+                    values.setdefault((name, int(row["epoch"])), []).append(value)
+    return [_point(curve_key(name), fmean(found), ended, epoch) for (name, epoch), found in values.items()]
+
+
+def _log_data(store: Store, run_id: str, result: Result) -> None:
+    if "data" not in result.facts:
+        return
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = result.facts["data"]
+    entry = Dataset(data["name"], data["digest"][:36], "local", json.dumps({"source": data["source"]}))
+    store.client.log_inputs(run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
 
 
 @contextmanager
@@ -117,70 +268,70 @@ def _artifacts(store: Store, run_id: str) -> Iterator[Path]:
         store.client.log_artifacts(run_id, folder)
 
 
-def _write_figures(folder: Path, draw: Callable[[], Mapping[str, Figure]]) -> None:
-    """Write figures as PNG. If drawing fails, write the traceback instead: the run is logged all the same."""
+def _write_figures(folder: Path, benchmark: Benchmark, group: Group, records: Mapping[str, CellRecord]) -> None:
+    """Write the first figures of the first network that has learned, as PNG. The UI draws curves itself.
+
+    If drawing fails, write the traceback instead: the run is logged all the same.
+    """
+    from poolbench.plots.scene import example
     from poolbench.plots.style import to_png
+    from poolbench_tracking.figures import cell_figures
 
     folder.mkdir()
+    result = example(group)
     try:
-        for name, figure in draw().items():
+        for name, figure in cell_figures(benchmark, result, records[result.cell.id], MOST_FIGURES).items():
             (folder / f"{name}.png").write_bytes(to_png(figure))
     except Exception:
         (folder / "failed.txt").write_text(traceback.format_exc())
 
 
-def _write_tables(folder: Path, record: CellRecord) -> None:
-    """Write the cell's tables as CSV, which the UI shows as tables; large ones stay Parquet."""
-    for path in record.folder.glob("*.parquet"):
-        content = record.table(path.stem).to_csv(index=False).encode()
+def _write_tables(folder: Path, group: Group, records: Mapping[str, CellRecord]) -> None:
+    """Write each table of the cells, all seeds in one with a column for the seed.
+
+    As CSV, which the UI shows; large ones as Parquet.
+    """
+    folder.mkdir()
+    names = dict.fromkeys(path.stem for r in group.results for path in records[r.cell.id].folder.glob("*.parquet"))
+    for name in names:
+        parts = []
+        for result in group.results:
+            try:
+                table = records[result.cell.id].table(name)
+            except FileNotFoundError:
+                continue  # a table of another version
+            parts.append(table.assign(seed=result.cell.seed)[["seed", *table.columns]])
+        table = pd.concat(parts, ignore_index=True)
+        content = table.to_csv(index=False).encode()
         if len(content) <= LARGEST_CSV:
-            (folder / f"{path.stem}.csv").write_bytes(content)
+            (folder / f"{name}.csv").write_bytes(content)
         else:
-            (folder / path.name).write_bytes(path.read_bytes())
+            table.to_parquet(folder / f"{name}.parquet")
 
 
-def _cell_tags(benchmark: Benchmark, result: Result) -> dict[str, str]:
-    cell, facts = result.cell, result.facts
-    environment = dict(facts.get("environment", {}))
+def _cell_tags(result: Result) -> dict[str, str]:
+    facts = result.facts
     tags = {
-        CELL: cell.id,
+        KIND: "seed",
+        CELL: result.cell.id,
+        GROUP: result.cell.group,
         ATTEMPT: attempt_of(result),
-        "poolbench.group": cell.group,
-        "poolbench.split": cell.split,
         LEARNED: learned_of(result),
+        INVOCATION: str(facts.get("invocation", "")),
         "mlflow.source.name": "poolbench",
-        "mlflow.source.git.commit": environment.pop("git_commit", ""),
-        "mlflow.note.content": f"{benchmark.question}\n\n`{cell.label}`",
-        **{f"env.{key}": str(value) for key, value in environment.items()},
+        NOTE: f"`{result.cell.label}`",
+        **_environment_tags(facts.get("environment", {})),
     }
-    if result.reason:
-        tags["poolbench.reason"] = result.reason[:1000]
-    return tags
+    return tags | ({"poolbench.reason": result.reason[:1000]} if result.reason else {})
 
 
-def _metrics(result: Result) -> list[Any]:
-    """Return the finite per-epoch metrics with step and time, then the final metrics that have no epochs."""
-    from mlflow.entities import Metric
-
-    found, series = [], set()
-    for row in result.history:
-        for name, value in row.items():
-            if name not in ("epoch", "time") and isfinite(value):
-                series.add(name)
-                found.append(Metric(name, value, int(row["time"] * 1000), int(row["epoch"])))
-    end = milliseconds(result.ended) or 0
-    facts = {name: result.facts[name] for name in ("seconds_fit", "seconds_measure") if name in result.facts}
-    for name, value in {**result.metrics, **facts}.items():
-        if name not in series and isfinite(value):
-            found.append(Metric(name, float(value), end, len(result.history)))
-    return found
+def _environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+    values = dict(environment)
+    commit = {"mlflow.source.git.commit": str(values.pop("git_commit", ""))} if values else {}
+    return commit | {f"env.{key}": str(value) for key, value in values.items()}
 
 
 def _params(values: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Param
 
     return [Param(key, str(value)) for key, value in values.items()]
-
-
-def _settings(cell: Cell) -> dict[str, Any]:
-    return {"seed": cell.seed, "split": cell.split, "version": cell.version, **cell.fields}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 PAGE = 1000
+LOCAL_SERVER = "http://127.0.0.1:5000"
+"""Where ``poolbench ui`` serves a local store unless told otherwise."""
 
 
 class TrackingUnavailable(Exception):
@@ -53,6 +54,9 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # stdout is for data.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        # Nor are lines about the making of tables between those of a run.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             import mlflow
         except ImportError as error:
@@ -66,42 +70,48 @@ class Store:
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
 
-    def experiment(self, benchmark: Benchmark) -> str:
-        """Return the id of a benchmark's experiment, which is made if it does not exist."""
-        if benchmark.name not in self._experiments:
-            existing = self.find_experiment(benchmark.name)
-            self._experiments[benchmark.name] = (
-                self._create_experiment(benchmark) if existing is None else existing.experiment_id
-            )
-        return self._experiments[benchmark.name]
+    def experiment(self, name: str, description: str) -> str:
+        """Return the id of an experiment, which is made with this description if it does not exist."""
+        if name not in self._experiments:
+            existing = self.find_experiment(name)
+            made = self._create_experiment(name, description) if existing is None else existing.experiment_id
+            self._experiments[name] = made
+        return self._experiments[name]
 
     def find_experiment(self, name: str) -> Experiment | None:
         """Return the experiment of that name, None if there is none."""
         return self.client.get_experiment_by_name(name)
 
-    def _create_experiment(self, benchmark: Benchmark) -> str:
+    def _create_experiment(self, name: str, description: str) -> str:
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
-        place = (self.folder / "mlartifacts" / benchmark.name).resolve().as_uri() if local else None
-        tags = {
-            "mlflow.experimentKind": "custom_model_development",
-            "mlflow.note.content": f"{benchmark.question}\n\n{benchmark.protocol}",
-        }
-        return self.client.create_experiment(benchmark.name, place, tags)
+        place = (self.folder / "mlartifacts" / name.replace(" ", "-")).resolve().as_uri() if local else None
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description}
+        return self.client.create_experiment(name, place, tags)
 
-    def runs(self, experiment: str) -> Iterator[Run]:
-        """Yield all runs of an experiment, page by page."""
+    def set_experiment_tags(self, name: str, tags: Mapping[str, str]) -> None:
+        """Set those tags of an existing experiment that have another value."""
+        experiment = self.find_experiment(name)
+        assert experiment is not None
+        for key, value in tags.items():
+            if experiment.tags.get(key) != value:
+                self.client.set_experiment_tag(experiment.experiment_id, key, value)
+
+    def runs(self, experiment: str, **tags: str) -> Iterator[Run]:
+        """Yield the runs of an experiment that have these values of the tags "poolbench.NAME", page by page."""
+        conditions = " and ".join(f"tags.`poolbench.{name}` = '{value}'" for name, value in tags.items())
         token = None
         while True:
-            page = self.client.search_runs([experiment], max_results=PAGE, page_token=token)
+            page = self.client.search_runs([experiment], conditions, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
-    def tagged(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Return the runs of an experiment that have this value of a tag."""
-        return list(self.client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'"))
+    @property
+    def address(self) -> str:
+        """The address of the UI: the server's, or that of ``poolbench ui`` for a local store."""
+        return self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_SERVER
 
 
 def milliseconds(seconds: float | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,23 @@ from poolbench.files import storage, write_atomically
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.effect_picture import HEIGHT, WIDTH
+from poolbench_tracking.links import Links
 from poolbench_tracking.overview import overview
 from poolbench_tracking.provenance import provenance
-from poolbench_tracking.sections import Drawing, Section, sections_of, summary_frame
+from poolbench_tracking.sections import NO_LINKS, Drawing, Section, sections_of, summary_frame
 
 SHOWN_FIGURES = 3
 """Figures of a benchmark that are shown at full size; the others are folded."""
 
 
-def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | None = None) -> Path:
-    """Write report.html, report.md, results.csv and summary.csv into ``folder``; return the path of the HTML.
+def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
+    """Write report.html, report.md, results.csv, summary.csv and figures/*.png into ``folder``; return the HTML's path.
 
-    ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Raises StorageError
-    if the folder cannot be written.
+    Raises StorageError if the folder cannot be written.
     """
     found = read_evidence(ledger)
-    sections = [_with_drawings(section, found) for section in sections_of(found, run_links or {})]
+    pictures: dict[str, bytes] = {}
+    sections = [_with_drawings(section, found, pictures) for section in sections_of(found, links)]
     facts = {
         "sections": sections,
         "overview": overview(sections),
@@ -48,14 +48,15 @@ def write_report(ledger: Ledger, folder: Path, run_links: Mapping[str, str] | No
         "report.html": page.get_template("report.html.j2").render(**sizes, **facts),
     }
     with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_atomically(folder / name, content.encode())
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, content in ({name: text.encode() for name, text in files.items()} | pictures).items():
+            write_atomically(folder / name, content)
     return folder / "report.html"
 
 
-def _with_drawings(section: Section, found: Evidence) -> Section:
-    from poolbench.plots.style import to_svg
+def _with_drawings(section: Section, found: Evidence, pictures: dict[str, bytes]) -> Section:
+    """Return the section with its figures; add them to ``pictures`` as {path: PNG}."""
+    from poolbench.plots.style import to_png, to_svg
     from poolbench_tracking.figures import front_figures, summary_figures, too_many_groups
 
     errors: dict[str, Exception] = {}
@@ -67,6 +68,7 @@ def _with_drawings(section: Section, found: Evidence) -> Section:
         try:
             if figure.name in figures:
                 svg = Markup(to_svg(figures[figure.name]))
+                pictures[f"figures/{section.anchor}-{figure.name}.png"] = to_png(figures[figure.name])
         except Exception as error:
             errors[figure.name] = error
         if figure.name in figures or figure.name in errors:

@@ -24,7 +24,10 @@ from poolbench.registry import benchmarks
 from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
 from poolbench_tracking.effect_picture import Picture, picture
+from poolbench_tracking.links import Links
 from poolbench_tracking.protocols import protocol_of
+
+NO_LINKS = Links()
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Section:
     """The results of one benchmark under one protocol. ``absent`` are claims that these networks cannot judge.
 
     ``answers`` are sentences with the numbers in them. ``tables`` have the headline metrics, ``further_tables`` the
-    others; ``fronts`` are the pictures of ``weighings``.
+    others; ``fronts`` are the pictures of ``weighings``. ``views`` are links to its runs in MLflow.
     """
 
     benchmark: Benchmark
@@ -83,6 +86,7 @@ class Section:
     tables: Sequence[Table]
     further_tables: Sequence[Table]
     runs: Sequence[Run]
+    views: Mapping[str, str]
     fronts: Sequence[Markup] = ()
     drawings: Sequence[Drawing] = ()
     too_many_groups: bool = False
@@ -101,11 +105,10 @@ class Section:
         return sorted(self.rulings, key=lambda one: (one.verdict.effect is None, one.verdict.ruling == NOT_A_TEST))
 
 
-def sections_of(found: Evidence, run_links: Mapping[str, str]) -> Iterator[Section]:
+def sections_of(found: Evidence, links: Links = NO_LINKS) -> Iterator[Section]:
     """Yield a section per registered benchmark and protocol, without drawings, in order of first appearance.
 
-    ``run_links`` maps cell ids to the address, or else the name, of their MLflow runs. Results of benchmarks that are
-    not registered are left out.
+    Results of benchmarks that are not registered are left out.
     """
     known = {name: benchmarks.get(name)() for name in benchmarks.names()}
     members: dict[tuple[str, str], list[Result]] = {}
@@ -114,12 +117,10 @@ def sections_of(found: Evidence, run_links: Mapping[str, str]) -> Iterator[Secti
         if name in known:
             members.setdefault((name, protocol_of(result.cell, known[name])), []).append(result)
     for (name, protocol), results in members.items():
-        yield _section(known[name], protocol, results, found, run_links)
+        yield _section(known[name], protocol, results, found, links)
 
 
-def _section(
-    benchmark: Benchmark, protocol: str, results: Sequence[Result], found: Evidence, run_links: Mapping[str, str]
-) -> Section:
+def _section(benchmark: Benchmark, protocol: str, results: Sequence[Result], found: Evidence, links: Links) -> Section:
     frame, metrics, images = results_frame(results), benchmark.metrics, found.images
     tables = comparison_tables(metrics, results, images)
     rulings, absent = [], []
@@ -133,10 +134,11 @@ def _section(
             absent.append(claim)
     weighed = [one for choice in benchmark.choices for one in weighings(choice, metrics, results, images)]
     answers = [sentence for one in weighed for sentence in one.sentences]
-    runs = [_run(result, run_links) for group in groups_of(results) for result in group.results]
+    runs = [_run(result, links.runs) for group in groups_of(results) for result in group.results]
     answers += _own_answers(benchmark, results, found)
     further = comparison_tables(metrics, results, images, headline=False)
-    return Section(benchmark, protocol, results, rulings, absent, weighed, answers, tables, further, runs)
+    views = links.views.get(benchmark.name, {})
+    return Section(benchmark, protocol, results, rulings, absent, weighed, answers, tables, further, runs, views)
 
 
 def _own_answers(benchmark: Benchmark, results: Sequence[Result], found: Evidence) -> list[str]:

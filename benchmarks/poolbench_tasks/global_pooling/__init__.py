@@ -21,9 +21,7 @@ FEATURE_HEADS = ("avg", "max", "gem")
 draw = deferred("poolbench_tasks.global_pooling.figures")
 FIGURES = (
     Figure("accuracy", "Final accuracy", captions.INTERVALS, draw.accuracy),
-    Figure(
-        "learning_curves", "Accuracy per epoch", captions.LEARNING_CURVES, draw.accuracy_curves, draw.curves_of_cell
-    ),
+    Figure("learning_curves", "Accuracy per epoch", captions.LEARNING_CURVES, draw.accuracy_curves),
     Figure("loss_curves", "Loss per epoch", captions.LEARNING_CURVES, draw.loss_curves),
 )
 CHOICES = (Choice("head", "Accuracy", "avg", ("accuracy",)),)

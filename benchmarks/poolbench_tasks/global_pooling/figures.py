@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from poolbench.core import Result
 from poolbench.plots import curves, intervals
-from poolbench.plots.scene import Record, Scene
+from poolbench.plots.scene import Scene
 
 
 def accuracy_curves(scene: Scene) -> Figure | None:
@@ -15,10 +14,6 @@ def accuracy_curves(scene: Scene) -> Figure | None:
 
 def loss_curves(scene: Scene) -> Figure | None:
     return curves.learning_curves(scene, ("train_loss", "val_loss"), ("variant",), "head", "loss")
-
-
-def curves_of_cell(result: Result, record: Record) -> Figure | None:
-    return curves.history_curves(result)
 
 
 def accuracy(scene: Scene) -> Figure | None:

@@ -72,7 +72,6 @@ FIGURES = (
         "Accuracy per epoch",
         captions.LEARNING_CURVES,
         draw.learning_curves,
-        draw.learning_curves_of_cell,
     ),
 )
 CHOICES = (

@@ -49,10 +49,6 @@ def learning_curves(scene: Scene) -> Figure | None:
     return curves.learning_curves(scene, ("val_accuracy",), ("num_pooling",), label="accuracy")
 
 
-def learning_curves_of_cell(result: Result, record: Record) -> Figure | None:
-    return curves.history_curves(result)
-
-
 def consistency(scene: Scene) -> Figure | None:
     return intervals.metric_intervals(scene, INTERVALS, ("num_pooling",))
 

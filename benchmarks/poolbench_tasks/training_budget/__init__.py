@@ -24,7 +24,6 @@ FIGURES = (
     Figure("accuracy", "Accuracy by epochs", captions.BY_FIELD, draw.accuracy),
     Figure("consistency", "Exact consistency by epochs", captions.BY_FIELD, draw.consistency),
     Figure("consistency_lead", "Lead in exact consistency over max pooling, by epochs", LEAD, draw.consistency_lead),
-    Figure("learning_curves", "Accuracy and loss per epoch", captions.LEARNING_CURVES, draw_cell=draw.curves_of_cell),
 )
 CHOICES = (Choice("pool", "Accuracy", "max", ("accuracy", "exact_consistency")),)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from poolbench.core import Result
 from poolbench.plots import curves
-from poolbench.plots.scene import Record, Scene
+from poolbench.plots.scene import Scene
 
 SIZE = ("train_images",)
 REFERENCE = "max"
@@ -26,7 +25,3 @@ def consistency(scene: Scene) -> Figure | None:
 
 def consistency_lead(scene: Scene) -> Figure | None:
     return curves.lead_curves(scene, "exact_consistency", "epochs", REFERENCE, SIZE)
-
-
-def curves_of_cell(result: Result, record: Record) -> Figure | None:
-    return curves.history_curves(result)

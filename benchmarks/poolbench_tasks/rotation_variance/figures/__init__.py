@@ -86,7 +86,3 @@ def cka_of_cell(result: Result, record: Record) -> Figure:
 
 def learning_curves(scene: Scene) -> Figure | None:
     return curves.learning_curves(scene, ("val_accuracy",), NETWORK, "variant", "accuracy")
-
-
-def learning_curves_of_cell(result: Result, record: Record) -> Figure | None:
-    return curves.history_curves(result)

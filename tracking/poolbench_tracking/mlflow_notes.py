@@ -1,0 +1,58 @@
+"""Descriptions in MLflow: of an experiment, and of a group beside its rivals."""
+
+from __future__ import annotations
+
+from poolbench.analysis.choices import Candidate, Weighing
+from poolbench.analysis.claims import comparison_of
+from poolbench.analysis.frames import results_frame
+from poolbench.analysis.text import metric_label
+from poolbench.runner.evidence import Evidence
+from poolbench.task import Benchmark
+from poolbench_tracking.sections import Section, sections_of
+
+HOW_TO_READ = (
+    "A run is a comparison group: the networks that differ only by seed. Its metrics are means over those that have "
+    "learned; `half_width/...` is half the width of the 95 % interval, which also covers another choice of test images "
+    "where the values of single images are stored; `low/...` and `high/...` are the ends of the interval of a "
+    "geometric mean. `n` counts the networks that have learned, `learned` is their share. Its child runs are the seeds."
+)
+
+
+def experiment_note(benchmark: Benchmark) -> str:
+    """Return the description of a task's experiment: question, protocol, how to read the runs."""
+    return f"**{benchmark.question}**\n\n{benchmark.protocol}\n\n{HOW_TO_READ}"
+
+
+def group_notes(found: Evidence) -> dict[str, str]:
+    """Return {group: its description}: its place in each choice, and the rulings that rest on it."""
+    notes: dict[str, list[str]] = {}
+    for section in sections_of(found):
+        for weighing in section.weighings:
+            for one in weighing.candidates:
+                notes.setdefault(one.group.id, []).append(_place(one, weighing))
+        for group, line in _rulings(section):
+            notes.setdefault(group, []).append(line)
+    return {group: "\n\n".join(lines) for group, lines in notes.items()}
+
+
+def _place(one: Candidate, weighing: Weighing) -> str:
+    places = [
+        f"{metric_label(metric)} {score.text}"
+        + (f" (#{score.rank} of {len(weighing.candidates)})" if score.rank else "")
+        for metric, score in zip(weighing.metrics, one.scores, strict=True)
+    ]
+    front = f"dominated by {one.dominated_by}" if one.dominated_by else "on the Pareto front"
+    rivals = "\n".join(f"- {sentence}" for sentence in weighing.sentences)
+    return f"**{one.name}**: {'; '.join(places)}; {front}.\n\n{rivals}"
+
+
+def _rulings(section: Section) -> list[tuple[str, str]]:
+    """Return (group, line) for each ruling and each group that its claim compares."""
+    frame = results_frame(section.results)
+    found = []
+    for ruling in section.rulings:
+        claim = ruling.verdict.claim
+        compared = comparison_of(claim, section.benchmark.name, frame, section.protocol)
+        line = f"*{claim.sentence}* ({claim.source}): **{ruling.verdict.ruling}**, {ruling.metric} {ruling.effect}."
+        found += [(group, line) for group in (compared.groups if compared else ())]
+    return found
