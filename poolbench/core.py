@@ -259,6 +259,11 @@ class Metric:
         if self.per_image and not all(self.per_image.partition(".")):
             raise ValueError(f"per_image of metric {self.name} is 'table.column', got '{self.per_image}'")
 
+    @property
+    def sign(self) -> int:
+        """1 if higher is better, else -1: times it, larger is better."""
+        return 1 if self.higher_is_better else -1
+
 
 COST_METRICS = (
     Metric("cost_parameters", "parameters"),

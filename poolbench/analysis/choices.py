@@ -133,7 +133,7 @@ def _leads(metrics: Sequence[Metric], groups: Sequence[Group], images: ImageValu
 def _reversed(lead: Interval, metric: Metric) -> Interval:
     if metric.scale == "log":
         return Interval(1 / lead.mean, 1 / lead.high, 1 / lead.low, lead.n)
-    return Interval(-lead.mean, -lead.high, -lead.low, lead.n)
+    return -lead
 
 
 def _candidates(
@@ -143,11 +143,10 @@ def _candidates(
     groups = list(members.values())
     columns = [_scores(metric, groups, leads, images) for metric in metrics]
     found = [
-        Candidate(name, group, scores, _time(group), _device(group))
+        Candidate(name, group, scores, group.least(TIME), _device(group))
         for (name, group), scores in zip(members.items(), zip(*columns, strict=True), strict=True)
     ]
-    sign = 1 if metrics[0].higher_is_better else -1
-    found.sort(key=lambda one: -sign * one.scores[0].interval.mean)
+    found.sort(key=lambda one: -metrics[0].sign * one.scores[0].interval.mean)
     return [
         replace(
             one, dominated_by=next((other.name for other in found if _dominates(other, one, metrics, leads)), "")
@@ -175,8 +174,12 @@ def _score(
 
 def is_ahead(lead: Interval, metric: Metric) -> bool:
     """Return whether a lead (a ratio for logarithmic metrics) is one for the better by more than the noise."""
-    nothing = 1.0 if metric.scale == "log" else 0.0
-    return lead.low > nothing if metric.higher_is_better else lead.high < nothing
+    return min(_gain(lead.low, metric), _gain(lead.high, metric)) > 0
+
+
+def _gain(lead: float, metric: Metric) -> float:
+    """Return a number that is above 0 if a lead is one for the better, below 0 if for the worse."""
+    return metric.sign * (lead - (1.0 if metric.scale == "log" else 0.0))
 
 
 def _dominates(one: Candidate, other: Candidate, metrics: Sequence[Metric], leads: Leads) -> bool:
@@ -185,16 +188,9 @@ def _dominates(one: Candidate, other: Candidate, metrics: Sequence[Metric], lead
     if one is other or None in found or one.slowdown(other) > 1:
         return False
     pairs = [(lead, metric) for lead, metric in zip(found, metrics, strict=True) if lead is not None]
-    means = [(Interval(lead.mean, lead.mean, lead.mean, lead.n), metric) for lead, metric in pairs]
-    if any(is_ahead(_reversed(mean, metric), metric) for mean, metric in means):
+    if any(_gain(lead.mean, metric) < 0 for lead, metric in pairs):
         return False
     return any(is_ahead(lead, metric) for lead, metric in pairs) or one.slowdown(other) < 1
-
-
-def _time(group: Group) -> float | None:
-    """Return the shortest forward pass of a group's networks: other work on the machine only ever adds time."""
-    times = [*group.values(TIME).values(), *group.unlearned_values(TIME).values()]
-    return min(times) if times else None
 
 
 def _device(group: Group) -> str:

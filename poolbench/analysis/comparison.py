@@ -110,8 +110,7 @@ def _change(metric: Metric, old: GroupRun, new: GroupRun) -> Change | None:
     first, second = [before[seed] for seed in seeds], [after[seed] for seed in seeds]
     differences = [scaled(b, metric) - scaled(a, metric) for a, b in zip(first, second, strict=True)]
     found = anytime_interval(differences)
-    sign = 1 if metric.higher_is_better else -1
-    signed = found if sign > 0 else Interval(-found.mean, -found.high, -found.low, found.n)
+    signed = found if metric.sign > 0 else -found
     level = fmean(scaled(value, metric) for value in [*first, *second])
     verdict = VERDICTS[ruling_of(signed, scaled_margin(metric.tolerance, level, metric))]
     return Change(

@@ -74,8 +74,7 @@ def differences(
     old = np.array([before[seed] for seed in (common if paired else sorted(before))])
     new = np.array([after[seed] for seed in (common if paired else sorted(after))])
     was, now = (np.array([scale.to(float(value)) for value in values]) for values in (old, new))
-    sign = 1.0 if metric.higher_is_better else -1.0
-    level, drop = float(was.mean()), sign * float(was.mean() - now.mean())
+    level, drop = float(was.mean()), metric.sign * float(was.mean() - now.mean())
     if paired:
         variance, freedom, factor = float((was - now).var(ddof=1)), len(common) - 1, 1 / len(common)
     else:

@@ -45,6 +45,14 @@ class Group:
         """Return {seed: value} of a metric over the networks that have not learned, finite values only."""
         return _values([result for result in self.results if not has_learned(result)], metric)
 
+    def least(self, metric: str) -> float | None:
+        """Return the least value over all networks, learned or not, None without any: for costs.
+
+        They do not depend on what a network has learned, and other work on the machine only ever adds to a time.
+        """
+        found = _values(self.results, metric)
+        return min(found.values()) if found else None
+
 
 def has_learned(result: Result) -> bool:
     """Return what ``learning.judged`` found; True for results that it has not seen."""

@@ -32,6 +32,9 @@ class Interval:
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
+    def __neg__(self) -> Interval:
+        return Interval(-self.mean, -self.high, -self.low, self.n)
+
     def within(self, least: float, most: float) -> Interval:
         """Return the interval without what lies outside of least and most, the bounds of any value."""
         return replace(self, low=max(self.low, least), high=min(self.high, most)) if self.is_bounded else self

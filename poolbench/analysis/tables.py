@@ -95,11 +95,10 @@ def first_place(groups: Sequence[Group], metric: Metric, images: ImageValues = N
     points = {name: found for name, found in points.items() if found}
     if metric.higher_is_better is None or len(points) < 2:
         return FirstPlace()
-    sign = 1.0 if metric.higher_is_better else -1.0
-    leader = max(points, key=lambda name: sign * estimate(points[name]).mean)
+    leader = max(points, key=lambda name: metric.sign * estimate(points[name]).mean)
     unbeaten = set()
     for name in points.keys() - {leader}:
-        differences = {key: lead.times(sign) for key, lead in paired(points[leader], points[name]).items()}
+        differences = {key: lead.times(metric.sign) for key, lead in paired(points[leader], points[name]).items()}
         if len(differences) < LEAST_SEEDS:
             return FirstPlace()
         if estimate(differences).interval().low <= 0:
@@ -111,7 +110,7 @@ def _table(metrics: Sequence[Metric], groups: Sequence[Group], names: Sequence[s
     names = [name for name in names if any(name in group.fields for group in groups)]
     shown = [m for m in metrics if any(g.values(m.name) or g.unlearned_values(m.name) for g in groups)]
     first = {metric.name: first_place(groups, metric, images) for metric in shown}
-    costs = {name: title for name, title in SHOWN_COSTS.items() if any(_costs(group, name) for group in groups)}
+    costs = {name: title for name, title in SHOWN_COSTS.items() if any(g.least(name) is not None for g in groups)}
     rows = [
         Row(
             [str(group.fields.get(name, "-")) for name in names],
@@ -157,14 +156,9 @@ def _caption(groups: Sequence[Group], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {groups[0].fields[name]}" for name in telling)
 
 
-def _costs(group: Group, name: str) -> list[float]:
-    """Return a cost of every network: it does not depend on what they have learned."""
-    return [*group.values(name).values(), *group.unlearned_values(name).values()]
-
-
 def _cost_text(group: Group, name: str) -> str:
-    """Return a cost without an interval: parameters, or the shortest time, as other work only ever adds to it."""
-    values = _costs(group, name)
-    if not values:
+    """Return a cost without an interval, see ``Group.least``."""
+    value = group.least(name)
+    if value is None:
         return "-"
-    return f"{min(values):,.0f}" if name == "cost_parameters" else f"{min(values):.2f}"
+    return f"{value:,.0f}" if name == "cost_parameters" else f"{value:.2f}"

@@ -46,7 +46,7 @@ def pareto(weighing: Weighing) -> Figure | None:
     axes.margins(0.08)
     labels = [metric_label(metric) for metric in metrics]
     if len(metrics) > 1:
-        front = _front(list(places.values()), [_sign(metric) for metric in metrics])
+        front = _front(list(places.values()), [metric.sign for metric in metrics])
         axes.plot([x for x, _ in front], [y for _, y in front], "--", color="#333333", linewidth=1, zorder=0)
         axes.set(xlabel=labels[1], ylabel=labels[0])
     else:
@@ -77,10 +77,6 @@ def _place(one: Candidate, metrics: Sequence[Metric]) -> Place:
         return one.scores[1].interval, y
     assert one.time is not None  # those without a time are not shown
     return Interval(one.time, one.time, one.time, 1), y
-
-
-def _sign(metric: Metric) -> int:
-    return 1 if metric.higher_is_better else -1
 
 
 def _front(places: Sequence[Place], signs: Sequence[int]) -> list[tuple[float, float]]:

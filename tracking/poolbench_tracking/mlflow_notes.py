@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from poolbench.analysis.choices import Candidate, Weighing
-from poolbench.analysis.claims import comparison_of
-from poolbench.analysis.frames import results_frame
 from poolbench.analysis.text import metric_label
 from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
@@ -48,11 +46,9 @@ def _place(one: Candidate, weighing: Weighing) -> str:
 
 def _rulings(section: Section) -> list[tuple[str, str]]:
     """Return (group, line) for each ruling and each group that its claim compares."""
-    frame = results_frame(section.results)
     found = []
     for ruling in section.rulings:
         claim = ruling.verdict.claim
-        compared = comparison_of(claim, section.benchmark.name, frame, section.protocol)
         line = f"*{claim.sentence}* ({claim.source}): **{ruling.verdict.ruling}**, {ruling.metric} {ruling.effect}."
-        found += [(group, line) for group in (compared.groups if compared else ())]
+        found += [(group, line) for group in ruling.groups]
     return found

@@ -115,13 +115,9 @@ def create_cell_run(store: Store, experiment: str, members: Members, result: Res
     if result.traceback:
         with _artifacts(store, run_id) as folder:
             (folder / "traceback.txt").write_text(result.traceback)
-    end(store, run_id, result)
-    return run_id
-
-
-def end(store: Store, run_id: str, result: Result) -> None:
     state = "FINISHED" if result.status == "finished" else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(result.ended))
+    return run_id
 
 
 def fill_group_run(
@@ -204,8 +200,7 @@ def _cell_metrics(benchmark: Benchmark, result: Result) -> list[Any]:
     found = [
         _point(curve_key(name), value, row["time"], int(row["epoch"]))
         for row in result.history
-        for name, value in row.items()
-        if name not in ("epoch", "time") and isfinite(value)
+        for name, value in _curve_values(row)
     ]
     final = {metric_key(name, benchmark): value for name, value in result.metrics.items()}
     final |= {f"{COST}/{name}": result.facts[name] for name in SECONDS if name in result.facts}
@@ -219,9 +214,8 @@ def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[
     for metric in members.benchmark.metrics:
         values |= _interval(group, metric, metric_key(metric.name, members.benchmark), images)
     for metric in COST_METRICS:
-        # As in the report: other work on the machine only ever adds to a time.
-        costs = [result.metrics[metric.name] for result in group.results if metric.name in result.metrics]
-        values |= {metric_key(metric.name, members.benchmark): min(costs)} if costs else {}
+        least = group.least(metric.name)
+        values |= {} if least is None else {metric_key(metric.name, members.benchmark): least}
     return [_point(key, value, ended) for key, value in values.items() if isfinite(value)]
 
 
@@ -244,10 +238,16 @@ def _mean_curves(group: Group, ended: float) -> list[Any]:
     values: dict[tuple[str, int], list[float]] = {}
     for result in group.learned:
         for row in result.history:
-            for name, value in row.items():
-                if name not in ("epoch", "time") and isfinite(value):
-                    values.setdefault((name, int(row["epoch"])), []).append(value)
+            for name, value in _curve_values(row):
+                values.setdefault((name, int(row["epoch"])), []).append(value)
     return [_point(curve_key(name), fmean(found), ended, epoch) for (name, epoch), found in values.items()]
+
+
+def _curve_values(row: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield the finite metrics of an epoch by name."""
+    for name, value in row.items():
+        if name not in ("epoch", "time") and isfinite(value):
+            yield name, value
 
 
 def _log_data(store: Store, run_id: str, result: Result) -> None:

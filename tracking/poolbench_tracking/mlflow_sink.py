@@ -17,7 +17,6 @@ import pandas as pd
 from filelock import FileLock
 
 from poolbench.analysis.frames import varying_fields
-from poolbench.analysis.learning import judged
 from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.evidence import Evidence, read_evidence
@@ -137,7 +136,7 @@ class MlflowSink:
     def views(self, address: str) -> dict[str, str]:
         """Return {experiment: link to its groups} for a UI at an address."""
         with reported():
-            return {name: _views(address, key)["groups"] for key, name in self._experiments().items()}
+            return {name: view_link(address, key, GROUPS) for key, name in self._experiments().items()}
 
     def _experiments(self) -> dict[str, str]:
         """Return {id: name} of the experiments of tasks, in the order of the tasks."""
@@ -248,10 +247,10 @@ def _experiment_name(result: Result) -> str:
 
 
 def _members(results: Sequence[Result]) -> dict[str, list[Members]]:
-    """Return the groups of all finished and failed cells of known tasks, by experiment."""
+    """Return the groups of all finished and failed cells of known tasks, by experiment, from judged results."""
     found: dict[str, dict[str, list[Result]]] = {}
     known = set(benchmarks.names())
-    for result in judged(results):
+    for result in results:
         if result.status in ("finished", "failed") and result.cell.benchmark in known:
             found.setdefault(_experiment_name(result), {}).setdefault(result.cell.group, []).append(result)
     return {

@@ -32,12 +32,13 @@ NO_LINKS = Links()
 
 @dataclass(frozen=True)
 class Ruling:
-    """A verdict with its metric, its effect as text and as a picture, and the networks that it is about."""
+    """A verdict with its metric, its effect as text and as a picture, and the groups that it is about, in words too."""
 
     verdict: Verdict
     metric: str
     effect: str
     picture: Picture | None
+    groups: Set[str]
     networks: str
 
     @property
@@ -129,7 +130,7 @@ def _section(benchmark: Benchmark, protocol: str, results: Sequence[Result], fou
         if verdict.networks:
             compared = comparison_of(claim, benchmark.name, frame, protocol)
             groups = compared.groups if compared else frozenset()
-            rulings.append(_ruling(verdict, benchmark.metric(claim.metric), networks_text(frame, groups)))
+            rulings.append(_ruling(verdict, benchmark.metric(claim.metric), groups, networks_text(frame, groups)))
         elif protocol in (claim.reach.presets or (protocol,)):
             absent.append(claim)
     weighed = [one for choice in benchmark.choices for one in weighings(choice, metrics, results, images)]
@@ -175,9 +176,9 @@ def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFr
     return pd.DataFrame(rows, dtype=object)
 
 
-def _ruling(verdict: Verdict, metric: Metric, networks: str) -> Ruling:
+def _ruling(verdict: Verdict, metric: Metric, groups: Set[str], networks: str) -> Ruling:
     effect = "-" if verdict.effect is None else effect_text(verdict.effect, metric, verdict.is_ratio)
-    return Ruling(verdict, metric_label(metric), effect, picture(verdict), networks)
+    return Ruling(verdict, metric_label(metric), effect, picture(verdict), groups, networks)
 
 
 def _run(result: Result, links: Mapping[str, str]) -> Run:
