@@ -115,7 +115,9 @@ def _settings(choice: Choice, groups: Sequence[Group]) -> dict[str, dict[str, Gr
     for group in groups:
         setting = " ".join(term(name, group.fields[name]) for name in varying if name in group.fields)
         own = [f"{name.partition('.')[2]}={group.fields[name]}" for name in options if name in group.fields]
-        found.setdefault(setting, {})[" ".join([str(group.fields[choice.field]), *own])] = group
+        # Without quotes, "none is ahead" would say that nobody is.
+        value = "'none'" if group.fields[choice.field] == "none" else str(group.fields[choice.field])
+        found.setdefault(setting, {})[" ".join([value, *own])] = group
     return found
 
 
@@ -221,6 +223,8 @@ def _order(candidates: Sequence[Candidate]) -> str:
     tied = [one.name for one in candidates if one.scores[0].is_tied]
     if best:
         others = "all others" if len(candidates) > 2 else "the other"
+        if any(one.scores[0].rank is None for one in candidates):
+            others = f"all others that have {LEAST_SEEDS} seeds or more"
         return f"{best[0]} is ahead of {others} by more than the noise."
     if len(tied) == len(candidates):
         return "None is ahead by more than the noise."

@@ -142,8 +142,13 @@ def test_one_candidate_with_few_seeds_leaves_the_others_their_ranks(finished: Fi
     results += [finished("blur", seed, 0.9, metrics={"loss": 0.1}) for seed in range(3)]
     (found,) = weighed(results)
     assert [(one.name, one.scores[0].rank) for one in found.candidates] == [("blur", None), ("max", 1), ("avg", 2)]
-    assert "max is ahead of all others" in found.sentences[0]
+    assert "max is ahead of all others that have 4 seeds or more by more than the noise." in found.sentences[0]
     assert "blur instead of max: accuracy not compared (fewer than 4 common seeds)" in " ".join(found.sentences)
+
+
+def test_an_absent_pool_is_quoted(finished: Finished) -> None:
+    (found,) = weighed(planted(finished, {"none": (0.7, 0.1, 10.0), "max": (0.6, 0.2, 10.0)}))
+    assert found.sentences[0].endswith("'none' is ahead of the other by more than the noise.")
 
 
 def test_options_that_vary_belong_to_the_name(finished: Finished) -> None:
