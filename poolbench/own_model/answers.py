@@ -1,0 +1,83 @@
+"""The answers in sentences: on stdout, at the top of the page, in the description of the MLflow run."""
+
+from __future__ import annotations
+
+from poolbench.analysis.statistics import Interval
+from poolbench.own_model.results import Evaluation, SiteEffect
+
+
+def percent(share: float) -> str:
+    """Return a share as "3.2 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def with_interval(interval: Interval) -> str:
+    """Return a share with its interval as "3.2 % [2.1, 4.4]"."""
+    return f"{percent(interval.mean)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def points(interval: Interval) -> str:
+    """Return a difference of shares with its interval in percentage points as "+1.2 points [+0.4, +2.0]"."""
+    mean, low, high = (f"{100 * value:+.1f}" for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} points [{low}, {high}]"
+
+
+def warnings(found: Evaluation) -> list[str]:
+    """Return sentences that a reader must know before the numbers."""
+    told = []
+    if found.model.is_untrained:
+        told.append("The weights are random: these numbers describe an untrained network. Give --weights.")
+    if found.is_constant:
+        told.append(
+            f"{percent(found.commonest)} of the images get the same decision. A network that always decides alike is "
+            "stable for no good reason."
+        )
+    if found.accuracy is not None and len(found.data.classes) > 1:
+        chance = 1 / len(found.data.classes)
+        if found.accuracy.low <= chance:
+            told.append(
+                f"The accuracy cannot be told from chance ({percent(chance)}): the network has not learned these "
+                "classes, or its classes are in another order than the names of the folders."
+            )
+    return told
+
+
+def answers(found: Evaluation) -> list[str]:
+    """Return the results in sentences, most important first; brackets are 95 % intervals over images."""
+    steps, n = found.steps[0], found.data.images
+    told = [
+        f"Moving the crop by one pixel changes {with_interval(steps.flips)} of the decisions "
+        f"({steps.changes} steps on each of {n:,} images).",
+        f"At least one of the {steps.changes} steps changes the decision for {with_interval(steps.flipped)} of the images.",
+    ]
+    if found.accuracy is not None and steps.worst is not None:
+        told.append(
+            f"Accuracy: {with_interval(found.accuracy)}. Correct before and after all {steps.changes} steps: "
+            f"{with_interval(steps.worst)} of the images."
+        )
+    return [*told, _cause(found)]
+
+
+def _cause(found: Evaluation) -> str:
+    tried = [site for site in found.sites if site.removed is not None]
+    if not tried:
+        return "The network has no strided convolution or pool that could be anti-aliased."
+    cause = found.main_cause
+    if cause is None:
+        return (
+            "No single stride is the cause: anti-aliasing one alone, weights unchanged, removes no flips beyond the "
+            f"interval ({len(tried)} tried on {found.compared_images} images)."
+        )
+    return _of_cause(cause, found.compared_images)
+
+
+def _of_cause(cause: SiteEffect, images: int) -> str:
+    assert cause.removed is not None
+    told = (
+        f"The stride that causes most is {cause.path} ({cause.kind}, {cause.size_in} to {cause.size_out} px): "
+        f"anti-aliased alone, weights unchanged, it takes the changed decisions from {percent(cause.flips_before)} to "
+        f"{percent(cause.flips_after)} ({points(-cause.removed)}) on {images} images"
+    )
+    if cause.accuracy_change is None:
+        return f"{told}."
+    return f"{told}; the accuracy changes by {points(cause.accuracy_change)}."
