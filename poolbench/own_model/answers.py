@@ -48,7 +48,7 @@ def answers(found: Evaluation) -> list[str]:
     told = [
         f"Moving the crop by one pixel changes {with_interval(steps.flips)} of the decisions "
         f"({steps.changes} steps on each of {n:,} images).",
-        f"At least one of the {steps.changes} steps changes the decision for {with_interval(steps.flipped)} of the images.",
+        f"At least one of the {steps.changes} steps changes the decision for {with_interval(steps.flipped)} of images.",
     ]
     if found.accuracy is not None and steps.worst is not None:
         told.append(

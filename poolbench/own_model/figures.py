@@ -156,8 +156,8 @@ DRAWINGS = (
         "attribution",
         "What anti-aliasing each downsampling alone changes",
         "Left: flips removed, in percentage points of (image, one-pixel step) pairs; right: the change of accuracy. "
-        "Lines: intervals, paired by image, that hold for all downsamplings at once with 95 %. The weights are those of "
-        "the original network; what training with the new layer would give is not measured here.",
+        "Lines: intervals, paired by image, that hold for all downsamplings at once with 95 %. The weights are those "
+        "of the original network; what training with the new layer would give is not measured here.",
         attribution,
     ),
     Drawing(

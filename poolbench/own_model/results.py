@@ -107,8 +107,9 @@ class SiteEffect:
 
     ``flips_before`` and ``flips_after``: share of (image, one-pixel step) pairs with another decision. ``removed``:
     their difference, with the interval paired by image. ``accuracy_change``: after minus before, paired; None without
-    labels. Both intervals hold for all downsamplings of a network at once with 95 %. ``l2`` and ``aligned``: relative change of the features behind the downsampling under a diagonal step of one
-    pixel, as they are, and after the features are moved back. ``refused``: why it could not be anti-aliased, else "".
+    labels. Both intervals hold for all downsamplings of a network at once with 95 %. ``l2`` and ``aligned``: relative
+    change of the features behind the downsampling under a diagonal step of one pixel, as they are, and after the
+    features are moved back. ``refused``: why it could not be anti-aliased, else "".
     """
 
     path: str
