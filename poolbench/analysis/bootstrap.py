@@ -86,10 +86,10 @@ def _resampled_means(array: Array, strata: Sequence[Array], generator: np.random
     found = np.zeros((RESAMPLES, array.shape[1]))
     for members in strata:
         size, draws = len(members), max(1, len(members) - 1)
-        share = np.full(size, 1 / size)
         for start in range(0, RESAMPLES, PART):
-            part = slice(start, start + PART)
+            part = found[start : start + PART]
             # How often each image is drawn says all about a resample, and makes its mean a matrix product.
-            counts = generator.multinomial(draws, share, size=len(found[part]))
-            found[part] += counts @ array[members] * (size / draws / len(array))
+            chosen = generator.integers(size, size=(len(part), draws)) + size * np.arange(len(part))[:, None]
+            counts = np.bincount(chosen.ravel(), minlength=size * len(part)).reshape(len(part), size)
+            part += counts @ array[members] * (size / draws / len(array))
     return found

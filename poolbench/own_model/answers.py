@@ -6,14 +6,15 @@ from poolbench.analysis.statistics import Interval
 from poolbench.own_model.results import Evaluation, SiteEffect
 
 
-def percent(share: float) -> str:
+def percent(share: float, decimals: int = 1) -> str:
     """Return a share as "3.2 %"."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.{decimals}f} %"
 
 
-def with_interval(interval: Interval) -> str:
+def with_interval(interval: Interval, decimals: int = 1) -> str:
     """Return a share with its interval as "3.2 % [2.1, 4.4]"."""
-    return f"{percent(interval.mean)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    low, high = (f"{100 * bound:.{decimals}f}" for bound in (interval.low, interval.high))
+    return f"{percent(interval.mean, decimals)} [{low}, {high}]"
 
 
 def points(interval: Interval) -> str:

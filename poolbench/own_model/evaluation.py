@@ -175,11 +175,18 @@ def _total_stride(work: _Work) -> int:
 
 
 def _circular(work: _Work, total_stride: int) -> ExactConsistency | None:
-    """Return the exact circular consistency, on as many of the exact images as the passes allow."""
-    count = max(1, min(len(work.exact), EXACT_PASSES // total_stride**2))
-    return exact_circular(
-        work.exact.on(work.exact.larger[:count]), total_stride, work.labels_of(work.exact_index[:count])
-    )
+    """Return the exact circular consistency, on as many images as the passes allow; None without a period.
+
+    The probe does not see maps of a single position, so the stride may be twice what it finds.
+    """
+    for period in (total_stride, 2 * total_stride):
+        if work.whole.size % period == 0:
+            count = max(1, min(len(work.exact), EXACT_PASSES // period**2))
+            index = balanced_subset(work.labels, count, len(work.whole))
+            found = exact_circular(work.whole.on(work.whole.larger[index]), period, work.labels_of(index))
+            if found is not None:
+                return found
+    return None
 
 
 def _calibration(confidence: Tensor, correct: Tensor, strata: Strata) -> Calibration:

@@ -54,7 +54,9 @@ def _layers(passes: Passes, few: int) -> pd.DataFrame | None:
     """Return V by layer (depth, layer, kind, V, V_se) of channel means; None if it cannot be measured."""
     if few < 2:
         return None
-    parts = [window(passes.size)(larger, first) for first, larger in passes.on(passes.larger[:few]).batches()]
+    # Images are in order of their classes.
+    spread = passes.on(passes.larger[:: len(passes) // few][:few])
+    parts = [window(passes.size)(larger, first) for first, larger in spread.batches()]
     try:
         units = activation_variance(passes.network, torch.cat(parts), LAYER_ANGLES, aggregation=("mean",))
     except UsageError:

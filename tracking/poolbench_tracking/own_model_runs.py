@@ -20,7 +20,7 @@ from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 EXPERIMENT = "own models"
 NOTE = (
     "One run per evaluation of a model of yours (`poolbench evaluate`), with its page as an artifact. The Models tab "
-    "ranks the models; compare only those with the same data set. flips: share of one-pixel steps that change the decision."
+    "ranks the models; compare only those with the same data set. flips: share of steps that change a decision."
 )
 FORBIDDEN = re.compile(r"[/:.%\"']")  # in names of logged models
 
