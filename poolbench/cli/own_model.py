@@ -1,19 +1,20 @@
-"""evaluate: what shifts, scale and rotation do to a model of the user on images of the user."""
+"""evaluate and advise: what shifts do to a model of the user on images of the user, and what to do about it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import device_option, gathered, say, uri_option
+from poolbench.cli.deciding import duration
+from poolbench.cli.options import device_option, gathered, say, split_components, uri_option
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
     from poolbench.own_model.model import Request
-    from poolbench.own_model.results import Evaluation
 
 
 def _channel_values(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -75,6 +76,10 @@ model_options = gathered(
 )
 
 
+def _pool_names(ctx: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(split_components(text)))
+
+
 @click.command("evaluate")
 @click.argument("spec", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders, or of images.")
@@ -115,6 +120,7 @@ def evaluate_command(
     from poolbench.own_model.model import load_model
     from poolbench.runner.environment import resolve_device
     from poolbench_tracking.own_model_report import make_folder, write_evaluation
+    from poolbench_tracking.own_model_runs import log_evaluation
 
     device = resolve_device(device)
     request = choice.request(spec)
@@ -129,7 +135,7 @@ def evaluate_command(
         found = evaluate(model, images, device, Options(exact, batch_size), show)
     page = write_evaluation(found, out)
     if not no_mlflow:
-        _log(found, out, tracking_uri)
+        _log(lambda: log_evaluation(found, out, tracking_uri))
     for sentence in warnings(found):
         say(f"warning: {sentence}")
     for sentence in answers(found):
@@ -137,12 +143,85 @@ def evaluate_command(
     click.echo(page)
 
 
-def _log(found: Evaluation, out: Path, uri: str | None) -> None:
-    """Write the MLflow run; a store that fails costs the run, not the results."""
+def _log(write: Callable[[], str]) -> None:
+    """Write an MLflow run; a store that fails costs the run, not the results."""
     from poolbench_tracking.mlflow_store import TrackingUnavailable
-    from poolbench_tracking.own_model_runs import log_evaluation
 
     try:
-        log_evaluation(found, out, uri)
+        write()
     except TrackingUnavailable as error:
         say(f"no run in MLflow: {error}")
+
+
+@click.command("advise")
+@click.argument("spec", metavar="MODEL")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders, or of images.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the results.")
+@model_options
+@click.option(
+    "--pools",
+    default="blur3,aps_blur3",
+    show_default=True,
+    callback=_pool_names,
+    help="Pools to try in place of strides.",
+)
+@click.option(
+    "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Most images to learn from."
+)
+@click.option("--judged", type=click.IntRange(min=1), default=2000, show_default=True, help="Most images that judge.")
+@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of fine-tuning.")
+@click.option("--seeds", type=click.IntRange(min=3), default=3, show_default=True, help="Seeds of fine-tuning.")
+@click.option("--budget", metavar="TIME", callback=duration, help="Start nothing that would end later, like 20m or 2h.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass (default: by size and device).")
+@device_option
+@uri_option
+@click.option("--no-mlflow", is_flag=True, help="Write the files only.")
+def advise_command(
+    spec: str,
+    data: Path,
+    out: Path,
+    choice: ModelChoice,
+    pools: tuple[str, ...],
+    images: int,
+    judged: int,
+    epochs: int,
+    seeds: int,
+    budget: float | None,
+    batch_size: int | None,
+    device: str,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+) -> None:
+    """Say what to do about decisions of MODEL that change with one pixel: other pools, training on, or nothing.
+
+    Tries pools in place of strides with the weights kept, with BatchNorm estimated anew and after fine-tuning, and
+    remedies at test time, on images that the model has not been trained with. MODEL is as for evaluate. The same command
+    goes on where it stopped.
+    """
+    from poolbench.cli.progress import counting
+    from poolbench.own_model.advise import AdviceOptions, advise
+    from poolbench.own_model.images import list_images, named_transform, read_images
+    from poolbench.own_model.model import load_model
+    from poolbench.own_model.trials import Trials
+    from poolbench.runner.environment import resolve_device
+    from poolbench_tracking.advice_report import write_advice
+    from poolbench_tracking.own_model_report import make_folder
+    from poolbench_tracking.own_model_runs import log_advice
+
+    device = resolve_device(device)
+    transform = None if choice.transform is None else named_transform(choice.transform)
+    listing = list_images(data, images + judged)
+    model = load_model(choice.request(spec), None if listing.labels is None else len(listing.classes), device)
+    say(f"{spec}: weights {model.weights}; {model.description}")
+    make_folder(out)
+    with counting("images read") as show:
+        read = read_images(listing, model.preprocessing, transform, show)
+    # A fifth of a small folder judges.
+    options = AdviceOptions(pools, epochs, seeds, min(judged, max(1, len(read) // 5)), budget, batch_size)
+    found = advise(model, read, device, options, lambda setting: Trials(out / "remedies", setting), say)
+    page = write_advice(found, out)
+    if not no_mlflow:
+        _log(lambda: log_advice(found, out, tracking_uri))
+    for sentence in found.sentences:
+        click.echo(sentence)
+    click.echo(page)

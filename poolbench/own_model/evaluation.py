@@ -110,8 +110,8 @@ def evaluate(
     names = _Names(images, model.outputs)
     correct = None if work.labels is None else (answers.decisions[0] == work.labels).double()
     return Evaluation(
-        model=_model_facts(model, total_stride),
-        data=_data_facts(images),
+        model=model_facts(model, total_stride),
+        data=data_facts(images),
         accuracy=None if correct is None else bootstrap_interval(correct.numpy(), labels),
         commonest=commonest_share(answers.decisions[0].numpy()),
         steps=step_summaries(answers, work.labels),
@@ -208,7 +208,7 @@ def _timing(cost: InferenceCost) -> Timing:
     return Timing(cost.images, middle, low, high, len(cost.times_ms))
 
 
-def _model_facts(model: OwnModel, total_stride: int) -> ModelFacts:
+def model_facts(model: OwnModel, total_stride: int) -> ModelFacts:
     used = model.preprocessing
     return ModelFacts(
         spec=model.spec,
@@ -223,7 +223,7 @@ def _model_facts(model: OwnModel, total_stride: int) -> ModelFacts:
     )
 
 
-def _data_facts(images: Images) -> DataFacts:
+def data_facts(images: Images) -> DataFacts:
     listing = images.listing
     return DataFacts(
         str(listing.folder), len(images), listing.classes, listing.labels is not None, images.enlarged, images.digest

@@ -48,6 +48,18 @@ def downsamplings(network: nn.Module, in_shape: tuple[int, int, int]) -> list[Do
     return found
 
 
+def swapped(
+    network: nn.Module, pool: Component, in_shape: tuple[int, int, int], paths: Sequence[str]
+) -> tuple[nn.Module, list[str], list[str]]:
+    """Return a copy of the network with that pool at some downsamplings, what was replaced and what was left, in words.
+
+    Raises UsageError where surgery does.
+    """
+    found = replace_pooling(network, pool, in_shape=in_shape, sites=list(paths))
+    done = [f"{own_path(one.site.path)}: {pool.name} at {own_path(one.at)}" for one in found.replaced]
+    return found.module.eval(), done, [f"{own_path(one.path)}: {one.reason}" for one in found.left]
+
+
 def antialiased(network: nn.Module, site: Downsampling, in_shape: tuple[int, int, int]) -> nn.Module:
     """Return a copy of the network, on the CPU, with that one downsampling anti-aliased and its weights unchanged.
 
