@@ -175,12 +175,14 @@ def _total_stride(work: _Work) -> int:
 
 
 def _circular(work: _Work, total_stride: int) -> ExactConsistency | None:
-    """Return the exact circular consistency, on as many images as the passes allow; None without a period.
+    """Return the exact circular consistency, on as many images as the passes allow.
 
-    The probe does not see maps of a single position, so the stride may be twice what it finds.
+    None without a period below the size, which any network has. The probe does not see maps of a single position, so
+    the stride may be twice what it finds.
     """
+    size = work.whole.size
     for period in (total_stride, 2 * total_stride):
-        if work.whole.size % period == 0:
+        if period < size and size % period == 0:
             count = max(1, min(len(work.exact), EXACT_PASSES // period**2))
             index = balanced_subset(work.labels, count, len(work.whole))
             found = exact_circular(work.whole.on(work.whole.larger[index]), period, work.labels_of(index))

@@ -73,10 +73,12 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.sources: list[str] = []
+        self.pictures = 0
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.pictures += tag == "img"
         self.sources += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
 
     def handle_data(self, data: str) -> None:
@@ -108,7 +110,7 @@ def test_the_answer_comes_first_and_the_files_agree(folder: Path, cli: Cli) -> N
     decided = {strip[look]["decision"] for strip in numbers["strips"] for look in ("before", "after")}
     assert "<b>" in decided
     assert all(name in page.text for name in decided)
-    assert sum(source.startswith("data:image/png") for source in page.sources) == 2 * len(numbers["strips"])
+    assert page.pictures == 2 * len(numbers["strips"])
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "evaluation.json", "images.parquet", "index.html"
     ]  # fmt: skip
