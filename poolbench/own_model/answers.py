@@ -65,9 +65,11 @@ def _cause(found: Evaluation) -> str:
         return "The network has no strided convolution or pool that could be anti-aliased."
     cause = found.main_cause
     if cause is None:
+        best, most = max(((site, site.removed) for site in tried if site.removed), key=lambda pair: pair[1].mean)
         return (
-            "No single stride is the cause: anti-aliasing one alone, weights unchanged, removes no flips beyond the "
-            f"interval ({len(tried)} tried on {found.compared_images} images)."
+            f"No single stride stands out: {len(tried)} downsamplings were anti-aliased, each alone and with unchanged "
+            f"weights, on {found.compared_images} images. The largest effect on the changed decisions, of {best.path}, "
+            f"is {points(-most)}."
         )
     return _of_cause(cause, found.compared_images)
 

@@ -54,7 +54,8 @@ from poolbench.own_model.strips import strips
 from poolbench.runner.environment import environment
 
 Strata = np.ndarray[Any, Any] | None
-COMPARED_IMAGES = 250
+COMPARED_IMAGES = 500
+"""Images of all measures that are not made on all images: other changes, attribution, rotation."""
 EXACT_IMAGES, EXACT_PASSES = 250, 20_000
 """Images of the exact measures unless told otherwise, and the passes that they may take then."""
 

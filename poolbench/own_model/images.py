@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolbench.core import UsageError
+from poolbench.core import UsageError, derive_seed
 from poolbench.own_model.model import Preprocessing
 from poolbench.plugins import import_code
 
@@ -96,7 +96,7 @@ def _balanced(groups: Sequence[list[Path]], limit: int | None) -> list[list[Path
         for index, group in enumerate(groups):
             if counts[index] < len(group) and sum(counts) < limit:
                 counts[index] += 1
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(derive_seed(0, "limit"))
     return [
         [group[place] for place in sorted(generator.permutation(len(group))[:count])]
         for group, count in zip(groups, counts, strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poolbench.analysis.bootstrap import bootstrap_interval, bootstrap_intervals
 from poolbench.analysis.statistics import Interval
+from poolbench.core import derive_seed
 from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures import shift
 from poolbench.measures.classification import predictions
@@ -141,7 +142,8 @@ def random_pairs(passes: Passes) -> Tensor:
     drawn twice.
     """
     margin = passes.larger.shape[-1] - passes.size
-    drawn = torch.randint(margin + 1, (2, len(passes), 2), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(derive_seed(0, "pairs of positions"))
+    drawn = torch.randint(margin + 1, (2, len(passes), 2), generator=generator)
 
     def at(positions: Tensor) -> Change:
         def change(larger: Tensor, first: int) -> Tensor:
@@ -231,7 +233,7 @@ def _summarised(grid: Tensor, flips: Tensor | None, centre: int, labels: Labels)
 
 def balanced_subset(labels: Labels, count: int, total: int) -> Tensor:
     """Return the sorted indices of ``count`` of ``total`` images, in turn from each class, with a fixed seed."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(derive_seed(0, "subset of images"))
     order = generator.permutation(total)
     if labels is not None:
         # The k-th image of every class comes before the (k + 1)-th of any.
