@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import device_option, gathered, say, uri_option
+from poolbench.cli.options import INTERRUPTED, device_option, gathered, say, uri_option
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -123,9 +125,9 @@ def evaluate_command(
     model = load_model(request, None if listing.labels is None else len(listing.classes), device)
     say(f"{spec}: weights {model.weights}; {model.description}")
     make_folder(out)
-    with counting("images read") as show:
+    with _interruptible(), counting("images read") as show:
         images = read_images(listing, model.preprocessing, transform, show)
-    with counting("forward passes") as show:
+    with _interruptible(), counting("forward passes") as show:
         found = evaluate(model, images, device, Options(exact, batch_size), show)
     page = write_evaluation(found, out)
     if not no_mlflow:
@@ -135,6 +137,16 @@ def evaluate_command(
     for sentence in answers(found):
         click.echo(sentence)
     click.echo(page)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into a line and an exit code: unlike a run, an evaluation starts again from the beginning."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _log(found: Evaluation, out: Path, uri: str | None) -> None:

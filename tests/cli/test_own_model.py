@@ -15,6 +15,7 @@ import torch
 from click.testing import Result
 from PIL import Image
 
+from poolbench.own_model import evaluation
 from poolbench_tracking import own_model_report
 
 Cli = Callable[..., Result]
@@ -161,6 +162,17 @@ def test_images_without_labels_and_a_transform(folder: Path, cli: Cli) -> None:
     assert numbers["accuracy"] is None
     assert [row["name"] for row in numbers["compared"]] == ["window", "circular", "zeros", "half_pixel"]
     assert "Resizing by a pixel is not measured" in (folder / "out" / "index.html").read_text()
+
+
+def test_an_interrupted_evaluation_writes_nothing(folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    done = cli(*EVALUATE, "--size", "16")
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1] == "interrupted; nothing was written"
+    assert not list((folder / "out").iterdir())
 
 
 def test_a_number_that_is_not_finite_is_null_in_json() -> None:

@@ -174,6 +174,7 @@ def test_a_network_that_always_decides_alike_is_called_constant(tmp_path: Path, 
     assert found.steps[0].flips.mean == 0
     assert found.steps[0].flips.high > 0
     assert found.main_cause is None
+    assert "no stride is to blame" in answers(found)[-1]
     told = " ".join(warnings(found))
     assert "100.0 % of the images get the same decision" in told
     assert "cannot be told from chance (50.0 %)" in told
@@ -217,3 +218,4 @@ def test_numbers_as_text() -> None:
     assert with_interval(Interval(0.0321, 0.021, 0.0449, 9)) == "3.2 % [2.1, 4.5]"
     assert with_interval(Interval(0.0321, 0.021, 0.0449, 9), 2) == "3.21 % [2.10, 4.49]"
     assert points(Interval(-0.0321, -0.05, 0.001, 9)) == "-3.2 points [-5.0, +0.1]"
+    assert points(-Interval(0.0, 0.0, 0.02, 9)) == "+0.0 points [-2.0, +0.0]"
