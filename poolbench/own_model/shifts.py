@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from math import sqrt
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -229,18 +228,3 @@ def _summarised(grid: Tensor, flips: Tensor | None, centre: int, labels: Labels)
         agreement,
     )
     return summary, images.consistency
-
-
-def balanced_subset(labels: Labels, count: int, total: int) -> Tensor:
-    """Return the sorted indices of ``count`` of ``total`` images, in turn from each class, with a fixed seed."""
-    generator = np.random.default_rng(derive_seed(0, "subset of images"))
-    order = generator.permutation(total)
-    if labels is not None:
-        # The k-th image of every class comes before the (k + 1)-th of any.
-        ranks = np.empty(total, dtype=np.int64)
-        seen: dict[int, int] = {}
-        for index in order:
-            label = int(labels[index])
-            ranks[index] = seen[label] = seen.get(label, -1) + 1
-        order = order[np.argsort(ranks[order], kind="stable")]
-    return torch.from_numpy(np.sort(order[:count]))

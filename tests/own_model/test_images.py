@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from poolbench.core import UsageError
-from poolbench.own_model.images import Images, larger_side, list_images, named_transform, read_images
+from poolbench.own_model import images
+from poolbench.own_model.images import Images, balanced_subset, larger_side, list_images, named_transform, read_images
 from poolbench.own_model.model import Preprocessing
 
 SIZE = 14
@@ -52,6 +53,32 @@ def test_a_limit_is_balanced_and_repeatable(tmp_path: Path, drawn: Callable[...,
     assert len(list_images(tmp_path, 500).files) == 20
     with pytest.raises(UsageError, match="--limit 2 is less than an image for each of the 3 classes"):
         list_images(tmp_path, 2)
+
+
+@pytest.mark.parametrize("count", [5, 6, 9, 40])
+def test_a_subset_is_balanced_nested_and_another_for_another_purpose(count: int) -> None:
+    labels = np.repeat([0, 1, 2], [10, 4, 2])
+    index = balanced_subset(labels, count, 16, "this")
+    counts = np.bincount(labels[index], minlength=3)
+    assert counts.sum() == min(count, 16)
+    assert counts.max() - counts.min() <= 1 or counts[2] == 2
+    assert set(index) <= set(balanced_subset(labels, count + 3, 16, "this"))
+    assert count > 16 or not np.array_equal(index, balanced_subset(labels, count, 16, "that"))
+    assert len(balanced_subset(None, count, 16, "this")) == min(count, 16)
+
+
+def test_only_compared_images_are_rescaled(
+    tmp_path: Path, drawn: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "COMPARED_IMAGES", 6)
+    found = read(drawn(tmp_path, 5, side=30))
+    assert found.listing.labels is not None
+    assert np.bincount(found.listing.labels[found.compared]).tolist() == [2, 2, 2]
+    # One pixel less or more of the same images: closer to their own crops than to those of any other.
+    own = found.larger[found.compared][:, :, 1 : 1 + SIZE, 1 : 1 + SIZE].float()
+    for crops in found.rescaled.values():
+        distances = (crops.float()[:, None] - own[None]).abs().mean(dim=(2, 3, 4))
+        assert distances.argmin(dim=1).tolist() == list(range(6))
 
 
 def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:

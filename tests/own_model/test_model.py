@@ -161,6 +161,26 @@ def test_pretrained_weights_come_from_the_local_cache(tmp_path: Path, monkeypatc
     assert load_model(Request(f"torchvision:{name}", size=32), 5, "cpu").is_untrained
 
 
+def test_cached_weights_of_timm_are_loaded_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    hub = pytest.importorskip("huggingface_hub")
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    asked = []
+
+    def cached(repository: str, name: str) -> str:
+        asked.append(repository)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(hub, "try_to_load_from_cache", cached)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = load_model(Request("timm:test_resnet", size=32), None, "cpu")
+    assert asked == ["timm/test_resnet.r160_in1k"]
+    assert model.weights == "pretrained, from the local cache: model.safetensors"
+    for name, value in model.network.get_submodule("network").state_dict().items():
+        assert torch.equal(value, state[name])
+
+
 class Stranger:
     """What a pickle would build by running code: it makes a file."""
 
