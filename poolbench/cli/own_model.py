@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import device_option, gathered, say, split_components, uri_option
+from poolbench.cli.options import INTERRUPTED, device_option, gathered, say, split_components, uri_option
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -129,9 +130,9 @@ def evaluate_command(
     model = load_model(request, None if listing.labels is None else len(listing.classes), device)
     say(f"{spec}: weights {model.weights}; {model.description}")
     make_folder(out)
-    with counting("images read") as show:
+    with _interruptible(), counting("images read") as show:
         images = read_images(listing, model.preprocessing, transform, show)
-    with counting("forward passes") as show:
+    with _interruptible(), counting("forward passes") as show:
         found = evaluate(model, images, device, Options(exact, batch_size), show)
     page = write_evaluation(found, out)
     if not no_mlflow:
@@ -141,6 +142,16 @@ def evaluate_command(
     for sentence in answers(found):
         click.echo(sentence)
     click.echo(page)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into a line and an exit code: unlike a run, an evaluation starts again from the beginning."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _log(write: Callable[[], str]) -> None:

@@ -19,7 +19,8 @@ def with_interval(interval: Interval, decimals: int = 1) -> str:
 
 def points(interval: Interval) -> str:
     """Return a difference of shares with its interval in percentage points as "+1.2 points [+0.4, +2.0]"."""
-    mean, low, high = (f"{100 * value:+.1f}" for value in (interval.mean, interval.low, interval.high))
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    mean, low, high = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (interval.mean, interval.low, interval.high))
     return f"{mean} points [{low}, {high}]"
 
 
@@ -64,10 +65,14 @@ def _cause(found: Evaluation) -> str:
     if not tried:
         return "The network has no strided convolution or pool that could be anti-aliased."
     cause = found.main_cause
+    if found.compared[0].flips.mean == 0:
+        return f"No step changes a decision on the {found.compared_images} compared images: no stride is to blame."
     if cause is None:
+        best, most = max(((site, site.removed) for site in tried if site.removed), key=lambda pair: pair[1].mean)
         return (
-            "No single stride is the cause: anti-aliasing one alone, weights unchanged, removes no flips beyond the "
-            f"interval ({len(tried)} tried on {found.compared_images} images)."
+            f"No single stride stands out: {len(tried)} downsamplings were anti-aliased, each alone and with unchanged "
+            f"weights, on {found.compared_images} images. The largest effect on the changed decisions, of {best.path}, "
+            f"is {points(-most)}."
         )
     return _of_cause(cause, found.compared_images)
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from poolbench.analysis.bootstrap import bootstrap_interval
 from poolbench.analysis.statistics import ALPHA
-from poolbench.core import UsageError
 from poolbench.measures.shift import pair_sensitivity
 from poolbench.own_model.model import own_path
 from poolbench.own_model.passes import Answers, Passes
@@ -46,9 +45,9 @@ def _effect(
     try:
         network = antialiased(passes.network, site, (3, passes.size, passes.size)).to(passes.device)
         after = passes.of(network).answers(windows(passes.size))
-    except (UsageError, RuntimeError) as error:
-        # The network's own code may not take the replacement.
-        return SiteEffect(*facts, refused=" ".join(str(error).split())[:160])
+    except Exception as error:
+        # The user's code may look at the module that was replaced, and raise anything.
+        return SiteEffect(*facts, refused=" ".join(str(error).split())[:160] or type(error).__name__)
     strata = None if labels is None else labels.numpy()
     flips = [answers.flipped.double().mean(dim=0) for answers in (before, after)]
     change = None

@@ -20,7 +20,7 @@ from poolbench.measures.calibration import expected_calibration_error, reliabili
 from poolbench.measures.classification import commonest_share
 from poolbench.measures.cost import InferenceCost, measure_inference
 from poolbench.own_model.attribution import attribute, attribution_passes
-from poolbench.own_model.images import Images, larger_side
+from poolbench.own_model.images import Images, balanced_subset, larger_side
 from poolbench.own_model.model import OwnModel
 from poolbench.own_model.passes import Answers, Counter, Passes, default_batch
 from poolbench.own_model.results import (
@@ -38,7 +38,6 @@ from poolbench.own_model.shifts import (
     STEP_NAMES,
     STEPS,
     Labels,
-    balanced_subset,
     compared,
     compared_passes,
     exact_circular,
@@ -54,7 +53,7 @@ from poolbench.own_model.strips import strips
 from poolbench.runner.environment import environment
 
 Strata = np.ndarray[Any, Any] | None
-COMPARED_IMAGES = 250
+EXACT = "images of the exact measures"
 EXACT_IMAGES, EXACT_PASSES = 250, 20_000
 """Images of the exact measures unless told otherwise, and the passes that they may take then."""
 
@@ -101,7 +100,7 @@ def evaluate(
     answers = work.whole.answers(windows(size))
     agreement = random_pairs(work.whole)
     few = {"window": answers.of_images(work.few_index)}
-    few |= compared(work.few, [crops[work.few_index] for crops in images.rescaled.values()])
+    few |= compared(work.few, list(images.rescaled.values()))
     few_labels = work.labels_of(work.few_index)
     exact, exact_agreement = exact_window(work.exact, work.labels_of(work.exact_index))
     effects = attribute(work.few, sites, few["window"], few_labels)
@@ -138,9 +137,8 @@ def _work(model: OwnModel, images: Images, device: str, options: Options, counte
     labels = None if images.listing.labels is None else torch.from_numpy(images.listing.labels)
     positions = (larger_side(size) - size + 1) ** 2
     exact = options.exact or max(1, min(EXACT_IMAGES, EXACT_PASSES // positions))
-    few_index, exact_index = (
-        balanced_subset(labels, min(count, len(images)), len(images)) for count in (COMPARED_IMAGES, exact)
-    )
+    few_index = torch.from_numpy(images.compared)
+    exact_index = torch.from_numpy(balanced_subset(images.listing.labels, exact, len(images), EXACT))
     few, few_exact = (whole.on(images.larger[index]) for index in (few_index, exact_index))
     return _Work(whole, labels, few, few_index, few_exact, exact_index)
 
@@ -175,14 +173,17 @@ def _total_stride(work: _Work) -> int:
 
 
 def _circular(work: _Work, total_stride: int) -> ExactConsistency | None:
-    """Return the exact circular consistency, on as many images as the passes allow; None without a period.
+    """Return the exact circular consistency, on as many images as the passes allow.
 
-    The probe does not see maps of a single position, so the stride may be twice what it finds.
+    None without a period below the size, which any network has. The probe does not see maps of a single position, so
+    the stride may be twice what it finds.
     """
+    size = work.whole.size
     for period in (total_stride, 2 * total_stride):
-        if work.whole.size % period == 0:
+        if period < size and size % period == 0:
             count = max(1, min(len(work.exact), EXACT_PASSES // period**2))
-            index = balanced_subset(work.labels, count, len(work.whole))
+            labels = None if work.labels is None else work.labels.numpy()
+            index = torch.from_numpy(balanced_subset(labels, count, len(work.whole), EXACT))
             found = exact_circular(work.whole.on(work.whole.larger[index]), period, work.labels_of(index))
             if found is not None:
                 return found

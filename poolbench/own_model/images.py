@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolbench.core import UsageError
+from poolbench.core import UsageError, derive_seed
 from poolbench.own_model.model import Preprocessing
 from poolbench.plugins import import_code
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+COMPARED_IMAGES = 500
+"""Images of the measures that are not made on all images: other changes than steps, attribution, rotation."""
 Transform = Callable[[Any], Tensor]
+Index = np.ndarray[Any, np.dtype[np.int64]]
+Labels = Index | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Listing:
     folder: Path
     files: tuple[Path, ...]
     classes: tuple[str, ...]
-    labels: np.ndarray[Any, np.dtype[np.int64]] | None
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,15 @@ class Images:
     """Images that are larger than the network's input, so that a crop window can move in them.
 
     ``larger`` (n, 3, large, large): the image with its shorter side resized to ``large``, cropped at its centre.
-    ``rescaled``: {change of ``large`` in px: crops (n, 3, size, size)} of the image resized to one pixel less and
-    more. Both uint8, or the float32 of the user's transform, which has no ``rescaled``. ``enlarged`` counts the images
-    whose shorter side is below ``large``.
+    ``compared`` (m,): indices of up to ``COMPARED_IMAGES`` images, balanced over the classes. ``rescaled``: {change of
+    ``large`` in px: crops (m, 3, size, size)} of these images, resized to one pixel less and more. Pixels are uint8, or
+    the float32 of the user's transform, which has no ``rescaled``. ``enlarged`` counts the images whose shorter side is
+    below ``large``.
     """
 
     listing: Listing
     larger: Tensor
+    compared: Index
     rescaled: dict[int, Tensor]
     enlarged: int
     digest: str
@@ -75,9 +81,13 @@ def list_images(folder: Path, limit: int | None = None) -> Listing:
         )
     if not groups and not loose:
         raise UsageError(f"'{folder}' holds no images ({', '.join(SUFFIXES)}), nor do its folders; give another --data")
-    chosen = _balanced(groups or [loose], limit)
-    labels = np.repeat(np.arange(len(chosen)), [len(group) for group in chosen]) if groups else None
-    return Listing(folder, tuple(path for group in chosen for path in group), tuple(classes), labels)
+    files = [path for group in groups or [loose] for path in group]
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups]) if groups else None
+    if limit is not None and limit < len(classes):
+        raise UsageError(f"--limit {limit} is less than an image for each of the {len(classes)} classes; raise it")
+    chosen = balanced_subset(labels, len(files) if limit is None else limit, len(files), "limit")
+    kept = None if labels is None else labels[chosen]
+    return Listing(folder, tuple(files[index] for index in chosen), tuple(classes), kept)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -85,22 +95,21 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
-def _balanced(groups: Sequence[list[Path]], limit: int | None) -> list[list[Path]]:
-    """Return ``limit`` files in all, taken in turn from each group until it is empty; None: all files."""
-    if limit is None or limit >= sum(map(len, groups)):
-        return list(groups)
-    if limit < len(groups):
-        raise UsageError(f"--limit {limit} is less than an image for each of the {len(groups)} classes; raise it")
-    counts = [0] * len(groups)
-    while sum(counts) < limit:
-        for index, group in enumerate(groups):
-            if counts[index] < len(group) and sum(counts) < limit:
-                counts[index] += 1
-    generator = np.random.default_rng(0)
-    return [
-        [group[place] for place in sorted(generator.permutation(len(group))[:count])]
-        for group, count in zip(groups, counts, strict=True)
-    ]
+def balanced_subset(labels: Labels, count: int, total: int, purpose: str) -> Index:
+    """Return the sorted indices of ``count`` of ``total`` images, all if there are no more, in turn from each class.
+
+    ``labels`` (total,) are the classes, None for one. Drawn with a fixed seed for each purpose; smaller subsets are
+    part of larger ones.
+    """
+    order = np.random.default_rng(derive_seed(0, purpose)).permutation(total)
+    if labels is not None:
+        # The k-th image of every class comes before the (k + 1)-th of any.
+        ranks = np.empty(total, dtype=np.int64)
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            ranks[members] = np.arange(len(members))
+        order = order[np.argsort(ranks[order], kind="stable")]
+    return np.sort(order[:count])
 
 
 def named_transform(spec: str) -> Transform:
@@ -132,19 +141,22 @@ def read_images(
     dtype = torch.uint8 if transform is None else torch.float32
     larger = torch.empty(count, 3, large, large, dtype=dtype)
     steps = (-1, 1) if transform is None else ()
-    rescaled = {step: torch.empty(count, 3, size, size, dtype=dtype) for step in steps}
+    compared = balanced_subset(listing.labels, COMPARED_IMAGES, count, "compared images")
+    rescaled = {step: torch.empty(len(compared), 3, size, size, dtype=dtype) for step in steps}
+    place_of = {int(index): place for place, index in enumerate(compared)}
     for index, path in enumerate(listing.files):
         image, content = _decoded(path)
         digest.update(f"{path.relative_to(listing.folder).as_posix()}\n".encode() + content)
         enlarged += min(image.size) < large
-        if transform is None:
-            larger[index] = _resized(image, large, large, preprocessing.interpolation)
-            for step, crops in rescaled.items():
-                crops[index] = _resized(image, large + step, size, preprocessing.interpolation)
-        else:
+        if transform is not None:
             larger[index] = _transformed(transform, image, large, path)
+        else:
+            larger[index] = _resized(image, large, large, preprocessing.interpolation)
+            if index in place_of:
+                for step, crops in rescaled.items():
+                    crops[place_of[index]] = _resized(image, large + step, size, preprocessing.interpolation)
         show(index + 1, count)
-    return Images(listing, larger, rescaled, enlarged, digest.hexdigest()[:16])
+    return Images(listing, larger, compared, rescaled, enlarged, digest.hexdigest()[:16])
 
 
 def _decoded(path: Path) -> tuple[Any, bytes]:

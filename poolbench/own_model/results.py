@@ -139,6 +139,11 @@ class Rotation:
     layers: pd.DataFrame | None
     layer_images: int
 
+    @property
+    def upright_accuracy(self) -> float:
+        """The accuracy at 0 degrees, NaN without labels."""
+        return float(self.table.loc[self.table["angle"] == 0, "accuracy"].iloc[0])
+
 
 @dataclass(frozen=True)
 class Timing:

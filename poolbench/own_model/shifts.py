@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from math import sqrt
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from poolbench.analysis.bootstrap import bootstrap_interval, bootstrap_intervals
 from poolbench.analysis.statistics import Interval
+from poolbench.core import derive_seed
 from poolbench.geometry import Boundary, move, shift_subpixel
 from poolbench.measures import shift
 from poolbench.measures.classification import predictions
@@ -141,7 +141,8 @@ def random_pairs(passes: Passes) -> Tensor:
     drawn twice.
     """
     margin = passes.larger.shape[-1] - passes.size
-    drawn = torch.randint(margin + 1, (2, len(passes), 2), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(derive_seed(0, "pairs of positions"))
+    drawn = torch.randint(margin + 1, (2, len(passes), 2), generator=generator)
 
     def at(positions: Tensor) -> Change:
         def change(larger: Tensor, first: int) -> Tensor:
@@ -227,18 +228,3 @@ def _summarised(grid: Tensor, flips: Tensor | None, centre: int, labels: Labels)
         agreement,
     )
     return summary, images.consistency
-
-
-def balanced_subset(labels: Labels, count: int, total: int) -> Tensor:
-    """Return the sorted indices of ``count`` of ``total`` images, in turn from each class, with a fixed seed."""
-    generator = np.random.default_rng(0)
-    order = generator.permutation(total)
-    if labels is not None:
-        # The k-th image of every class comes before the (k + 1)-th of any.
-        ranks = np.empty(total, dtype=np.int64)
-        seen: dict[int, int] = {}
-        for index in order:
-            label = int(labels[index])
-            ranks[index] = seen[label] = seen.get(label, -1) + 1
-        order = order[np.argsort(ranks[order], kind="stable")]
-    return torch.from_numpy(np.sort(order[:count]))

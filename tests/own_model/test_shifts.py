@@ -174,13 +174,3 @@ def test_rescaled_images_are_compared_image_by_image(passes_of: PassesOf, noise:
     answers = shifts.compared(passes_of(Strided("zeros"), larger, SIZE), [same, same.flip(0)])["scale"]
     assert not answers.flipped[0].any()
     assert torch.equal(answers.decisions[2], answers.decisions[0].flip(0))
-
-
-@pytest.mark.parametrize("count", [5, 6, 9])
-def test_a_subset_is_balanced_and_nested(count: int) -> None:
-    labels = torch.tensor([0] * 10 + [1] * 4 + [2] * 2)
-    index = shifts.balanced_subset(labels, count, 16)
-    counts = labels[index].bincount(minlength=3).tolist()
-    assert sum(counts) == count
-    assert max(counts) - min(counts) <= 1 or counts[2] == 2
-    assert set(index.tolist()) <= set(shifts.balanced_subset(labels, count + 3, 16).tolist())
