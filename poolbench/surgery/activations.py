@@ -93,6 +93,6 @@ def slot_after(graph: Trace, value: int) -> Slot:
     if takers:
         return Slot(takers[-1].path, "before", producer)
     raise Refusal(
-        f"the activation after it is no module of its own and {len(users)} functions use its output; "
+        "the activation after it has no module of its own, and no single layer uses its output; "
         "use placement='before_norm'"
     )

@@ -83,14 +83,15 @@ def _padding_in_code(module: nn.Module, graph: Trace, mode: PaddingMode) -> Iter
             yield LeftAlone(path, f"{type(part).__name__} pads in its own code: its padding stays")
 
 
-def positional_layers(module: nn.Module, graph: Trace) -> Iterator[LeftAlone]:
+def positional_layers(module: nn.Module, graph: Trace, maps: Container[int]) -> Iterator[LeftAlone]:
     """Yield the layers whose outputs depend on positions whatever the padding and the pools.
 
-    These are convolutions that cut the border off, and reshapings of a map into a vector.
+    These are convolutions that cut the border off, and reshapings of a map into a vector. ``maps`` are the values that
+    have positions, unlike those that were pooled globally.
     """
     for call in graph.calls:
         layer = module.get_submodule(call.path)
-        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or len(call.inputs) != 1:
+        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or call.inputs[0] not in maps:
             continue
         given, made = graph.shape(call.inputs[0])[-2:], graph.shape(call.outputs[0])[-2:]
         if made[0] < given[0] or made[1] < given[1]:
@@ -101,7 +102,8 @@ def positional_layers(module: nn.Module, graph: Trace) -> Iterator[LeftAlone]:
                 "the output depends on positions",
             )
     for index, op in enumerate(graph.ops):
-        if op.name not in ("flatten", "reshape", "view") or len(graph.shape(op.inputs[0])) != 4:
+        reshapes = op.name in ("flatten", "reshape", "view") and op.inputs[0] in maps
+        if not reshapes or len(graph.shape(op.inputs[0])) != 4:
             continue
         _, channels, height, width = graph.shape(op.inputs[0])
         if height * width > 1 and tuple(graph.shape(op.outputs[0])) == (1, channels * height * width):

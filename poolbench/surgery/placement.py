@@ -60,7 +60,7 @@ class Placer:
         if kind.needs_divisible_size and (height % site.stride or width % site.stride):
             raise UsageError(
                 f"{site.path}: pool '{placed.pool.name}' needs a map whose sides its stride {site.stride} divides, got "
-                f"{height}x{width}; use images whose halvings are all even, such as 32x32 or 224x224"
+                f"{height}x{width}; use images of another size (sides that 32 divides suit most networks)"
             )
         return placed
 

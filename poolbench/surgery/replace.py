@@ -80,10 +80,11 @@ def replace_pooling(
     placed, refused = _place(found, Placer(changed, graph, pool, padding_mode, placement), sites, min_channels)
     left += refused
     edits = Edits()
-    built = _build(placed, phase_groups(graph, found), edits, shared=graph.branches is None)
+    groups = phase_groups(graph, found)
+    built = _build(placed, groups, edits, shared=graph.branches is None)
     if padding_mode is not None:
         left += change_padding(changed, graph, padding_mode, {one.site.path for one in placed}, edits)
-    left += positional_layers(changed, graph)
+    left += positional_layers(changed, graph, groups.maps)
     if head is not None and not _replace_head(changed, graph, head, edits):
         left.append(LeftAlone("", f"no global pool that head '{head.name}' could replace"))
     if not edits:
@@ -153,15 +154,20 @@ def _build(placed: Sequence[Placed], groups: Groups, edits: Edits, shared: bool)
     """Add the pools and the changed layers to the edits; return the pools and their notes."""
     layers = [create_pool(p.pool, p.channels, stride=p.site.stride, padding_mode=p.mode) for p in placed]
     sharing = dict(_share(placed, layers, groups)) if shared else {}
+    paths = {one.site.path for one in placed}
+    others = {groups.leader(path): path for path in groups.strides if path not in paths}
     built = []
     for index, (one, layer) in enumerate(zip(placed, layers, strict=True)):
         part, note = sharing.get(index, (layer, ""))
+        notes, other = [one.note, note], others.get(groups.leader(one.site.path))
         if isinstance(layer, PolyphasePool):
             if not shared:
-                note = "chooses a phase of its own, as the network branches on values"
+                notes.append("chooses a phase of its own, as the network branches on values")
             elif one.site.path in groups.odd:
-                note = "; ".join(filter(None, (note, "its map meets one of other strides: no phase fits both")))
-        built.append((part, "; ".join(filter(None, (one.note, note)))))
+                notes.append("its map meets one of other strides: no phase fits both")
+            elif other is not None:
+                notes.append(f"its map meets one whose phase is fixed by {other}")
+        built.append((part, "; ".join(filter(None, notes))))
         _insert(one, part, edits)
     return built
 

@@ -154,8 +154,9 @@ def trace(module: nn.Module, in_shape: tuple[int, int, int]) -> Trace:
     try:
         with _hooks(module, recorder), torch.no_grad(), recorder:
             module.eval()(image)
-    except RuntimeError as error:
-        raise UsageError(f"the model does not take images of {tuple(in_shape)}: {error}") from error
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        reason = str(error) or type(error).__name__
+        raise UsageError(f"the model does not take images of {tuple(in_shape)}: {reason}") from error
     finally:
         for part, training in modes.items():
             part.training = training

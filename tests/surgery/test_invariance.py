@@ -195,3 +195,17 @@ def test_operated_networks_export() -> None:
     session = onnxruntime.InferenceSession(onnx.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(out, model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "note"),
+    [
+        # Its branches are sampled by a filter in the code of timm's BlurPool2d.
+        ("resnetblur50", "layer2.0.downsample.0", "its map meets one whose phase is fixed by layer2.0.aa (conv2d)"),
+        ("hrnet_w18_small", "transition1.1.0.0", "its map meets one of other strides: no phase fits both"),
+    ],
+)
+def test_a_phase_that_cannot_be_shared_is_noted(build: Build, name: str, path: str, note: str) -> None:
+    surgery = replace_pooling(build(name), Component("aps"), in_shape=(3, 64, 64), padding_mode="circular")
+    notes = {one.site.path: one.note for one in surgery.replaced}
+    assert notes[path].endswith(note)
