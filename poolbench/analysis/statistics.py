@@ -105,8 +105,8 @@ class Estimate:
     def planned_interval(self, alpha: float = ALPHA) -> Interval:
         """Return the interval of the mean for a number of seeds that was fixed before any was run.
 
-        Student's t with Satterthwaite's degrees of freedom. Narrower than :meth:`interval`, which may be looked at after
-        every seed. (-inf, inf) for one seed.
+        Student's t with Satterthwaite's degrees of freedom. Narrower than :meth:`interval`, which may be looked at
+        after every seed. (-inf, inf) for one seed.
         """
         if self.n < 2:
             return Interval(self.mean, -inf, inf, self.n)

@@ -1,4 +1,4 @@
-"""Try every remedy on the user's network and images, within a budget of time; results on disk are not computed again."""
+"""Every remedy tried on the user's network and images, within a budget of time; stored results are not repeated."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from poolbench.engine.loop import TrainingDiverged
 from poolbench.measures.cost import measure_inference
 from poolbench.measures.shift import total_stride
 from poolbench.own_model.advice import Advice, Trial, choose, outcomes_of, sentences_of
+from poolbench.own_model.answers import percent
 from poolbench.own_model.attribution import attribute
 from poolbench.own_model.evaluation import data_facts, model_facts
 from poolbench.own_model.fine_tuning import (
@@ -28,12 +29,12 @@ from poolbench.own_model.fine_tuning import (
     fine_tune,
     with_new_statistics,
 )
-from poolbench.own_model.images import Images
+from poolbench.own_model.images import Images, balanced_subset
 from poolbench.own_model.model import OwnModel, own_path
 from poolbench.own_model.passes import Answers, Counter, Passes, answers_of, as_float, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect, Timing
-from poolbench.own_model.shifts import STEPS, Labels, balanced_subset, window, windows
+from poolbench.own_model.shifts import STEPS, Labels, window, windows
 from poolbench.own_model.sites import downsamplings, swapped
 from poolbench.own_model.trials import Trials
 from poolbench.registry import pools
@@ -164,8 +165,9 @@ def _bench(
     say: Callable[[str], None],
     clock: Clock,
 ) -> _Bench:
-    labels = None if images.listing.labels is None else torch.from_numpy(images.listing.labels)
-    judged = balanced_subset(labels, max(1, min(options.judged, len(images) // 2)), len(images))
+    own, count = images.listing.labels, max(1, min(options.judged, len(images) // 2))
+    labels = None if own is None else torch.from_numpy(own)
+    judged = torch.from_numpy(balanced_subset(own, count, len(images), "judged images"))
     rest = torch.ones(len(images), dtype=torch.bool)
     rest[judged] = False
     size = model.preprocessing.size
@@ -203,10 +205,11 @@ def _digest(network: nn.Module) -> str:
 
 def _attribution(bench: _Bench) -> tuple[list[SiteEffect], frozenset[str]]:
     """Return the effect of every downsampling on some of the images that do not judge, and the paths of the stem."""
-    count = min(ATTRIBUTED_IMAGES, len(bench.training))
-    index = balanced_subset(bench.training_labels, count, len(bench.training))
+    known, count = bench.training_labels, min(ATTRIBUTED_IMAGES, len(bench.training))
+    own = None if known is None else known.numpy()
+    index = torch.from_numpy(balanced_subset(own, count, len(bench.training), "attribution"))
     few = bench.training.on(bench.training.larger[index])
-    labels = None if bench.training_labels is None else bench.training_labels[index]
+    labels = None if known is None else known[index]
     bench.say(f"which stride is to blame, on {count} images")
     sites = downsamplings(bench.model.network, bench.in_shape)
     stem = frozenset(own_path(site.path) for site in sites if site.is_stem)
@@ -244,9 +247,9 @@ def _trial(bench: _Bench, remedy: Remedy) -> tuple[Trial | None, str]:
         return None, " ".join(str(error).split())[:160]
     flips = sum(float(table["flips"].mean()) for table in tables) / len(tables)
     right = sum(float(table["right"].mean()) for table in tables) / len(tables)
-    bench.say(
-        f"{remedy.name}: {100 * flips:.1f} % of steps flip, {100 * right:.1f} % right ({bench.clock.spent:.0f} s)"
-    )
+    what = "accuracy" if bench.labels is not None else "agreement"
+    numbers = f"{percent(flips)} of steps change the decision, {what} {percent(right)}"
+    bench.say(f"{remedy.name}: {numbers} ({bench.clock.spent:.0f} s)")
     return trial, ""
 
 
@@ -309,13 +312,11 @@ def _trained(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int) -> nn
 def _windowed(passes: Passes, remedy: Remedy) -> Answers:
     """Return the answers of a remedy at test time at the centre and after each of the eight steps.
 
-    The remedy sees the crops whose corners lie 0 to ``window`` - 1 px below and right of a position, or for a window of 3
-    those around it. Neighbouring positions share crops, so each crop is classified once.
+    The remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop itself
+    and those a pixel further down and right. Neighbouring positions share crops; each crop is classified once.
     """
-    reach = remedy.window // 2 + 1
     start = -1 - (remedy.window - 1) // 2
     offsets = range(start, start + remedy.window + 2)
-    assert max(map(abs, offsets)) <= reach
     changes = [window(passes.size, dy, dx) for dy in offsets for dx in offsets]
     parts = []
     for first, larger in passes.batches():

@@ -13,13 +13,14 @@ from poolbench.own_model.model import own_path
 from poolbench.own_model.passes import Answers, Passes
 from poolbench.own_model.results import SiteEffect
 from poolbench.own_model.shifts import Labels, window, windows
-from poolbench.own_model.sites import Downsampling, antialiased
+from poolbench.own_model.sites import KINDS, antialiased
+from poolbench.surgery import Site
 
 FEATURE_IMAGES = 64
 STEP = (1, 1)
 
 
-def attribute(passes: Passes, sites: Sequence[Downsampling], before: Answers, labels: Labels) -> list[SiteEffect]:
+def attribute(passes: Passes, sites: Sequence[Site], before: Answers, labels: Labels) -> list[SiteEffect]:
     """Return the effect of every downsampling, in order of the network.
 
     ``before`` are the answers under :func:`~poolbench.own_model.shifts.windows` of the network as it is, on the images
@@ -39,9 +40,9 @@ def attribution_passes(images: int, sites: int) -> int:
 
 
 def _effect(
-    passes: Passes, site: Downsampling, distances: tuple[float, float], before: Answers, labels: Labels, alpha: float
+    passes: Passes, site: Site, distances: tuple[float, float], before: Answers, labels: Labels, alpha: float
 ) -> SiteEffect:
-    facts = own_path(site.path), site.kind, site.stride, site.size_in, site.size_out, *distances
+    facts = own_path(site.path), KINDS[site.kind], site.stride, site.shape_in[-1], site.shape_out[-1], *distances
     try:
         network = antialiased(passes.network, site, (3, passes.size, passes.size)).to(passes.device)
         after = passes.of(network).answers(windows(passes.size))
@@ -63,7 +64,7 @@ def _effect(
     )
 
 
-def _distances(passes: Passes, sites: Sequence[Downsampling]) -> dict[str, tuple[float, float]]:
+def _distances(passes: Passes, sites: Sequence[Site]) -> dict[str, tuple[float, float]]:
     """Return {path: (l2, aligned)} of the features behind each downsampling under a diagonal step of the window."""
     if not sites:
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from statistics import quantiles
@@ -48,9 +48,10 @@ from poolbench.own_model.shifts import (
     summary,
     windows,
 )
-from poolbench.own_model.sites import Downsampling, downsamplings
+from poolbench.own_model.sites import downsamplings
 from poolbench.own_model.strips import strips
 from poolbench.runner.environment import environment
+from poolbench.surgery import Site
 
 Strata = np.ndarray[Any, Any] | None
 EXACT = "images of the exact measures"
@@ -143,7 +144,7 @@ def _work(model: OwnModel, images: Images, device: str, options: Options, counte
     return _Work(whole, labels, few, few_index, few_exact, exact_index)
 
 
-def _expect(work: _Work, sites: list[Downsampling], has_rescaled: bool) -> None:
+def _expect(work: _Work, sites: Sequence[Site], has_rescaled: bool) -> None:
     """Tell the counter the passes of all measures but exact circular consistency, which few networks have."""
     whole, few = len(work.whole), len(work.few)
     positions = (work.whole.larger.shape[-1] - work.whole.size + 1) ** 2

@@ -21,8 +21,8 @@ class Remedy:
     ``swapped``: another pool at ``sites`` (paths of downsamplings, ``where`` in words), weights kept. ``statistics``:
     the same, and the statistics of BatchNorm are estimated anew. ``fine_tuned``: the same, and trained on; without a
     pool the network as it is, trained on, which tells training from pooling. ``averaged``: the logits of
-    ``window`` x ``window`` neighbouring crops are averaged. ``confident``: of these crops the one with the most probable
-    class decides (after Shifman and Weiss 2024).
+    ``window`` x ``window`` neighbouring crops are averaged. ``confident``: of these crops the one with the most
+    probable class decides (after Shifman and Weiss 2024).
     """
 
     kind: Kind

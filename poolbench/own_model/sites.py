@@ -1,78 +1,78 @@
-"""The downsamplings of the user's network, and copies of it in which one of them is anti-aliased."""
+"""The downsamplings of the user's network, and copies of it with other pools in their place."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from poolbench import surgery
 from poolbench.core import Component, UsageError
-from poolbench.pooling.padding import PADDING_MODES
+from poolbench.own_model.model import own_path
 from poolbench.registry import pools
+from poolbench.surgery import Site, find_sites, replace_pooling
 
-KINDS: dict[type[nn.Module], tuple[str, str]] = {
-    nn.MaxPool2d: ("max pool", "max_blur3"),
-    nn.AvgPool2d: ("average pool", "blur3"),
-    nn.Conv2d: ("strided convolution", "blur3"),
+KINDS: Mapping[str, str] = {
+    "convolution": "strided convolution",
+    "max_pool": "max pool",
+    "avg_pool": "average pool",
+    "patch_embedding": "patch embedding",
 }
-"""Kind of a downsampling, and the pool that takes its place, by type of the module."""
+BLUR = "blur3"
 
 
-@dataclass(frozen=True)
-class Downsampling:
-    """A module that maps maps of ``size_in`` px to fewer, ``size_out``; ``pool`` would anti-alias it."""
-
-    path: str
-    kind: str
-    stride: int
-    size_in: int
-    size_out: int
-    pool: str
-
-
-def downsamplings(network: nn.Module, in_shape: tuple[int, int, int]) -> list[Downsampling]:
-    """Return the strided convolutions and pools of a network for images (c, h, w), in order of its modules."""
-    found = []
-    network = copy.deepcopy(network).cpu()
-    for path, (given, result) in surgery._shapes(network, in_shape).items():
-        module = network.get_submodule(path)
-        known = next((names for kind, names in KINDS.items() if isinstance(module, kind)), None)
-        if known is None or min(result[-2:]) == 0:
-            continue
-        stride: int = surgery._stride(module.stride)  # type: ignore[arg-type]
-        if stride > 1:
-            found.append(Downsampling(path, known[0], stride, given[-1], result[-1], known[1]))
-    return found
+def downsamplings(network: nn.Module, in_shape: tuple[int, int, int]) -> list[Site]:
+    """Return the downsamplings of a network for images (c, h, w), in order of execution; [] if it cannot be traced."""
+    try:
+        return find_sites(copy.deepcopy(network).cpu(), in_shape)
+    except UsageError:
+        return []
 
 
 def swapped(
     network: nn.Module, pool: Component, in_shape: tuple[int, int, int], paths: Sequence[str]
 ) -> tuple[nn.Module, list[str], list[str]]:
-    """Return a copy of the network with that pool at some downsamplings, what was replaced and what was left, in words.
+    """Return a copy of the network, on the CPU, with that pool at some downsamplings, and what was done and left.
 
-    Raises UsageError where surgery does.
-    """
-    found = replace_pooling(network, pool, in_shape=in_shape, sites=list(paths))
-    done = [f"{own_path(one.site.path)}: {pool.name} at {own_path(one.at)}" for one in found.replaced]
-    return found.module.eval(), done, [f"{own_path(one.path)}: {one.reason}" for one in found.left]
-
-
-def antialiased(network: nn.Module, site: Downsampling, in_shape: tuple[int, int, int]) -> nn.Module:
-    """Return a copy of the network, on the CPU, with that one downsampling anti-aliased and its weights unchanged.
-
-    A blur comes before the stride (Zhang 2019). Raises UsageError where that is impossible.
+    Both are lines of text. A max pool whose windows do not overlap gets the pool behind a dense maximum ("max_blur3" for
+    "blur3"), since the pool alone would drop the maximum. Raises UsageError where surgery does, and where a downsampling
+    cannot be replaced.
     """
     changed = copy.deepcopy(network).cpu()
-    module = changed.get_submodule(site.path)
-    mode: Any = getattr(module, "padding_mode", "zeros")
-    if mode not in PADDING_MODES:
-        raise UsageError(f"padding mode '{mode}' has no anti-aliased counterpart")
-    shapes = surgery._shapes(changed, in_shape)[site.path]
-    replacement = surgery._Replacement(pools.resolve(site.pool), Component("avg"), mode)(module, *shapes)
-    assert replacement is not None
-    parent, _, child = site.path.rpartition(".")
-    setattr(changed.get_submodule(parent), child, replacement)
-    return changed.eval()
+    by_pool: dict[str, list[str]] = {}
+    for path in paths:
+        by_pool.setdefault(_name_at(changed.get_submodule(path), pool.name), []).append(path)
+    done: list[str] = []
+    left: dict[str, str] = {}
+    # Pools behind a maximum first: they change no path of the others.
+    for name in sorted(by_pool, key=lambda name: name == pool.name):
+        component = pool if name == pool.name else Component(name, pool.options)
+        found = replace_pooling(changed, component, in_shape=in_shape, sites=by_pool[name])
+        changed = found.module
+        done += [
+            f"{own_path(one.site.path)}: {name} at {own_path(one.at)}{f' ({one.note})' if one.note else ''}"
+            for one in found.replaced
+        ]
+        left |= {one.path: one.reason for one in found.left if one.path in by_pool[name]}
+    if left:
+        raise UsageError("; ".join(f"{own_path(path)}: {reason}" for path, reason in left.items()))
+    return changed.eval(), done, []
+
+
+def _name_at(module: nn.Module, pool: str) -> str:
+    """Return the name of the pool for one downsampling."""
+    behind_maximum = f"max_{pool}"
+    if isinstance(module, nn.MaxPool2d) and behind_maximum in pools.names():
+        kernel, stride = (
+            value if isinstance(value, int) else max(value) for value in (module.kernel_size, module.stride)
+        )
+        return behind_maximum if kernel <= stride else pool
+    return pool
+
+
+def antialiased(network: nn.Module, site: Site, in_shape: tuple[int, int, int]) -> nn.Module:
+    """Return a copy of the network, on the CPU, with that one downsampling blurred and its weights unchanged.
+
+    The blur comes after the activation (Zhang 2019). Raises UsageError where that is impossible.
+    """
+    return swapped(network, pools.resolve(BLUR), in_shape, [site.path])[0]
