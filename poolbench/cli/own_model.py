@@ -206,8 +206,8 @@ def advise_command(
     """Say what to do about decisions of MODEL that change with one pixel: other pools, training on, or nothing.
 
     Tries pools in place of strides with the weights kept, with BatchNorm estimated anew and after fine-tuning, and
-    remedies at test time, on images that the model has not been trained with. MODEL is as for evaluate. The same command
-    goes on where it stopped.
+    remedies at test time, on images that the model has not been trained with. MODEL is as for evaluate. The same
+    command goes on where it stopped.
     """
     from poolbench.cli.progress import counting
     from poolbench.own_model.advise import AdviceOptions, advise

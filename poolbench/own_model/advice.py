@@ -106,12 +106,12 @@ def outcomes_of(trials: Sequence[Trial], strata: Array | None) -> list[Outcome]:
     alpha = ALPHA / max(1, len(trials) - 1)
     found = []
     for trial in trials:
-        changes: list[Interval | None] = [
-            None if trial is first else _difference(trial, first, column, strata, alpha)
-            for column in ("flips", "right")
-        ]
         flips, right = (_mean(trial.block(column), strata) for column in ("flips", "right"))
-        found.append(Outcome(trial, flips, right, *changes, _slowdown(trial, first)))
+        flips_change = right_change = None
+        if trial is not first:
+            flips_change = _difference(trial, first, "flips", strata, alpha)
+            right_change = _difference(trial, first, "right", strata, alpha)
+        found.append(Outcome(trial, flips, right, flips_change, right_change, _slowdown(trial, first)))
     return [replace(one, dominated_by=_dominant(one, found, strata)) for one in found]
 
 

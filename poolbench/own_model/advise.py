@@ -312,8 +312,8 @@ def _trained(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int) -> nn
 def _windowed(passes: Passes, remedy: Remedy) -> Answers:
     """Return the answers of a remedy at test time at the centre and after each of the eight steps.
 
-    The remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop itself
-    and those a pixel further down and right. Neighbouring positions share crops; each crop is classified once.
+    The remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop
+    itself and those a pixel further down and right. Neighbouring positions share crops; each is classified once.
     """
     start = -1 - (remedy.window - 1) // 2
     offsets = range(start, start + remedy.window + 2)

@@ -35,8 +35,8 @@ def front(found: Advice) -> Figure:
         axes.plot([100 * x.mean], [100 * y.mean], "o", color=colour, markerfacecolor=face, markersize=_size(one))
         axes.annotate(str(number), (100 * x.mean, 100 * y.mean), (5, 4), textcoords="offset points", fontsize=7.5)
     if found.chosen is not None:
-        x, y = found.chosen.flips.mean, found.chosen.right.mean
-        axes.plot([100 * x], [100 * y], "o", color=GREY, markerfacecolor="none", markersize=_size(found.chosen) + 7)
+        place = [100 * found.chosen.flips.mean], [100 * found.chosen.right.mean]
+        axes.plot(*place, "o", color=GREY, markerfacecolor="none", markersize=_size(found.chosen) + 7)
     what = "accuracy" if found.data.is_labelled else "agreement with the network as it is"
     axes.set(xlabel="one-pixel steps that change the decision / %\u00a0\u2193", ylabel=f"{what} / %\u00a0\u2191")
     kinds = dict.fromkeys(one.trial.remedy.kind for one in found.outcomes)
@@ -48,4 +48,4 @@ def front(found: Advice) -> Figure:
 
 def _size(one: Outcome) -> float:
     """Return the diameter of a remedy's dot in points: its area is the time of an answer."""
-    return 5.0 * min(one.slowdown, 9.0) ** 0.5
+    return float(5.0 * min(one.slowdown, 9.0) ** 0.5)

@@ -34,9 +34,9 @@ def swapped(
 ) -> tuple[nn.Module, list[str], list[str]]:
     """Return a copy of the network, on the CPU, with that pool at some downsamplings, and what was done and left.
 
-    Both are lines of text. A max pool whose windows do not overlap gets the pool behind a dense maximum ("max_blur3" for
-    "blur3"), since the pool alone would drop the maximum. Raises UsageError where surgery does, and where a downsampling
-    cannot be replaced.
+    Both are lines of text. A max pool whose windows do not overlap gets the pool behind a dense maximum ("max_blur3"
+    for "blur3"), since the pool alone would drop the maximum. Raises UsageError where surgery does, and where a
+    downsampling cannot be replaced.
     """
     changed = copy.deepcopy(network).cpu()
     by_pool: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Evaluations and advice on a user's model in MLflow: a run with its files, and logged models that the Models tab ranks.
+"""Evaluations of and advice on a user's model in MLflow: a run with its files, and logged models to be ranked.
 
 No weights are uploaded: a logged model here is a name with parameters and metrics.
 """
@@ -24,8 +24,8 @@ from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 
 EXPERIMENT = "own models"
 NOTE = (
-    "One run per `poolbench evaluate` or `poolbench advise` of a model of yours, with its page as an artifact. The Models "
-    "tab ranks the models; compare only those with the same data set. flips: share of steps that change a decision."
+    "One run per `poolbench evaluate` or `poolbench advise` of a model of yours, with its page as an artifact. The "
+    "Models tab ranks the models; compare only those with the same data set. flips: share of steps that change a decision."
 )
 FORBIDDEN = re.compile(r"[/:.%\"']")  # in names of logged models
 
