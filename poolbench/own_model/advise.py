@@ -30,7 +30,7 @@ from poolbench.own_model.fine_tuning import (
     with_new_statistics,
 )
 from poolbench.own_model.images import Images, balanced_subset
-from poolbench.own_model.model import OwnModel, own_path
+from poolbench.own_model.model import OwnModel, own_path, path_in
 from poolbench.own_model.passes import Answers, Counter, Passes, answers_of, as_float, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect, Timing
@@ -257,7 +257,8 @@ def _swapped(bench: _Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str], S
     """Return the network with the remedy's pools, what was changed and what was left alone, in words."""
     if not remedy.pool:
         return bench.model.network, (), ()
-    return swapped(bench.model.network, pools.resolve(remedy.pool), bench.in_shape, remedy.sites)
+    paths = [path_in(path) for path in remedy.sites]
+    return swapped(bench.model.network, pools.resolve(remedy.pool), bench.in_shape, paths)
 
 
 def _judged(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int | None) -> pd.DataFrame:

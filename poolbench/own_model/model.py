@@ -80,6 +80,11 @@ class OwnModel:
         return self.weights == UNTRAINED
 
 
+def path_in(own: str) -> str:
+    """Return a module's path in :class:`OwnModel`, from its path as the user knows it."""
+    return f"network.{own}"
+
+
 def own_path(path: str) -> str:
     """Return a module's path as the user knows it, from its path in :class:`OwnModel`."""
     return path.removeprefix("network.")

@@ -25,7 +25,8 @@ from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 EXPERIMENT = "own models"
 NOTE = (
     "One run per `poolbench evaluate` or `poolbench advise` of a model of yours, with its page as an artifact. The "
-    "Models tab ranks the models; compare only those with the same data set. flips: share of steps that change a decision."
+    "Models tab ranks the models; compare only those with the same data set. "
+    "flips: share of steps that change a decision."
 )
 FORBIDDEN = re.compile(r"[/:.%\"']")  # in names of logged models
 
