@@ -91,11 +91,11 @@ def metrics_of(found: Evaluation) -> dict[str, float]:
 
 
 def _params(found: Evaluation) -> Mapping[str, str]:
-    model, cause = found.model, found.main_cause
+    model = found.model
     return {
         "model": model.spec,
         "weights": model.weights,
         "preprocessing": model.preprocessing,
         "images": str(found.data.images),
-        "main_cause": "none" if cause is None else cause.path,
+        "largest_effect": found.causes[0].path if found.causes else "none",
     }
