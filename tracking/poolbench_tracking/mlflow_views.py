@@ -42,12 +42,13 @@ def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
     with_width = [name for key in first for name in (key, f"{HALF_WIDTH}/{key}")]
     others = [name for key in shown if key not in first for name in (key, f"{HALF_WIDTH}/{key}")]
     columns = [_column("metrics", name) for name in (*with_width, TIME_KEY, "n", *others)]
+    charts = _charts(shown, benchmark.maps)
     groups = {
         **_base([NAME, *columns, *settings]),
         "searchFilter": "tags.`poolbench.kind` = 'group'",
         "orderByKey": _column("metrics", shown[0]),
         "orderByAsc": not metrics[0].higher_is_better,
-        **_charts(shown),
+        **charts,
     }
     seeds = {
         **_base([NAME, *(_column("metrics", key) for key in shown), *settings]),
@@ -55,7 +56,7 @@ def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
         # Sorting by anything else takes the tree apart.
         "orderByKey": CREATED,
         "orderByAsc": False,
-        **_charts(shown),
+        **charts,
     }
     return {f"{TAG}{GROUPS}": _compact(groups), f"{TAG}{SEEDS}": _compact(seeds)}
 
@@ -96,8 +97,11 @@ def _base(columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _charts(shown: Sequence[str]) -> dict[str, Any]:
-    """Return the charts of the first metrics; those that the UI adds for all others are in folded sections."""
+def _charts(shown: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
+    """Return the charts of the first metrics, and the maps with a slider for the seed.
+
+    Those that the UI adds for all others are in folded sections.
+    """
     folders = dict.fromkeys([*(key.partition("/")[0] for key in shown if "/" in key), *FOLDED])
     sections = [_section(ANSWER, display=True), *(_section(name, display=False) for name in folders)]
     # Accuracy against the first other metric, or against time.
@@ -106,6 +110,7 @@ def _charts(shown: Sequence[str]) -> dict[str, Any]:
     bars = [_chart("BAR", f"bar-{key}", metricKey=key) for key in shown]
     charts = [bars[0], _chart("SCATTER", "scatter", **axes), *bars[1:]]
     charts.append(_chart("LINE", "curves", metricKey=f"{CURVE}/val_accuracy", xAxisKey="step", **LINE))
+    charts += [_chart("IMAGE", f"image-{name}", imageKeys=[name], step=0, showRunParams=False) for name in maps]
     return {"compareRunSections": sections, "compareRunCharts": charts}
 
 
