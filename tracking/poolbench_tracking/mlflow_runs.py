@@ -125,7 +125,7 @@ def fill_group_run(
 ) -> None:
     """Log the means, curves, data set, tables and figures of a group, and end its run.
 
-    ``records`` are those of its finished cells by id. The digest comes last: a run without it is written again.
+    ``records`` are those of its finished cells by id. It is complete when it is sealed: see :func:`seal_group_run`.
     """
     group = members.finished
     ended = max(result.ended or 0.0 for result in members.results)
@@ -135,9 +135,13 @@ def fill_group_run(
         with _artifacts(store, run_id) as folder:
             _write_figures(folder / "figures", members.benchmark, group, records)
             _write_tables(folder / "tables", group, records)
-    store.client.set_tag(run_id, DIGEST, members.digest)
     state = "FINISHED" if group.results else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(ended))
+
+
+def seal_group_run(store: Store, run_id: str, members: Members) -> None:
+    """Tag a group's run as complete. This is the last step: a run without its digest is written again."""
+    store.client.set_tag(run_id, DIGEST, members.digest)
 
 
 def update_group_run(store: Store, run: Run, members: Members, note: str) -> None:
@@ -177,9 +181,10 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
     for key, value in _environment_tags(environment).items():
         store.client.set_tag(run_id, key, value)
-    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
     state = {"finished": "FINISHED", "failed": "FAILED"}.get(content.get("outcome", ""), "KILLED")
     store.client.set_terminated(run_id, state, end_time=milliseconds(last))
+    # Last: a run without it is closed again.
+    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
 
 
 def _log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
@@ -277,12 +282,13 @@ def _write_figures(folder: Path, benchmark: Benchmark, group: Group, records: Ma
     from poolbench.plots.style import to_png
     from poolbench_tracking.figures import cell_figures
 
-    folder.mkdir()
     result = example(group)
     try:
         for name, figure in cell_figures(benchmark, result, records[result.cell.id], MOST_FIGURES).items():
+            folder.mkdir(exist_ok=True)  # a local store would show an empty one, a server does not
             (folder / f"{name}.png").write_bytes(to_png(figure))
     except Exception:
+        folder.mkdir(exist_ok=True)
         (folder / "failed.txt").write_text(traceback.format_exc())
 
 
