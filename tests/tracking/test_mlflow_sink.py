@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -29,35 +28,14 @@ from poolbench_tracking.mlflow_sink import COMMANDS, MlflowSink, TrackingUnavail
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables: making one takes seconds, copying it nothing."""
-    folder = tmp_path_factory.mktemp("migrated")
-    MlflowSink(folder)
-    # One file, whatever is still in the write-ahead log.
-    with sqlite3.connect(folder / "mlflow.db") as source, sqlite3.connect(folder / "copy.db") as copy:
-        source.backup(copy)
-    return folder / "copy.db"
-
-
-@pytest.fixture
-def filled(ledger: Ledger, cells: list[Cell], run_cells: Run, migrated: Path) -> Ledger:
-    """Four finished cells and a failed one of one closed invocation."""
-    shutil.copy(migrated, ledger.folder / "mlflow.db")
-    invocation = ledger.open_invocation("poolbench run tiny", "quick")
-    run_cells([*cells, replace(cells[0], variant="broken")], ledger, invocation.id)
-    invocation.close("failed")
-    return ledger
-
-
-def found_in(ledger: Ledger, name: str = "tiny", uri: str = "") -> list[Any]:
-    client = mlflow.MlflowClient(tracking_uri=uri or default_uri(ledger.folder))
+def found_in(ledger: Ledger, name: str = "tiny") -> list[Any]:
+    client = mlflow.MlflowClient(tracking_uri=default_uri(ledger.folder))
     experiment = client.get_experiment_by_name(name)
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def runs(ledger: Ledger, uri: str = "") -> list[Any]:
-    return [run for name in ("tiny", COMMANDS) for run in found_in(ledger, name, uri)]
+def runs(ledger: Ledger) -> list[Any]:
+    return [run for name in ("tiny", COMMANDS) for run in found_in(ledger, name)]
 
 
 def of_kind(ledger: Ledger, kind: str, **tags: str) -> list[Any]:
@@ -233,20 +211,16 @@ def test_the_state_of_a_gpu_is_shown_for_long_trainings(
     assert not any("gpu" in key for key in group.data.metrics)
 
 
-def test_another_store_is_filled_with_the_same(filled: Ledger, migrated: Path, tmp_path: Path) -> None:
+def test_another_store_is_filled_with_the_same(
+    filled: Ledger, migrated: Path, tmp_path: Path, content_of: Callable[[str], list[Any]]
+) -> None:
     MlflowSink(filled.folder).sync([filled])
     # A lost database is made anew elsewhere: within one process MLflow keeps a store open.
     other = tmp_path / "other.db"
     shutil.copy(migrated, other)
     assert MlflowSink(filled.folder, f"sqlite:///{other}").sync([filled]) == 5
 
-    def content(uri: str) -> list[tuple[Any, ...]]:
-        return sorted(
-            (r.info.run_name, r.info.status, r.info.start_time, str(r.data.params), str(sorted(r.data.metrics.items())))
-            for r in runs(filled, uri)
-        )
-
-    assert content(f"sqlite:///{other}") == content(default_uri(filled.folder))
+    assert content_of(f"sqlite:///{other}") == content_of(default_uri(filled.folder))
 
 
 @pytest.mark.parametrize("function", ["create_cell_run", "fill_group_run", "add_params"])

@@ -45,12 +45,13 @@ def _write_figures(folder: Path, benchmark: Benchmark, group: Group, records: Ma
     from poolbench.plots.style import to_png
     from poolbench_tracking.figures import cell_figures
 
-    folder.mkdir()
     result = example(group)
     try:
         for name, figure in cell_figures(benchmark, result, records[result.cell.id], MOST_FIGURES).items():
+            folder.mkdir(exist_ok=True)  # a local store would show an empty one, a server does not
             (folder / f"{name}.png").write_bytes(to_png(figure))
     except Exception:
+        folder.mkdir(exist_ok=True)
         (folder / "failed.txt").write_text(traceback.format_exc())
 
 

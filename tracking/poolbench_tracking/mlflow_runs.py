@@ -120,7 +120,7 @@ def fill_group_run(
 ) -> None:
     """Log the means, curves, data set, tables and figures of a group, and end its run.
 
-    ``records`` are those of its finished cells by id. The digest comes last: a run without it is written again.
+    ``records`` are those of its finished cells by id. It is complete when it is sealed: see :func:`seal_group_run`.
     """
     group = members.finished
     ended = max(result.ended or 0.0 for result in members.results)
@@ -128,9 +128,13 @@ def fill_group_run(
         _log(store, run_id, [*_group_metrics(members, images, ended), *_mean_curves(group, ended)], {})
         _log_data(store, run_id, group.results[0])
         log_files(store, run_id, members.benchmark, group, records)
-    store.client.set_tag(run_id, DIGEST, members.digest)
     state = "FINISHED" if group.results else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(ended))
+
+
+def seal_group_run(store: Store, run_id: str, members: Members) -> None:
+    """Tag a group's run as complete. This is the last step: a run without its digest is written again."""
+    store.client.set_tag(run_id, DIGEST, members.digest)
 
 
 def update_group_run(store: Store, run: Run, members: Members, note: str) -> None:
@@ -170,9 +174,10 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
     for key, value in _environment_tags(environment).items():
         store.client.set_tag(run_id, key, value)
-    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
     state = {"finished": "FINISHED", "failed": "FAILED"}.get(content.get("outcome", ""), "KILLED")
     store.client.set_terminated(run_id, state, end_time=milliseconds(last))
+    # Last: a run without it is closed again.
+    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
 
 
 def _log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
