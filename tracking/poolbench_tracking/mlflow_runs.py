@@ -214,7 +214,8 @@ def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[
         values |= _interval(group, metric, metric_key(metric.name, members.benchmark), images)
     for metric in COST_METRICS:
         least = group.least(metric.name)
-        values |= {} if least is None else {metric_key(metric.name, members.benchmark): least}
+        # No time is known to a nanosecond, and the UI shows all digits.
+        values |= {} if least is None else {metric_key(metric.name, members.benchmark): round(least, 3)}
     return [_point(key, value, ended) for key, value in values.items() if isfinite(value)]
 
 
