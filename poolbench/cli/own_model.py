@@ -151,7 +151,7 @@ def _interruptible() -> Iterator[None]:
 
 def _log(found: Evaluation, out: Path, uri: str | None) -> None:
     """Write the MLflow run; a store that fails costs the run, not the results."""
-    from poolbench_tracking.mlflow_store import TrackingUnavailable
+    from poolbench_tracking.mlflow_errors import TrackingUnavailable
     from poolbench_tracking.own_model_runs import log_evaluation
 
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from poolbench.analysis.statistics import Interval
 from poolbench.own_model.answers import answers, warnings
 from poolbench.own_model.results import Evaluation
-from poolbench_tracking.mlflow_store import Store, reported
+from poolbench_tracking.mlflow_errors import reported
+from poolbench_tracking.mlflow_store import Store
 from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 
 EXPERIMENT = "own models"
@@ -31,7 +32,7 @@ def log_evaluation(found: Evaluation, folder: Path, uri: str | None) -> str:
     ``uri`` is the store, None for the one in the folder. Raises TrackingUnavailable.
     """
     store = Store(folder, uri)
-    with reported():
+    with reported(store.uri):
         experiment = store.experiment(EXPERIMENT, NOTE)
         note = "\n".join(f"- {sentence}" for sentence in (*warnings(found), *answers(found)))
         tags = {"poolbench.kind": "own model", "mlflow.note.content": note, "mlflow.source.name": "poolbench evaluate"}
