@@ -30,12 +30,14 @@ class Trial:
     """A remedy with a table per seed (one row per judged image: flips, change, decision, and right: 0 or 1).
 
     ``right`` is whether the decision is that of the label; without labels, that of the network as it is. ``timing`` is
-    that of one image's answer; ``changed`` and ``left`` say what surgery did.
+    that of one image's answer, ``slowdown`` its ratio to that of the network as it is; ``changed`` and ``left`` say what
+    surgery did.
     """
 
     remedy: Remedy
     tables: Sequence[pd.DataFrame]
     timing: Timing
+    slowdown: float
     changed: Sequence[str] = ()
     left: Sequence[str] = ()
 
@@ -111,7 +113,7 @@ def outcomes_of(trials: Sequence[Trial], strata: Array | None) -> list[Outcome]:
         if trial is not first:
             flips_change = _difference(trial, first, "flips", strata, alpha)
             right_change = _difference(trial, first, "right", strata, alpha)
-        found.append(Outcome(trial, flips, right, flips_change, right_change, _slowdown(trial, first)))
+        found.append(Outcome(trial, flips, right, flips_change, right_change, _beyond_noise(trial.slowdown)))
     return [replace(one, dominated_by=_dominant(one, found, strata)) for one in found]
 
 
@@ -134,8 +136,8 @@ def _difference(one: Trial, other: Trial, column: str, strata: Array | None, alp
     return _mean(first - second, strata, share=False, alpha=alpha)
 
 
-def _slowdown(trial: Trial, first: Trial) -> float:
-    ratio = trial.timing.median_ms / first.timing.median_ms
+def _beyond_noise(ratio: float) -> float:
+    """Return a ratio of times, 1 if the difference may be noise."""
     return 1.0 if 1 / (1 + NOISE_OF_TIMES) <= ratio <= 1 + NOISE_OF_TIMES else ratio
 
 

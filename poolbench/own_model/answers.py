@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from poolbench.analysis.statistics import Interval
-from poolbench.own_model.results import Evaluation, SiteEffect
+from poolbench.own_model.results import Evaluation
+
+OTHERS = 2  # further downsamplings in the sentence on the cause
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -64,26 +66,27 @@ def _cause(found: Evaluation) -> str:
     tried = [site for site in found.sites if site.removed is not None]
     if not tried:
         return "The network has no strided convolution or pool that could be anti-aliased."
-    cause = found.main_cause
     if found.compared[0].flips.mean == 0:
         return f"No step changes a decision on the {found.compared_images} compared images: no stride is to blame."
-    if cause is None:
+    if not found.causes:
         best, most = max(((site, site.removed) for site in tried if site.removed), key=lambda pair: pair[1].mean)
         return (
             f"No single stride stands out: {len(tried)} downsamplings were anti-aliased, each alone and with unchanged "
             f"weights, on {found.compared_images} images. The largest effect on the changed decisions, of {best.path}, "
             f"is {points(-most)}."
         )
-    return _of_cause(cause, found.compared_images)
+    return _of_causes(found)
 
 
-def _of_cause(cause: SiteEffect, images: int) -> str:
-    assert cause.removed is not None
+def _of_causes(found: Evaluation) -> str:
+    first, *others = found.causes
+    assert first.removed is not None
     told = (
-        f"The stride that causes most is {cause.path} ({cause.kind}, {cause.size_in} to {cause.size_out} px): "
-        f"anti-aliased alone, weights unchanged, it takes the changed decisions from {percent(cause.flips_before)} to "
-        f"{percent(cause.flips_after)} ({points(-cause.removed)}) on {images} images"
+        f"The stride with the largest effect is {first.path} ({first.kind}, {first.size_in} to {first.size_out} px): "
+        f"anti-aliased alone, weights unchanged, it takes the changed decisions from {percent(first.flips_before)} to "
+        f"{percent(first.flips_after)} ({points(-first.removed)}) on {found.compared_images} images"
     )
-    if cause.accuracy_change is None:
-        return f"{told}."
-    return f"{told}; the accuracy changes by {points(cause.accuracy_change)}."
+    if first.accuracy_change is not None:
+        told += f"; the accuracy changes by {points(first.accuracy_change)}"
+    more = ", ".join(f"{site.path} ({points(-site.removed)})" for site in others[:OTHERS] if site.removed)
+    return f"{told}. Also with an effect beyond its interval: {more}." if more else f"{told}."

@@ -219,10 +219,10 @@ class Evaluation:
         return self.commonest >= CONSTANT and len(self.data.classes) != 1
 
     @property
-    def main_cause(self) -> SiteEffect | None:
-        """The downsampling whose anti-aliasing removes the most flips, None if no interval of them is above 0."""
-        certain = {site.removed.mean: site for site in self.sites if site.removed and site.removed.low > 0}
-        return certain[max(certain)] if certain else None
+    def causes(self) -> list[SiteEffect]:
+        """The downsamplings whose anti-aliasing removes flips with an interval above 0, the largest effect first."""
+        certain = [(site.removed.mean, site) for site in self.sites if site.removed and site.removed.low > 0]
+        return [site for _, site in sorted(certain, key=lambda pair: -pair[0])]
 
 
 CONSTANT = 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -84,11 +85,12 @@ def test_the_stride_that_aliases_is_found(aliased: Evaluation) -> None:
     assert (sampling.kind, sampling.stride, sampling.size_in, sampling.size_out) == ("strided convolution", 2, 16, 8)
     assert sampling.flips_before == halving.flips_before == halving.flips_after == 0.75
     assert sampling.flips_after < 0.1
-    assert aliased.main_cause == sampling
+    assert aliased.causes == [sampling]
     # A constant map changes its sign from step to step; blurred, or averaged, it is the same before the next stride.
     assert sampling.l2 > 1
     assert any(
-        "The stride that causes most is sampling (strided convolution, 16 to 8 px)" in s for s in answers(aliased)
+        "The stride with the largest effect is sampling (strided convolution, 16 to 8 px)" in s
+        for s in answers(aliased)
     )
 
 
@@ -173,7 +175,7 @@ def test_a_network_that_always_decides_alike_is_called_constant(tmp_path: Path, 
     found = run(network, 2, images_in(drawn(tmp_path, 5, ("a", "b"), 18)))
     assert found.steps[0].flips.mean == 0
     assert found.steps[0].flips.high > 0
-    assert found.main_cause is None
+    assert not found.causes
     assert "no stride is to blame" in answers(found)[-1]
     told = " ".join(warnings(found))
     assert "100.0 % of the images get the same decision" in told
@@ -219,3 +221,13 @@ def test_numbers_as_text() -> None:
     assert with_interval(Interval(0.0321, 0.021, 0.0449, 9), 2) == "3.21 % [2.10, 4.49]"
     assert points(Interval(-0.0321, -0.05, 0.001, 9)) == "-3.2 points [-5.0, +0.1]"
     assert points(-Interval(0.0, 0.0, 0.02, 9)) == "+0.0 points [-2.0, +0.0]"
+
+
+def test_other_strides_with_an_effect_are_named(aliased: Evaluation) -> None:
+    halving = replace(aliased.sites[1], removed=Interval(0.02, 0.01, 0.03, 12))
+    told = answers(replace(aliased, sites=[halving, aliased.sites[0]]))[-1]
+    assert told.startswith("The stride with the largest effect is sampling")
+    assert told.endswith("Also with an effect beyond its interval: halving (-2.0 points [-3.0, -1.0]).")
+    told = answers(replace(aliased, sites=[replace(halving, removed=Interval(0.02, -0.01, 0.05, 12))]))[-1]
+    assert "No single stride stands out: 1 downsamplings" in told
+    assert told.endswith("The largest effect on the changed decisions, of halving, is -2.0 points [-5.0, +1.0].")
