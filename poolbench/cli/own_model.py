@@ -154,16 +154,9 @@ def _interruptible() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-<<<<<<< HEAD
 def _log(write: Callable[[], str]) -> None:
     """Write an MLflow run; a store that fails costs the run, not the results."""
-    from poolbench_tracking.mlflow_store import TrackingUnavailable
-=======
-def _log(found: Evaluation, out: Path, uri: str | None) -> None:
-    """Write the MLflow run; a store that fails costs the run, not the results."""
     from poolbench_tracking.mlflow_errors import TrackingUnavailable
-    from poolbench_tracking.own_model_runs import log_evaluation
->>>>>>> own
 
     try:
         write()

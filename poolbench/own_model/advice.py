@@ -30,8 +30,8 @@ class Trial:
     """A remedy with a table per seed (one row per judged image: flips, change, decision, and right: 0 or 1).
 
     ``right`` is whether the decision is that of the label; without labels, that of the network as it is. ``timing`` is
-    that of one image's answer, ``slowdown`` its ratio to that of the network as it is; ``changed`` and ``left`` say what
-    surgery did.
+    that of one image's answer, ``slowdown`` its ratio to that of the network as it is; ``changed`` and ``left`` say
+    what surgery did.
     """
 
     remedy: Remedy

@@ -16,16 +16,11 @@ from pathlib import Path
 from poolbench.analysis.statistics import Interval
 from poolbench.own_model.advice import Advice, Outcome
 from poolbench.own_model.answers import answers, warnings
-<<<<<<< HEAD
 from poolbench.own_model.results import DataFacts, Evaluation, ModelFacts
 from poolbench_tracking.advice_report import NUMBERS as ADVICE_NUMBERS
 from poolbench_tracking.advice_report import PAGE as ADVICE_PAGE
-from poolbench_tracking.mlflow_store import Store, reported
-=======
-from poolbench.own_model.results import Evaluation
 from poolbench_tracking.mlflow_errors import reported
 from poolbench_tracking.mlflow_store import Store
->>>>>>> own
 from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 
 EXPERIMENT = "own models"
@@ -57,7 +52,6 @@ def log_advice(found: Advice, folder: Path, uri: str | None) -> str:
     ``uri`` is the store, None for the one in the folder. Raises TrackingUnavailable.
     """
     store = Store(folder, uri)
-<<<<<<< HEAD
     params = {"model": found.model.spec, "weights": found.model.weights, "epochs": str(found.epochs)}
     with _run(store, found.model, found.sentences, "poolbench advise") as run:
         run.log_data(found.data)
@@ -79,10 +73,7 @@ def _advice_metrics(one: Outcome, data: DataFacts) -> dict[str, float]:
 @contextmanager
 def _run(store: Store, model: ModelFacts, note: Sequence[str], command: str) -> Iterator[_Run]:
     """Give a new run, which ends FINISHED, or FAILED after an exception."""
-    with reported():
-=======
     with reported(store.uri):
->>>>>>> own
         experiment = store.experiment(EXPERIMENT, NOTE)
         content = "\n".join(f"- {sentence}" for sentence in note)
         tags = {"poolbench.kind": "own model", "mlflow.note.content": content, "mlflow.source.name": command}
