@@ -91,7 +91,8 @@ def positional_layers(module: nn.Module, graph: Trace, maps: Container[int]) -> 
     """
     for call in graph.calls:
         layer = module.get_submodule(call.path)
-        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or call.inputs[0] not in maps:
+        of_map = len(call.inputs) == 1 and call.inputs[0] in maps
+        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or not of_map:
             continue
         given, made = graph.shape(call.inputs[0])[-2:], graph.shape(call.outputs[0])[-2:]
         if made[0] < given[0] or made[1] < given[1]:

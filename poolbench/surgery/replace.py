@@ -224,7 +224,8 @@ def _replace_head(module: nn.Module, graph: Trace, head: Component, edits: Edits
     for call in graph.calls:
         part = module.get_submodule(call.path)
         adaptive = isinstance(part, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and part.output_size in (1, (1, 1))
-        if (adaptive or isinstance(part, SelectAdaptivePool2d)) and len(graph.shape(call.inputs[0])) == 4:
+        of_map = len(call.inputs) == 1 and len(graph.shape(call.inputs[0])) == 4
+        if of_map and (adaptive or isinstance(part, SelectAdaptivePool2d)):
             pools_of_all.append(call)
     if not pools_of_all:
         return False

@@ -223,6 +223,31 @@ def test_functional_activations_work_or_are_refused() -> None:
     assert_same_logits(surgery, original)
 
 
+class Encoded(nn.Module):
+    """Adds a convolution of constants, as networks with position encodings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.encoding = nn.Conv2d(1, 4, 3)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ones = torch.ones(1, 1, 34, 34)
+        out: Tensor = self.pool(self.conv(x) + self.encoding(ones)).flatten(1)
+        return out
+
+
+def test_layers_that_do_not_see_the_image_stay() -> None:
+    original = Encoded().eval()
+    surgery = replace_pooling(
+        original, Component("decimate"), in_shape=IN_SHAPE, padding_mode="zeros", head=Component("avg")
+    )
+    assert [one.site.path for one in surgery.replaced] == ["conv"]
+    assert not surgery.left
+    assert_same_logits(surgery, original)
+
+
 class Branching(nn.Module):
     """What runs depends on the image."""
 
