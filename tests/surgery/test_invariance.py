@@ -218,14 +218,15 @@ def test_stacked_replicas_keep_phases_of_their_own() -> None:
         for parameter in model.parameters():
             nn.init.normal_(parameter)
     parameters, buffers = torch.func.stack_module_state(models)
+    pixels = images()
 
     def run(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        out: Tensor = torch.func.functional_call(models[0], (parameters, buffers), (images(),))
+        out: Tensor = torch.func.functional_call(models[0], (parameters, buffers), (pixels,))
         return out
 
     with torch.no_grad():
         stacked = torch.vmap(run)(parameters, buffers)
-        torch.testing.assert_close(stacked, torch.stack([model(images()) for model in models]))
+        torch.testing.assert_close(stacked, torch.stack([model(pixels) for model in models]))
 
 
 def test_operated_networks_compile_as_one_graph() -> None:
