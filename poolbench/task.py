@@ -132,8 +132,9 @@ class Benchmark:
     the dataclass ``options``, built from ``cell.measure``. Every benchmark has a metric named ``accuracy``, so
     that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None loads
     the registered data set unchanged. The report starts with the ``choices`` and with the sentences that
-    ``answers(scene)`` returns. It shows the first figures at full size and folds the others. Raises ValueError for a
-    choice without metrics, or by one that is unknown or has no direction.
+    ``answers(scene)`` returns. It shows the first figures at full size and folds the others. ``maps`` names stored
+    arrays (h, w) between 0 and 1 that MLflow shows as images, seed by seed. Raises ValueError for a choice without
+    metrics, or by one that is unknown or has no direction.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Benchmark:
     choices: Sequence[Choice] = ()
     answers: Callable[[Scene], Sequence[str]] | None = None
     figures: Sequence[Figure] = ()
+    maps: Sequence[str] = ()
     version: int = 1
 
     def __post_init__(self) -> None:

@@ -115,6 +115,7 @@ def make_tiny() -> Benchmark:
         seeds=dict.fromkeys(("smoke", "quick", "paper"), 2),
         load=load_tiny,
         measure=measure_tiny,
+        maps=("map", "absent"),
     )
 
 

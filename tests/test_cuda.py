@@ -22,6 +22,7 @@ from poolbench.geometry import turns
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
 from poolbench.runner.execute import execute
+from poolbench.runner.gpu import gpu_state
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
 
@@ -143,3 +144,11 @@ def test_bfloat16_learns_about_as_well(seeds: tuple[int, ...]) -> None:
         rows = [exact.run_epoch()[0], half.run_epoch()[0]]
     assert rows[1]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=0.2)
     assert {parameter.dtype for parameter in half.networks.parameters} == {torch.float32}
+
+
+def test_the_peak_of_memory_is_that_since_the_last_reading() -> None:
+    gpu_state("cuda")
+    block = torch.zeros(50_000_000, dtype=torch.uint8, device="cuda")
+    del block
+    assert gpu_state("cuda")["gpu_memory_mb"] >= 50
+    assert gpu_state("cuda")["gpu_memory_mb"] < 50

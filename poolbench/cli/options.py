@@ -14,6 +14,7 @@ import click
 from poolbench.core import UsageError
 from poolbench.plugins import load_plugins
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, parse_train
+from poolbench_tracking.mlflow_errors import without_user
 
 if TYPE_CHECKING:
     from poolbench.runner.ledger import Ledger
@@ -30,8 +31,10 @@ def say(line: str) -> None:
 
 
 def command_line(*more: str) -> str:
-    """Return the command as the user typed it, with more arguments at the end."""
-    return shlex.join(["poolbench", *click.get_current_context().meta[COMMAND_LINE], *more])
+    """Return the command as the user typed it, without passwords in URIs, with more arguments at the end."""
+    # It is stored in the ledger, in MLflow and in the report.
+    given = map(without_user, click.get_current_context().meta[COMMAND_LINE])
+    return shlex.join(["poolbench", *given, *more])
 
 
 def gathered(name: str, build: Callable[..., Any], *options: Decorator) -> Decorator:

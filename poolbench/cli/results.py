@@ -136,7 +136,7 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
         with counting("groups in MLflow") as show:
             written = MlflowSink(out, tracking_uri).sync(ledgers, show)
     except TrackingUnavailable as error:
-        say(f"poolbench: MLflow cannot be reached, nothing is lost: {error}")
+        say(f"poolbench: not all is in MLflow, nothing is lost: {error}")
         sys.exit(FAILED)
     say_left_out(*ledgers)
     say(f"{written} runs written")
@@ -144,20 +144,31 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
 
 @click.command("ui")
 @out_option
+@uri_option
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
-def ui_command(out: Path, port: int) -> None:
-    """Serve the MLflow UI of a work folder on 127.0.0.1, and print a link per task."""
-    from poolbench_tracking.mlflow_sink import MlflowSink, default_uri
+def ui_command(out: Path, tracking_uri: str | None, port: int) -> None:
+    """Print a link per task into the MLflow UI, and serve it on 127.0.0.1 unless the store is a server's."""
+    from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable, default_uri
+    from poolbench_tracking.mlflow_store import is_server
 
     existing(out)
-    if not (out / "mlflow.db").exists():
+    uri = tracking_uri or default_uri(out)
+    if uri == default_uri(out) and not (out / "mlflow.db").exists():
         raise UsageError(f"'{out}' has no MLflow store yet; run 'poolbench sync --out {out}' first")
     # One worker and no job runner: the store is a local file, and both cost gigabytes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    address = f"http://127.0.0.1:{port}"
-    for name, link in MlflowSink(out).views(address).items():
+    local = f"http://127.0.0.1:{port}"
+    try:
+        sink = MlflowSink(out, uri)
+        links = sink.views(sink.store.address if is_server(uri) else local)
+    except TrackingUnavailable as error:
+        say(f"poolbench: no links into MLflow: {error}")
+        sys.exit(FAILED)
+    for name, link in links.items():
         click.echo(f"{name}: {link}")
-    say(f"MLflow UI: {address} (Ctrl-C ends it)")
+    if is_server(uri):
+        return
+    say(f"MLflow UI: {local} (Ctrl-C ends it)")
     sys.stdout.flush()
-    arguments = ["server", "--backend-store-uri", default_uri(out), "--host", "127.0.0.1", "--port", str(port)]
+    arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -32,6 +33,16 @@ def heatmap(
     (top, left), (height, width) = corner, array.shape
     extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
     return axes.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], extent=extent)
+
+
+def map_image(array: Array, least: int = 256) -> Array:
+    """Return a map (h, w) of values from 0 to 1 as an image (H, W, 3) of uint8, in the colours of :func:`heatmap`.
+
+    Every pixel is enlarged to a square, so that the shorter side has ``least`` pixels or more.
+    """
+    factor = -(-least // min(array.shape))
+    colours: Array = matplotlib.colormaps[MAP_COLOURS](np.asarray(array, dtype=float), bytes=True)[..., :3]
+    return colours.repeat(factor, 0).repeat(factor, 1)
 
 
 def write_on(axes: Axes, image: AxesImage, row: int, column: int, text: str, size: float = 7.5) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from poolbench.core import Cell, DataLocation, UsageError
 from poolbench.registry import origins
 from poolbench.runner.environment import environment
+from poolbench.runner.gpu import gpu_state
 from poolbench.runner.ledger import CellRecord
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ class EpochLog:
         self._pause = settings.checkpoint_seconds
 
     def add(self, training: Training, rows: Sequence[Row]) -> None:
-        """Record one epoch of each attempt; one that diverged fails, and the others go on."""
+        """Record one epoch of each attempt, with the state of the GPU; one that diverged fails, the others go on."""
         from poolbench.engine.loop import TrainingDiverged, check_finite
 
+        state = gpu_state(self.settings.device)
         for attempt, row in zip(self.attempts, rows, strict=True):
             if attempt.failed:
                 continue
@@ -124,7 +126,7 @@ class EpochLog:
             except TrainingDiverged as diverged:
                 attempt.fail(diverged)
                 continue
-            attempt.record.append("epoch", **row)
+            attempt.record.append("epoch", **row, **state)
             attempt.rows.append(row)
             self.on_epoch(attempt.cell, row)
         now = time.perf_counter()

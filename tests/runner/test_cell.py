@@ -21,8 +21,10 @@ from poolbench import registry
 from poolbench.core import Cell, Component, DataLocation, MissingData, Result, TrainConfig, UsageError
 from poolbench.engine.loop import Training
 from poolbench.files import StorageError
+from poolbench.runner import attempt
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import replica_groups, run_cells
+from poolbench.runner.gpu import gpu_state
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 
@@ -487,3 +489,14 @@ def test_an_error_of_loading_without_a_message_has_a_reason(
     monkeypatch.setitem(registry.benchmarks._entries, "tiny", registry.Entry("tiny", lambda: benchmark))
     (result,) = run_cells(cells[:1], ledger).results
     assert (result.status, result.reason) == (status, error.__name__)
+
+
+def test_the_state_of_the_gpu_is_recorded_with_every_epoch(
+    ledger: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "gpu_state", lambda device: {"gpu_memory_mb": 12.0})
+    record = ledger.record(cells[0].id)
+    run_cells(cells[:1], [record], Settings(DataLocation("data"), "cpu"), lambda *_: None)
+    history = ledger.result(cells[0]).history
+    assert [(row["epoch"], row["gpu_memory_mb"]) for row in history] == [(1, 12.0), (2, 12.0)]
+    assert gpu_state("cpu") == {}

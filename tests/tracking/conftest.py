@@ -1,8 +1,12 @@
-"""A made-up benchmark whose results are written into a ledger without training anything."""
+"""Ledgers to track: one of a made-up benchmark that nothing trains, one of tiny trainings for MLflow."""
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from poolbench.plots import curves, intervals, maps
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark, Figure, Grid
 
+VARYING_TAGS = ("mlflow.parentRunId", "mlflow.user", "mlflow.artifactLocation")
 LAYERS = ("net.conv1", "net.relu1", "net.conv2")
 
 
@@ -158,3 +163,51 @@ def store_all(store: Callable[..., Result]) -> Callable[[Mapping[str, Sequence[f
         return [store(pool, seed, value) for pool, values in accuracies.items() for seed, value in enumerate(values)]
 
     return write
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow with its tables: making one takes seconds, copying it nothing."""
+    from poolbench_tracking.mlflow_sink import MlflowSink
+
+    folder = tmp_path_factory.mktemp("migrated")
+    MlflowSink(folder)
+    # One file, whatever is still in the write-ahead log.
+    with sqlite3.connect(folder / "mlflow.db") as source, sqlite3.connect(folder / "copy.db") as copy:
+        source.backup(copy)
+    return folder / "copy.db"
+
+
+@pytest.fixture
+def filled(ledger: Ledger, cells: list[Cell], run_cells: Callable[..., Any], migrated: Path) -> Ledger:
+    """Four finished cells and a failed one of one closed invocation, and an empty MLflow store."""
+    shutil.copy(migrated, ledger.folder / "mlflow.db")
+    invocation = ledger.open_invocation("poolbench run tiny", "quick")
+    run_cells([*cells, replace(cells[0], variant="broken")], ledger, invocation.id)
+    invocation.close("failed")
+    return ledger
+
+
+@pytest.fixture
+def content_of() -> Callable[[str], list[Any]]:
+    """Return all runs of the benchmark "tiny" and of its commands in a store, but for their ids, in a fixed order."""
+
+    def content(uri: str) -> list[Any]:
+        import mlflow
+
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        ids = [found.experiment_id for name in ("tiny", "poolbench commands")
+               if (found := client.get_experiment_by_name(name))]  # fmt: skip
+        runs = {run.info.run_id: run for run in client.search_runs(ids)}
+
+        def told(run: Any) -> tuple[Any, ...]:
+            parent = runs.get(run.data.tags.get("mlflow.parentRunId", ""))
+            files = sorted(item.path for item in client.list_artifacts(run.info.run_id))
+            tags = {key: value for key, value in run.data.tags.items() if key not in VARYING_TAGS}
+            info = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time)
+            family = parent and parent.info.run_name
+            return (*info, family, files, *(sorted(d.items()) for d in (run.data.params, run.data.metrics, tags)))
+
+        return sorted(map(told, runs.values()), key=str)
+
+    return content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from poolbench.analysis.learning import judged
 from poolbench.core import Cell
@@ -28,35 +28,14 @@ from poolbench_tracking.mlflow_sink import COMMANDS, MlflowSink, TrackingUnavail
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables: making one takes seconds, copying it nothing."""
-    folder = tmp_path_factory.mktemp("migrated")
-    MlflowSink(folder)
-    # One file, whatever is still in the write-ahead log.
-    with sqlite3.connect(folder / "mlflow.db") as source, sqlite3.connect(folder / "copy.db") as copy:
-        source.backup(copy)
-    return folder / "copy.db"
-
-
-@pytest.fixture
-def filled(ledger: Ledger, cells: list[Cell], run_cells: Run, migrated: Path) -> Ledger:
-    """Four finished cells and a failed one of one closed invocation."""
-    shutil.copy(migrated, ledger.folder / "mlflow.db")
-    invocation = ledger.open_invocation("poolbench run tiny", "quick")
-    run_cells([*cells, replace(cells[0], variant="broken")], ledger, invocation.id)
-    invocation.close("failed")
-    return ledger
-
-
-def found_in(ledger: Ledger, name: str = "tiny", uri: str = "") -> list[Any]:
-    client = mlflow.MlflowClient(tracking_uri=uri or default_uri(ledger.folder))
+def found_in(ledger: Ledger, name: str = "tiny") -> list[Any]:
+    client = mlflow.MlflowClient(tracking_uri=default_uri(ledger.folder))
     experiment = client.get_experiment_by_name(name)
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def runs(ledger: Ledger, uri: str = "") -> list[Any]:
-    return [run for name in ("tiny", COMMANDS) for run in found_in(ledger, name, uri)]
+def runs(ledger: Ledger) -> list[Any]:
+    return [run for name in ("tiny", COMMANDS) for run in found_in(ledger, name)]
 
 
 def of_kind(ledger: Ledger, kind: str, **tags: str) -> list[Any]:
@@ -197,20 +176,51 @@ def test_a_run_holds_what_the_ledger_holds(filled: Ledger, cells: list[Cell]) ->
     assert "accuracy" not in failed.data.metrics
 
 
-def test_another_store_is_filled_with_the_same(filled: Ledger, migrated: Path, tmp_path: Path) -> None:
+def test_maps_are_images_by_seed(filled: Ledger, cells: list[Cell]) -> None:
+    MlflowSink(filled.folder).sync([filled])
+    (group,) = of_kind(filled, "group", group=cells[0].group)
+    client = mlflow.MlflowClient(tracking_uri=default_uri(filled.folder))
+    paths = [item.path for item in client.list_artifacts(group.info.run_id, "images")]
+    names = sorted(path for path in paths if path.endswith(".png"))
+    expected = [["images/map", "step", str(cell.seed)] for cell in cells[:2]]
+    assert [name.split("+")[:3] for name in names] == expected
+    assert group.data.tags["mlflow.loggedImages"] == "True"
+    with Image.open(client.download_artifacts(group.info.run_id, names[0])) as image:
+        # A map of 3x3, ones on the diagonal: squares of 86 px.
+        assert image.size == (258, 258)
+        red, blue = image.getpixel((10, 10)), image.getpixel((250, 10))
+    assert red[0] > 2 * red[2]
+    assert blue[2] > 2 * blue[0]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(31.0, {"gpu_memory_mb", "gpu_utilization"}), (29.0, set())])
+def test_the_state_of_a_gpu_is_shown_for_long_trainings(
+    filled: Ledger, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, seconds: float, expected: set[str]
+) -> None:
+    found = filled.results()
+    state = {"gpu_memory_mb": 100.0, "gpu_utilization": 90.0}
+    on_gpu = [
+        replace(r, history=[{**row, **state} for row in r.history], facts={**r.facts, "seconds_fit": seconds})
+        for r in found
+    ]
+    monkeypatch.setattr(Ledger, "results", lambda self: on_gpu)
+    MlflowSink(filled.folder).sync([filled])
+    (seed,) = of_kind(filled, "seed", cell=cells[0].id)
+    (group,) = of_kind(filled, "group", group=cells[0].group)
+    assert {key.removeprefix("system/") for key in seed.data.metrics if key.startswith("system/")} == expected
+    assert not any("gpu" in key for key in group.data.metrics)
+
+
+def test_another_store_is_filled_with_the_same(
+    filled: Ledger, migrated: Path, tmp_path: Path, content_of: Callable[[str], list[Any]]
+) -> None:
     MlflowSink(filled.folder).sync([filled])
     # A lost database is made anew elsewhere: within one process MLflow keeps a store open.
     other = tmp_path / "other.db"
     shutil.copy(migrated, other)
     assert MlflowSink(filled.folder, f"sqlite:///{other}").sync([filled]) == 5
 
-    def content(uri: str) -> list[tuple[Any, ...]]:
-        return sorted(
-            (r.info.run_name, r.info.status, r.info.start_time, str(r.data.params), str(sorted(r.data.metrics.items())))
-            for r in runs(filled, uri)
-        )
-
-    assert content(f"sqlite:///{other}") == content(default_uri(filled.folder))
+    assert content_of(f"sqlite:///{other}") == content_of(default_uri(filled.folder))
 
 
 @pytest.mark.parametrize("function", ["create_cell_run", "fill_group_run", "add_params"])
@@ -302,7 +312,7 @@ def test_views_are_small_json_and_follow_the_settings(filled: Ledger) -> None:
     assert groups["orderByKey"] == "metrics.`accuracy`"
     assert {"params.`pool`", "metrics.`half_width/accuracy`"} <= set(groups["selectedColumns"])
     assert seeds["orderByKey"] == "attributes.start_time"
-    assert [chart["type"] for chart in groups["compareRunCharts"]] == ["BAR", "SCATTER", "LINE"]
+    assert [chart["type"] for chart in groups["compareRunCharts"]] == ["BAR", "SCATTER", "LINE", "IMAGE", "IMAGE"]
     assert "Does it run?" in tags["mlflow.note.content"]
     link = sink.views("http://here")["tiny"]
     assert link.startswith("http://here/#/experiments/")

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from poolbench.analysis.groups import AXES
 from poolbench.analysis.text import term
 from poolbench.core import COST_METRICS, Scalar
+from poolbench.runner.gpu import PREFIX as GPU
 from poolbench.task import Benchmark
 
 TOP = ("accuracy", "loss")
 """Metrics without a folder: every task has them."""
 COSTS = frozenset(metric.name for metric in COST_METRICS)
 CURVE, COST, DETAILS, HALF_WIDTH, LOW, HIGH = "curve", "cost", "details", "half_width", "low", "high"
+SYSTEM = "system"
 
 
 def metric_key(name: str, benchmark: Benchmark) -> str:
@@ -34,8 +36,8 @@ def folder_of(benchmark: Benchmark) -> str:
 
 
 def curve_key(name: str) -> str:
-    """Return the key of a metric of the training history."""
-    return f"{CURVE}/{name}"
+    """Return the key of a metric of the training history; the UI has a page for the state of the GPU."""
+    return f"{SYSTEM}/{name}" if name.startswith(GPU) else f"{CURVE}/{name}"
 
 
 def group_name(fields: Mapping[str, Scalar], varying: Sequence[str], first: str) -> str:

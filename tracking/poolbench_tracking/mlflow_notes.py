@@ -6,7 +6,7 @@ from poolbench.analysis.choices import Candidate, Weighing
 from poolbench.analysis.text import metric_label
 from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
-from poolbench_tracking.sections import Section, sections_of
+from poolbench_tracking.findings import Findings, findings_of
 
 HOW_TO_READ = (
     "A run is a comparison group: the networks that differ only by seed. Its metrics are means over those that have "
@@ -24,11 +24,11 @@ def experiment_note(benchmark: Benchmark) -> str:
 def group_notes(found: Evidence) -> dict[str, str]:
     """Return {group: its description}: its place in each choice, and the rulings that rest on it."""
     notes: dict[str, list[str]] = {}
-    for section in sections_of(found):
-        for weighing in section.weighings:
+    for findings in findings_of(found):
+        for weighing in findings.weighings:
             for one in weighing.candidates:
                 notes.setdefault(one.group.id, []).append(_place(one, weighing))
-        for group, line in _rulings(section):
+        for group, line in _rulings(findings):
             notes.setdefault(group, []).append(line)
     return {group: "\n\n".join(lines) for group, lines in notes.items()}
 
@@ -44,10 +44,10 @@ def _place(one: Candidate, weighing: Weighing) -> str:
     return f"**{one.name}**: {'; '.join(places)}; {front}.\n\n{rivals}"
 
 
-def _rulings(section: Section) -> list[tuple[str, str]]:
+def _rulings(findings: Findings) -> list[tuple[str, str]]:
     """Return (group, line) for each ruling and each group that its claim compares."""
     found = []
-    for ruling in section.rulings:
+    for ruling in findings.rulings:
         claim = ruling.verdict.claim
         line = f"*{claim.sentence}* ({claim.source}): **{ruling.verdict.ruling}**, {ruling.metric} {ruling.effect}."
         found += [(group, line) for group in ruling.groups]

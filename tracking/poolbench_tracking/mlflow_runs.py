@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from poolbench.analysis.effects import group_interval
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.text import decimals
 from poolbench.core import COST_METRICS, Cell, Metric, Result
+from poolbench.runner.gpu import PREFIX as GPU
 from poolbench.runner.ledger import CellRecord, Invocation
 from poolbench.task import Benchmark
+from poolbench_tracking.mlflow_files import artifacts, log_files
 from poolbench_tracking.mlflow_names import (
     COST,
     HALF_WIDTH,
@@ -44,10 +40,9 @@ KIND, CELL, GROUP, ATTEMPT, INVOCATION, CLOSED, FOLDER, LEARNED, DIGEST = (
 )
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH_LIMIT = 1000  # metrics that MLflow accepts per call
-LARGEST_CSV = 1_000_000  # bytes
-MOST_FIGURES = 2
-"""Of a group: drawing takes longer than all the rest of a sync. The report and its run have the others."""
 SECONDS = ("seconds_fit", "seconds_measure")
+LONG = 30.0
+"""Seconds. The state of the GPU in shorter trainings says nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def create_cell_run(store: Store, experiment: str, members: Members, result: Res
     run_id = str(run.info.run_id)
     _log(store, run_id, _cell_metrics(members.benchmark, result), {**params, "seed": str(result.cell.seed)})
     if result.traceback:
-        with _artifacts(store, run_id) as folder:
+        with artifacts(store, run_id) as folder:
             (folder / "traceback.txt").write_text(result.traceback)
     state = "FINISHED" if result.status == "finished" else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(result.ended))
@@ -125,19 +120,21 @@ def fill_group_run(
 ) -> None:
     """Log the means, curves, data set, tables and figures of a group, and end its run.
 
-    ``records`` are those of its finished cells by id. The digest comes last: a run without it is written again.
+    ``records`` are those of its finished cells by id. It is complete when it is sealed: see :func:`seal_group_run`.
     """
     group = members.finished
     ended = max(result.ended or 0.0 for result in members.results)
     if group.results:
         _log(store, run_id, [*_group_metrics(members, images, ended), *_mean_curves(group, ended)], {})
         _log_data(store, run_id, group.results[0])
-        with _artifacts(store, run_id) as folder:
-            _write_figures(folder / "figures", members.benchmark, group, records)
-            _write_tables(folder / "tables", group, records)
-    store.client.set_tag(run_id, DIGEST, members.digest)
+        log_files(store, run_id, members.benchmark, group, records)
     state = "FINISHED" if group.results else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(ended))
+
+
+def seal_group_run(store: Store, run_id: str, members: Members) -> None:
+    """Tag a group's run as complete. This is the last step: a run without its digest is written again."""
+    store.client.set_tag(run_id, DIGEST, members.digest)
 
 
 def update_group_run(store: Store, run: Run, members: Members, note: str) -> None:
@@ -177,9 +174,10 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
     for key, value in _environment_tags(environment).items():
         store.client.set_tag(run_id, key, value)
-    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
     state = {"finished": "FINISHED", "failed": "FAILED"}.get(content.get("outcome", ""), "KILLED")
     store.client.set_terminated(run_id, state, end_time=milliseconds(last))
+    # Last: a run without it is closed again.
+    store.client.set_tag(run_id, CLOSED, str(content["ended"]))
 
 
 def _log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
@@ -197,10 +195,11 @@ def _point(key: str, value: float, seconds: float, step: int = 0) -> Any:
 
 def _cell_metrics(benchmark: Benchmark, result: Result) -> list[Any]:
     """Return the finite metrics of every epoch, with step and time, and the final ones."""
+    with_gpu = result.facts.get("seconds_fit", 0.0) > LONG
     found = [
         _point(curve_key(name), value, row["time"], int(row["epoch"]))
         for row in result.history
-        for name, value in _curve_values(row)
+        for name, value in _curve_values(row, with_gpu)
     ]
     final = {metric_key(name, benchmark): value for name, value in result.metrics.items()}
     final |= {f"{COST}/{name}": result.facts[name] for name in SECONDS if name in result.facts}
@@ -215,7 +214,8 @@ def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[
         values |= _interval(group, metric, metric_key(metric.name, members.benchmark), images)
     for metric in COST_METRICS:
         least = group.least(metric.name)
-        values |= {} if least is None else {metric_key(metric.name, members.benchmark): least}
+        # No time is known to a nanosecond, and the UI shows all digits.
+        values |= {} if least is None else {metric_key(metric.name, members.benchmark): round(least, 3)}
     return [_point(key, value, ended) for key, value in values.items() if isfinite(value)]
 
 
@@ -243,10 +243,10 @@ def _mean_curves(group: Group, ended: float) -> list[Any]:
     return [_point(curve_key(name), fmean(found), ended, epoch) for (name, epoch), found in values.items()]
 
 
-def _curve_values(row: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """Yield the finite metrics of an epoch by name."""
+def _curve_values(row: Mapping[str, float], with_gpu: bool = False) -> Iterator[tuple[str, float]]:
+    """Yield the finite metrics of an epoch by name, and the state of the GPU if wanted."""
     for name, value in row.items():
-        if name not in ("epoch", "time") and isfinite(value):
+        if name not in ("epoch", "time") and isfinite(value) and (with_gpu or not name.startswith(GPU)):
             yield name, value
 
 
@@ -258,55 +258,6 @@ def _log_data(store: Store, run_id: str, result: Result) -> None:
     data = result.facts["data"]
     entry = Dataset(data["name"], data["digest"][:36], "local", json.dumps({"source": data["source"]}))
     store.client.log_inputs(run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
-
-
-@contextmanager
-def _artifacts(store: Store, run_id: str) -> Iterator[Path]:
-    """Give a temporary folder; on success, log what it contains as the run's artifacts."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-        store.client.log_artifacts(run_id, folder)
-
-
-def _write_figures(folder: Path, benchmark: Benchmark, group: Group, records: Mapping[str, CellRecord]) -> None:
-    """Write the first figures of the first network that has learned, as PNG. The UI draws curves itself.
-
-    If drawing fails, write the traceback instead: the run is logged all the same.
-    """
-    from poolbench.plots.scene import example
-    from poolbench.plots.style import to_png
-    from poolbench_tracking.figures import cell_figures
-
-    folder.mkdir()
-    result = example(group)
-    try:
-        for name, figure in cell_figures(benchmark, result, records[result.cell.id], MOST_FIGURES).items():
-            (folder / f"{name}.png").write_bytes(to_png(figure))
-    except Exception:
-        (folder / "failed.txt").write_text(traceback.format_exc())
-
-
-def _write_tables(folder: Path, group: Group, records: Mapping[str, CellRecord]) -> None:
-    """Write each table of the cells, all seeds in one with a column for the seed.
-
-    As CSV, which the UI shows; large ones as Parquet.
-    """
-    folder.mkdir()
-    names = dict.fromkeys(path.stem for r in group.results for path in records[r.cell.id].folder.glob("*.parquet"))
-    for name in names:
-        parts = []
-        for result in group.results:
-            try:
-                table = records[result.cell.id].table(name)
-            except FileNotFoundError:
-                continue  # a table of another version
-            parts.append(table.assign(seed=result.cell.seed)[["seed", *table.columns]])
-        table = pd.concat(parts, ignore_index=True)
-        content = table.to_csv(index=False).encode()
-        if len(content) <= LARGEST_CSV:
-            (folder / f"{name}.csv").write_bytes(content)
-        else:
-            table.to_parquet(folder / f"{name}.parquet")
 
 
 def _cell_tags(result: Result) -> dict[str, str]:

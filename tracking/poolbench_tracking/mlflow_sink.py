@@ -8,7 +8,7 @@ run is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Invocation, Ledger
 from poolbench.task import Benchmark
 from poolbench_tracking.links import Links
+from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported
 from poolbench_tracking.mlflow_names import split_settings
 from poolbench_tracking.mlflow_notes import experiment_note, group_notes
 from poolbench_tracking.mlflow_runs import (
@@ -32,6 +33,7 @@ from poolbench_tracking.mlflow_runs import (
     DIGEST,
     FOLDER,
     GROUP,
+    KIND,
     LEARNED,
     PARENT,
     Members,
@@ -43,9 +45,10 @@ from poolbench_tracking.mlflow_runs import (
     create_invocation_run,
     fill_group_run,
     learned_of,
+    seal_group_run,
     update_group_run,
 )
-from poolbench_tracking.mlflow_store import Store, TrackingUnavailable, default_uri, reported
+from poolbench_tracking.mlflow_store import Store, default_uri
 from poolbench_tracking.mlflow_views import GROUPS, SEEDS, view_link, views
 
 if TYPE_CHECKING:
@@ -66,13 +69,14 @@ class MlflowSink:
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.lock = FileLock(folder / "mlflow.lock", is_singleton=True)
+        self.uri = uri or default_uri(folder)
         self._parents: dict[str, str] = {}
         with self._writing():
-            self.store = Store(folder, uri)
+            self.store = Store(folder, self.uri)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self.lock, reported():
+        with self.lock, reported(self.uri):
             yield
 
     def sync(self, ledgers: Sequence[Ledger], on_group: Callable[[int, int], None] = lambda done, total: None) -> int:
@@ -125,7 +129,7 @@ class MlflowSink:
     def links(self) -> Links:
         """Return where the finished runs and the views are in the UI: a server's, or the one of ``poolbench ui``."""
         runs, address = {}, self.store.address
-        with reported():
+        with reported(self.uri):
             experiments = self._experiments()
             for experiment in experiments:
                 for run in self.store.runs(experiment, kind="seed"):
@@ -135,7 +139,7 @@ class MlflowSink:
 
     def views(self, address: str) -> dict[str, str]:
         """Return {experiment: link to its groups} for a UI at an address."""
-        with reported():
+        with reported(self.uri):
             return {name: view_link(address, key, GROUPS) for key, name in self._experiments().items()}
 
     def _experiments(self) -> dict[str, str]:
@@ -171,6 +175,7 @@ class MlflowSink:
                 else:
                     update_group_run(self.store, current, members, notes.get(members.cell.group, ""))
             yield written
+        self._sweep(experiment, {members.cell.group for members in groups})
         params, _ = split_settings(groups[0].cell.fields, groups[0].varying)
         with self._writing():
             self.store.set_experiment_tags(name, views(benchmark, [*groups[0].varying, *params]))
@@ -204,7 +209,18 @@ class MlflowSink:
             self.store.client.set_tag(parent, "mlflow.note.content", note)
         for run in old:
             self._delete(run)
+        seal_group_run(self.store, parent, members)
         return written
+
+    def _sweep(self, experiment: str, groups: Set[str]) -> None:
+        """Delete what lost answers of a server left: a request was repeated, and a run that nobody knows was created.
+
+        The runs of ``groups`` have been written and have ended. Those of other groups belong to a concurrent launcher.
+        """
+        with self._writing():
+            for run in list(self.store.unfinished(experiment)):
+                if run.data.tags[KIND] == "seed" or run.data.tags[GROUP] in groups:
+                    self._delete(run)
 
     def _delete(self, run: Run) -> None:
         if run.info.status == "RUNNING":
@@ -227,8 +243,12 @@ class MlflowSink:
             return
         with self._writing():
             experiment = self.store.experiment(COMMANDS, COMMANDS_NOTE)
-            existing = next(self.store.runs(experiment, invocation=invocation.id), None)
-            if existing and existing.data.tags.get(CLOSED) == str(invocation.content["ended"]):
+            closed, known = str(invocation.content["ended"]), self._parents.get(invocation.id)
+            found = list(self.store.runs(experiment, invocation=invocation.id))
+            found.sort(key=lambda run: (run.data.tags.get(CLOSED) != closed, run.info.run_id != known))
+            for repeated in found[1:]:
+                self._delete(repeated)
+            if found and found[0].data.tags.get(CLOSED) == closed:
                 return
             members = [result for result in results if result.facts.get("invocation") == invocation.id]
             close_invocation_run(self.store, self._open_invocation(invocation), invocation, members)

@@ -1,4 +1,4 @@
-"""The connection to an MLflow store: opening it, finding runs, and one error for all that can fail."""
+"""The connection to an MLflow store, a database or a server: opening it, finding experiments and runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported, without_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -19,25 +21,14 @@ LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where ``poolbench ui`` serves a local store unless told otherwise."""
 
 
-class TrackingUnavailable(Exception):
-    """MLflow is not installed or its store failed. No result is lost: the ledger has them all."""
-
-
 def default_uri(folder: Path) -> str:
     """Return the URI of the SQLite store inside a work folder."""
     return f"sqlite:///{folder.resolve()}/mlflow.db"
 
 
-@contextmanager
-def reported() -> Iterator[None]:
-    """Turn any exception of MLflow or its store into TrackingUnavailable, which does not stop a run."""
-    try:
-        yield
-    except TrackingUnavailable:
-        raise
-    except Exception as error:
-        first_line = (str(error).strip() or "no message").splitlines()[0]
-        raise TrackingUnavailable(f"{type(error).__name__}: {first_line[:160]}") from error
+def is_server(uri: str) -> bool:
+    """Return whether a URI is that of a server, which has a UI and keeps artifacts; else it is a database's."""
+    return uri.startswith(("http://", "https://"))
 
 
 class Store:
@@ -48,10 +39,12 @@ class Store:
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        # Without these, MLflow retries an unreachable server for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        # Without these, MLflow waits for a server that does not answer for a quarter of an hour.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Who sets MLFLOW_TRACKING_INSECURE_TLS knows; the warning would come with every request.
+        warnings.filterwarnings("ignore", "Unverified HTTPS request")
         # stdout is for data.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # Nor are lines about the making of tables between those of a run.
@@ -66,7 +59,7 @@ class Store:
         # Several work folders can share a server; each removes only its own unfinished runs.
         self.folder_id = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
         self._experiments: dict[str, str] = {}
-        with reported():
+        with reported(self.uri):
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
 
@@ -99,10 +92,17 @@ class Store:
 
     def runs(self, experiment: str, **tags: str) -> Iterator[Run]:
         """Yield the runs of an experiment that have these values of the tags "poolbench.NAME", page by page."""
-        conditions = " and ".join(f"tags.`poolbench.{name}` = '{value}'" for name, value in tags.items())
-        token = None
+        yield from self._search(experiment, [f"tags.`poolbench.{name}` = '{value}'" for name, value in tags.items()])
+
+    def unfinished(self, experiment: str) -> Iterator[Run]:
+        """Yield the runs of this work folder that are RUNNING, page by page."""
+        own = f"tags.`poolbench.folder` = '{self.folder_id}'"
+        yield from self._search(experiment, [own, "attributes.status = 'RUNNING'"])
+
+    def _search(self, experiment: str, conditions: Sequence[str]) -> Iterator[Run]:
+        token, query = None, " and ".join(conditions)
         while True:
-            page = self.client.search_runs([experiment], conditions, max_results=PAGE, page_token=token)
+            page = self.client.search_runs([experiment], query, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -111,7 +111,7 @@ class Store:
     @property
     def address(self) -> str:
         """The address of the UI: the server's, or that of ``poolbench ui`` for a local store."""
-        return self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_SERVER
+        return without_user(self.uri).rstrip("/") if is_server(self.uri) else LOCAL_SERVER
 
 
 def milliseconds(seconds: float | None) -> int | None:

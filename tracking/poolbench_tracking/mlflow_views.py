@@ -12,7 +12,7 @@ from typing import Any
 
 from poolbench.core import Metric
 from poolbench.task import Benchmark
-from poolbench_tracking.mlflow_names import COST, CURVE, HALF_WIDTH, metric_key
+from poolbench_tracking.mlflow_names import COST, CURVE, HALF_WIDTH, HIGH, LOW, metric_key
 
 TAG = "mlflow.sharedViewState."
 GROUPS, SEEDS = "poolbench-groups", "poolbench-seeds"
@@ -20,8 +20,8 @@ NAME, CREATED = "attributes.`Run Name`", "attributes.start_time"
 ACCURACY, TIME_KEY = "accuracy", f"{COST}/forward_ms"
 ALL_RUNS = "SHOW_ALL"  # of which the charts draw ten otherwise
 ANSWER = "Answer"
-FOLDED = ("curve", "cost", "details", "half_width", "low", "high", "Model metrics", "System metrics")
-"""Sections of charts that the UI makes of all metrics by their folder."""
+REST = ("Model metrics", "System metrics")
+"""Sections of charts that the UI makes of metrics without a folder and of those of the machine."""
 
 
 def view_link(address: str, experiment: str, view: str) -> str:
@@ -42,12 +42,13 @@ def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
     with_width = [name for key in first for name in (key, f"{HALF_WIDTH}/{key}")]
     others = [name for key in shown if key not in first for name in (key, f"{HALF_WIDTH}/{key}")]
     columns = [_column("metrics", name) for name in (*with_width, TIME_KEY, "n", *others)]
+    charts = _charts(shown, benchmark)
     groups = {
         **_base([NAME, *columns, *settings]),
         "searchFilter": "tags.`poolbench.kind` = 'group'",
         "orderByKey": _column("metrics", shown[0]),
         "orderByAsc": not metrics[0].higher_is_better,
-        **_charts(shown),
+        **charts,
     }
     seeds = {
         **_base([NAME, *(_column("metrics", key) for key in shown), *settings]),
@@ -55,7 +56,7 @@ def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
         # Sorting by anything else takes the tree apart.
         "orderByKey": CREATED,
         "orderByAsc": False,
-        **_charts(shown),
+        **charts,
     }
     return {f"{TAG}{GROUPS}": _compact(groups), f"{TAG}{SEEDS}": _compact(seeds)}
 
@@ -74,7 +75,7 @@ def _base(columns: Sequence[str]) -> dict[str, Any]:
     return {
         "selectedColumns": [column for column in columns if column != NAME],
         "columnOrder": list(columns),
-        "columnWidths": {NAME: 310} | {column: 108 for column in columns if column != NAME},
+        "columnWidths": {NAME: 310} | {column: _width(column) for column in columns if column != NAME},
         "runsHiddenMode": ALL_RUNS,
         "runsExpanded": {},
         "runsPinned": [],
@@ -96,16 +97,38 @@ def _base(columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _charts(shown: Sequence[str]) -> dict[str, Any]:
-    """Return the charts of the first metrics; those that the UI adds for all others are in folded sections."""
-    folders = dict.fromkeys([*(key.partition("/")[0] for key in shown if "/" in key), *FOLDED])
-    sections = [_section(ANSWER, display=True), *(_section(name, display=False) for name in folders)]
+def _width(column: str) -> int:
+    """Return the width of a column in px: that of its title, as far as the first columns then fit into 1400 px."""
+    title = column.partition("`")[2].rstrip("`")
+    return 100 if title.startswith(f"{HALF_WIDTH}/") else min(150, 26 + 7 * len(title))
+
+
+def _folders(benchmark: Benchmark) -> dict[str, None]:
+    """Return the folders of all metrics of a task's groups and seeds: the UI makes a section of charts of each."""
+    keys = [f"{CURVE}/", f"{COST}/"]
+    for metric in benchmark.metrics:
+        key = metric_key(metric.name, benchmark)
+        bounds = (LOW, HIGH) if metric.scale == "log" else (HALF_WIDTH,)
+        keys += [key, *(f"{bound}/{key}" for bound in bounds)]
+    return dict.fromkeys(sorted(folder for key in keys if (folder := key.rpartition("/")[0])))
+
+
+def _charts(shown: Sequence[str], benchmark: Benchmark) -> dict[str, Any]:
+    """Return the charts of the first metrics, and the maps with a slider for the seed.
+
+    Those that the UI adds for all others are in folded sections.
+    """
+    folded = [*_folders(benchmark), *REST]
+    sections = [_section(ANSWER, display=True), *(_section(name, display=False) for name in folded)]
     # Accuracy against the first other metric, or against time.
     others = [key for key in shown if key != ACCURACY]
     axes = _axes(ACCURACY, others[0]) if others else _axes(TIME_KEY, ACCURACY)
     bars = [_chart("BAR", f"bar-{key}", metricKey=key) for key in shown]
     charts = [bars[0], _chart("SCATTER", "scatter", **axes), *bars[1:]]
     charts.append(_chart("LINE", "curves", metricKey=f"{CURVE}/val_accuracy", xAxisKey="step", **LINE))
+    charts += [
+        _chart("IMAGE", f"image-{name}", imageKeys=[name], step=0, showRunParams=False) for name in benchmark.maps
+    ]
     return {"compareRunSections": sections, "compareRunCharts": charts}
 
 

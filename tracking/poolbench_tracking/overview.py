@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from poolbench.analysis.claims import AGAINST
 from poolbench.analysis.reach import NOT_A_TEST
 from poolbench.analysis.statistics import ALPHA
+from poolbench_tracking.findings import Ruling
 from poolbench_tracking.protocols import VERSION
-from poolbench_tracking.sections import Ruling, Section
+from poolbench_tracking.sections import Section
 
 
 @dataclass(frozen=True)
