@@ -70,8 +70,8 @@ def replace_pooling(
     k sites, to those after the stem, or to these paths; ``min_channels`` to those that give at least so many
     channels. ``head`` replaces the last global pool. Polyphase pools whose outputs meet share their phase.
 
-    Warns if nothing changed. Raises UsageError for a pool without subsampling, an unknown path, images that the
-    network does not take, and maps that the pool does not take.
+    Warns if no downsampling was replaced. Raises UsageError for a pool without subsampling, an unknown path, images
+    that the network does not take, and maps that the pool does not take.
     """
     pool = _checked(pool, padding_mode, placement)
     changed = copy.deepcopy(module)
@@ -87,9 +87,9 @@ def replace_pooling(
     left += positional_layers(changed, graph, groups.maps)
     if head is not None and not _replace_head(changed, graph, head, edits):
         left.append(LeftAlone("", f"no global pool that head '{head.name}' could replace"))
-    if not edits:
+    if not placed:
         why = f"{left[0].path or 'the network'}: {left[0].reason}" if left else "the network has no downsampling"
-        warnings.warn(f"surgery changed nothing: {why}", stacklevel=2)
+        warnings.warn(f"surgery replaced no downsampling: {why}", stacklevel=2)
     edits.apply(changed)
     paths = {part: path for path, part in changed.named_modules()}
     replaced = [
