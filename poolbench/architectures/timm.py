@@ -32,7 +32,7 @@ def timm_model(
     model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_shape[0])
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="surgery changed nothing")
+            warnings.filterwarnings("ignore", message="surgery replaced no downsampling")
             surgery = replace_pooling(
                 model, pool, in_shape=in_shape, padding_mode=padding_mode, placement=placement, head=head
             )

@@ -24,11 +24,20 @@ NEUTRAL = {
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a network: before or after the module at ``path``; ``time`` is the number of the function there."""
+    """A place in a network: before or after the module at ``path``.
+
+    ``op`` is the number of the first function that runs after a place before the module, or that of the last function
+    that runs before a place after it.
+    """
 
     path: str
     side: Literal["before", "after"]
-    time: int
+    op: int
+
+    @property
+    def time(self) -> int:
+        """A number by which places are sorted in the order in which they are reached."""
+        return 2 * self.op + (self.side == "after")
 
 
 def activation_after(graph: Trace, call: Call) -> tuple[int, bool] | None:
@@ -91,7 +100,7 @@ def slot_after(graph: Trace, value: int) -> Slot:
         and all(call.covers(user) for user in users)
     ]
     if takers:
-        return Slot(takers[-1].path, "before", producer)
+        return Slot(takers[-1].path, "before", takers[-1].start)
     raise Refusal(
         "the activation after it has no module of its own, and no single layer uses its output; "
         "use placement='before_norm'"

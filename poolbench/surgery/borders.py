@@ -166,5 +166,5 @@ def dense_window(
     if isinstance(layer, nn.MaxPool2d):
         window: nn.Module = nn.MaxPool2d(kernel, 1, padding, layer.dilation)
     else:
-        window = nn.AvgPool2d(kernel, 1, padding, count_include_pad=layer.count_include_pad)
+        window = nn.AvgPool2d(kernel, 1, padding, False, layer.count_include_pad, layer.divisor_override)
     return [window] if own or not any(widths) else [*border, window]

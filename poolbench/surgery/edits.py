@@ -27,9 +27,6 @@ class Edits:
     def replace(self, path: str, *parts: tuple[str, nn.Module]) -> None:
         self._instead[path] = parts
 
-    def __bool__(self) -> bool:
-        return bool(self._before or self._after or self._instead)
-
     def apply(self, module: nn.Module) -> None:
         """Carry out all changes in place. Several modules at one path become an nn.Sequential there.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
+import torch
 from torch import nn
 
 from poolbench.pooling.padding import PaddingMode
@@ -55,12 +55,12 @@ def _change(path: str, layer: nn.Module, graph: Trace, call: Call, mode: Padding
         changed.stride = pair(layer.stride)
         parts: list[tuple[str, nn.Module]] = [("conv", changed)]
         edits.replace(path, *([("border", border)] if border is not None else []), *parts)
-    elif max(pair(layer.stride)) == 1:
-        edits.replace(path, *(_named(part) for part in dense_window(layer, window, window.widths, mode)))
+    elif len(call.outputs) > 1:
+        raise Refusal("it returns more than one tensor")
     else:
-        strided = [copy.deepcopy(part) for part in dense_window(layer, window, window.widths, mode)]
-        strided[-1].stride = layer.stride  # type: ignore[assignment]
-        edits.replace(path, *(_named(part) for part in strided))
+        padded = dense_window(layer, window, window.widths, mode)
+        padded[-1].stride, padded[-1].ceil_mode = layer.stride, layer.ceil_mode  # type: ignore[assignment]
+        edits.replace(path, *(_named(part) for part in padded))
 
 
 def _named(part: nn.Module) -> tuple[str, nn.Module]:
@@ -83,18 +83,20 @@ def _padding_in_code(module: nn.Module, graph: Trace, mode: PaddingMode) -> Iter
             yield LeftAlone(path, f"{type(part).__name__} pads in its own code: its padding stays")
 
 
-def positional_layers(module: nn.Module, graph: Trace, maps: Container[int]) -> Iterator[LeftAlone]:
+def positional_layers(module: nn.Module, graph: Trace, maps: Mapping[int, torch.Size]) -> Iterator[LeftAlone]:
     """Yield the layers whose outputs depend on positions whatever the padding and the pools.
 
-    These are convolutions that cut the border off, and reshapings of a map into a vector. ``maps`` are the values that
-    have positions, unlike those that were pooled globally.
+    These are convolutions that cut more off than a border added before, and reshapings of a map into a vector. ``maps``
+    are the values that have positions, unlike those that were pooled globally, and their sizes without borders.
     """
     for call in graph.calls:
         layer = module.get_submodule(call.path)
-        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or call.inputs[0] not in maps:
+        of_map = len(call.inputs) == 1 and call.inputs[0] in maps
+        if not isinstance(layer, nn.Conv2d) or max(pair(layer.stride)) > 1 or not of_map:
             continue
         given, made = graph.shape(call.inputs[0])[-2:], graph.shape(call.outputs[0])[-2:]
-        if made[0] < given[0] or made[1] < given[1]:
+        whole = maps[call.inputs[0]]
+        if made[0] < whole[0] or made[1] < whole[1]:
             rows, columns = pair(layer.kernel_size)
             yield LeftAlone(
                 call.path,

@@ -18,13 +18,14 @@ class Groups:
     """Which downsamplings share a phase.
 
     ``strides`` has the stride of each by path, also of those that no pool can replace ("path (function)"). ``odd`` are
-    those that meet a map of other strides. ``maps`` are the values that have positions.
+    those that meet a map of other strides. ``maps`` has the values that have positions, and the size (h, w) that maps
+    after the same downsamplings have without a border.
     """
 
     strides: dict[str, int]
     parents: dict[str, str] = field(default_factory=dict)
     odd: set[str] = field(default_factory=set)
-    maps: set[int] = field(default_factory=set)
+    maps: dict[int, torch.Size] = field(default_factory=dict)
 
     def leader(self, path: str) -> str:
         """Return the site that stands for the group of a site."""
@@ -78,7 +79,7 @@ def phase_groups(graph: Trace, sites: Sequence[Site]) -> Groups:
             else:
                 frames[value] = frame
             sizes.setdefault(frames[value], graph.shape(value)[-2:])
-    groups.maps = set(frames)
+    groups.maps = {value: sizes[frame] for value, frame in frames.items()}
     return groups
 
 

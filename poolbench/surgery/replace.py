@@ -70,8 +70,8 @@ def replace_pooling(
     k sites, to those after the stem, or to these paths; ``min_channels`` to those that give at least so many
     channels. ``head`` replaces the last global pool. Polyphase pools whose outputs meet share their phase.
 
-    Warns if nothing changed. Raises UsageError for a pool without subsampling, an unknown path, images that the
-    network does not take, and maps that the pool does not take.
+    Warns if no downsampling was replaced. Raises UsageError for a pool without subsampling, an unknown path, images
+    that the network does not take, and maps that the pool does not take.
     """
     pool = _checked(pool, padding_mode, placement)
     changed = copy.deepcopy(module)
@@ -87,9 +87,9 @@ def replace_pooling(
     left += positional_layers(changed, graph, groups.maps)
     if head is not None and not _replace_head(changed, graph, head, edits):
         left.append(LeftAlone("", f"no global pool that head '{head.name}' could replace"))
-    if not edits:
+    if not placed:
         why = f"{left[0].path or 'the network'}: {left[0].reason}" if left else "the network has no downsampling"
-        warnings.warn(f"surgery changed nothing: {why}", stacklevel=2)
+        warnings.warn(f"surgery replaced no downsampling: {why}", stacklevel=2)
     edits.apply(changed)
     paths = {part: path for path, part in changed.named_modules()}
     replaced = [
@@ -224,7 +224,8 @@ def _replace_head(module: nn.Module, graph: Trace, head: Component, edits: Edits
     for call in graph.calls:
         part = module.get_submodule(call.path)
         adaptive = isinstance(part, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and part.output_size in (1, (1, 1))
-        if (adaptive or isinstance(part, SelectAdaptivePool2d)) and len(graph.shape(call.inputs[0])) == 4:
+        of_map = len(call.inputs) == 1 and len(graph.shape(call.inputs[0])) == 4
+        if of_map and (adaptive or isinstance(part, SelectAdaptivePool2d)):
             pools_of_all.append(call)
     if not pools_of_all:
         return False

@@ -209,3 +209,28 @@ def test_a_phase_that_cannot_be_shared_is_noted(build: Build, name: str, path: s
     surgery = replace_pooling(build(name), Component("aps"), in_shape=(3, 64, 64), padding_mode="circular")
     notes = {one.site.path: one.note for one in surgery.replaced}
     assert notes[path].endswith(note)
+
+
+def test_stacked_replicas_keep_phases_of_their_own() -> None:
+    models = [operated(Component("aps")).eval() for _ in range(3)]
+    for seed, model in enumerate(models):
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+    parameters, buffers = torch.func.stack_module_state(models)
+    pixels = images()
+
+    def run(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(models[0], (parameters, buffers), (pixels,))
+        return out
+
+    with torch.no_grad():
+        stacked = torch.vmap(run)(parameters, buffers)
+        torch.testing.assert_close(stacked, torch.stack([model(pixels) for model in models]))
+
+
+def test_operated_networks_compile_as_one_graph() -> None:
+    model = operated(Component("aps")).eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for seed in (1, 2):
+        assert torch.equal(compiled(images(seed=seed)), model(images(seed=seed)))

@@ -223,6 +223,31 @@ def test_functional_activations_work_or_are_refused() -> None:
     assert_same_logits(surgery, original)
 
 
+class Encoded(nn.Module):
+    """Adds a convolution of constants, as networks with position encodings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.encoding = nn.Conv2d(1, 4, 3)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ones = torch.ones(1, 1, 34, 34)
+        out: Tensor = self.pool(self.conv(x) + self.encoding(ones)).flatten(1)
+        return out
+
+
+def test_layers_that_do_not_see_the_image_stay() -> None:
+    original = Encoded().eval()
+    surgery = replace_pooling(
+        original, Component("decimate"), in_shape=IN_SHAPE, padding_mode="zeros", head=Component("avg")
+    )
+    assert [one.site.path for one in surgery.replaced] == ["conv"]
+    assert not surgery.left
+    assert_same_logits(surgery, original)
+
+
 class Branching(nn.Module):
     """What runs depends on the image."""
 
@@ -264,14 +289,14 @@ class OwnPadding(nn.Conv2d):
 
 def test_a_convolution_of_unknown_padding_is_left_alone() -> None:
     module = nn.Sequential(OwnPadding(3, 4, 3, stride=2, padding=1), nn.ReLU())
-    with pytest.warns(UserWarning, match="changed nothing: 0: the padding of OwnPadding is unknown"):
+    with pytest.warns(UserWarning, match="replaced no downsampling: 0: the padding of OwnPadding is unknown"):
         surgery = replace_pooling(module, Component("avg"), in_shape=IN_SHAPE, padding_mode="circular")
     assert not surgery.replaced
 
 
 def test_nothing_to_replace_is_a_warning() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-    with pytest.warns(UserWarning, match="surgery changed nothing: the network has no downsampling"):
+    with pytest.warns(UserWarning, match="surgery replaced no downsampling: the network has no downsampling"):
         surgery = replace_pooling(plain, Component("max"), in_shape=IN_SHAPE)
     assert not surgery.replaced
     with pytest.warns(UserWarning, match="no global pool that head 'gem' could replace"):
@@ -303,3 +328,23 @@ def test_cost_of_surgery_by_hand() -> None:
     cost = cost_of_surgery(original, surgery.module, noise(2, 3, 32, 32), repeats=1)
     assert cost.after.flops == 4 * cost.before.flops == 2 * 2 * 8 * 32 * 32 * 27
     assert (cost.ratios["cost_flops"], cost.ratios["cost_parameters"]) == (4, 1)
+
+
+def test_padding_of_layers_that_stay() -> None:
+    """Pools with and without stride and padding layers wrap around, and keep their sizes."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.ZeroPad2d(1),
+        nn.Conv2d(3, 4, 3),
+        nn.AvgPool2d(3, 1, 1),
+        nn.MaxPool2d(3, 1, 1),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+    )
+    surgery = replace_pooling(module, Component("avg"), in_shape=(3, 16, 16), padding_mode="circular", sites=["5"])
+    assert [(one.path, one.reason) for one in surgery.left] == [("4", "not among the chosen sites")]
+    x = noise(1, 3, 16, 16)
+    with torch.no_grad():
+        out = surgery.module(x)
+        assert out.shape == module(x).shape == (1, 4, 4, 4)
+        torch.testing.assert_close(surgery.module(x.roll((4, -8), (-2, -1))), out.roll((1, -2), (-2, -1)))

@@ -58,7 +58,9 @@ def test_a_vit_has_a_patch_embedding_only(build: Build) -> None:
     assert find_sites(vit, (3, 224, 224)) == [
         Site("patch_embed.proj", "patch_embedding", 16, (3, 224, 224), (192, 14, 14), True)
     ]
-    with pytest.warns(UserWarning, match=r"changed nothing: patch_embed\.proj: a patch embedding makes tokens"):
+    with pytest.warns(
+        UserWarning, match=r"replaced no downsampling: patch_embed\.proj: a patch embedding makes tokens"
+    ):
         surgery = replace_pooling(vit, Component("blur3"), in_shape=(3, 224, 224))
     assert [one.path for one in surgery.left] == ["patch_embed.proj"]
     named = replace_pooling(vit, Component("decimate"), in_shape=(3, 224, 224), sites=["patch_embed.proj"])
