@@ -210,7 +210,7 @@ def advise_command(
     command goes on where it stopped.
     """
     from poolbench.cli.progress import counting
-    from poolbench.own_model.advise import AdviceOptions, advise
+    from poolbench.own_model.advise import AdviceOptions, advise, check_pools
     from poolbench.own_model.images import list_images, named_transform, read_images
     from poolbench.own_model.model import load_model
     from poolbench.own_model.trials import Trials
@@ -221,6 +221,7 @@ def advise_command(
 
     device = resolve_device(device)
     transform = None if choice.transform is None else named_transform(choice.transform)
+    check_pools(pools)
     listing = list_images(data, images + judged)
     model = load_model(choice.request(spec), None if listing.labels is None else len(listing.classes), device)
     say(f"{spec}: weights {model.weights}; {model.description}")

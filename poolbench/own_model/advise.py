@@ -37,6 +37,7 @@ from poolbench.own_model.results import SiteEffect, Timing
 from poolbench.own_model.shifts import STEPS, Labels, window, windows
 from poolbench.own_model.sites import downsamplings, swapped
 from poolbench.own_model.trials import Trials
+from poolbench.pooling import pool_class
 from poolbench.registry import pools
 
 ATTRIBUTED_IMAGES = 250
@@ -114,8 +115,7 @@ def advise(
     """
     if len(images) < 2:
         raise UsageError(f"advice needs images to judge and images to learn from, got {len(images)}; give more")
-    for name in options.pools:
-        _check_pool(name)
+    check_pools(options.pools)
     bench = _bench(model, images, device, options, trials, say, clock or Clock(options.budget))
     effects, stem = _attribution(bench)
     found: list[Trial] = []
@@ -150,11 +150,11 @@ def _example(bench: _Bench) -> Tensor:
     return window(bench.judged.size)(larger, 0)[0]
 
 
-def _check_pool(name: str) -> None:
-    from poolbench.pooling import pool_class
-
-    if pool_class(pools.resolve(name).name).keeps_size:
-        raise UsageError(f"pool '{name}' does not subsample, so it cannot replace a stride; leave it out of --pools")
+def check_pools(names: Sequence[str]) -> None:
+    """Raise UsageError for a pool that does not exist or that cannot take the place of a stride."""
+    for name in names:
+        if pool_class(pools.resolve(name).name).keeps_size:
+            raise UsageError(f"pool '{name}' does not subsample, so it cannot replace a stride; leave it out")
 
 
 def _bench(

@@ -244,3 +244,42 @@ def test_a_mistake_is_one_line_and_leaves_no_files(
     assert re.search(message, last)
     assert not done.stdout
     assert not (folder / "out").is_dir() or not list((folder / "out").iterdir())
+
+
+ADVISE = ("advise", "nets.py:net", "--data", "data", "--out", "out", "--size", "16", "--device", "cpu")
+
+
+def test_advice_comes_first_and_the_files_agree(folder: Path, cli: Cli) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    done = cli(*ADVISE, "--epochs", "1", "--tracking-uri", "sqlite:///store.db")
+    assert done.exit_code == 0, done.stderr
+    *told, page = done.stdout.splitlines()
+    assert page == "out/advice.html"
+    found = json.loads((folder / "out" / "advice.json").read_text())
+    assert found["sentences"] == told
+    assert found["outcomes"][0]["name"] == "as it is"
+    assert found["not_tried"] == {}
+    shown = Page((folder / page).read_text())
+    assert all(source.startswith(("data:", "#")) for source in shown.sources)
+    assert all(one["name"] in shown.text for one in found["outcomes"])
+    client = mlflow.MlflowClient("sqlite:///store.db")
+    experiment = client.get_experiment_by_name("own models").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"advice.html", "advice.json"}
+    models = client.search_logged_models([experiment])
+    assert {model.params["remedy"] for model in models} == {one["name"] for one in found["outcomes"]}
+    # The same command goes on where it stopped: everything is there.
+    again = cli(*ADVISE, "--epochs", "1", "--no-mlflow")
+    assert "epoch" not in again.stderr
+    assert (
+        json.loads((folder / "out" / "advice.json").read_text())["outcomes"][1]["flips"]
+        == found["outcomes"][1]["flips"]
+    )
+
+
+def test_a_misspelt_pool_is_one_line_before_any_work(folder: Path, cli: Cli) -> None:
+    done = cli(*ADVISE, "--pools", "blurr3")
+    assert done.exit_code == 2
+    assert "blur3" in done.stderr.splitlines()[-1]
+    assert not (folder / "out").exists()

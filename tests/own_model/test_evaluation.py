@@ -20,7 +20,8 @@ from poolbench.own_model.evaluation import Options, evaluate
 from poolbench.own_model.images import Images, list_images, read_images
 from poolbench.own_model.model import OwnModel, Preprocessing
 from poolbench.own_model.results import Evaluation
-from poolbench.own_model.sites import antialiased, downsamplings
+from poolbench.own_model.sites import antialiased, downsamplings, swapped
+from poolbench.registry import pools
 
 SIZE = 16
 
@@ -186,9 +187,12 @@ def test_a_network_that_always_decides_alike_is_called_constant(tmp_path: Path, 
 def test_each_downsampling_can_be_anti_aliased_alone() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, stride=3))
     sites = downsamplings(network, (3, 24, 24))
-    assert [(site.path, site.stride, site.size_in, site.size_out, site.pool) for site in sites] == [
-        ("0", 2, 24, 12, "blur3"), ("1", 2, 12, 6, "max_blur3"), ("2", 3, 6, 2, "blur3")
+    assert [(site.path, site.stride, site.shape_in[-1], site.shape_out[-1]) for site in sites] == [
+        ("0", 2, 24, 12), ("1", 2, 12, 6), ("2", 3, 6, 2)
     ]  # fmt: skip
+    # A max pool whose windows do not overlap keeps its maximum.
+    done = [swapped(network, pools.resolve("blur3"), (3, 24, 24), [site.path])[1][0] for site in sites]
+    assert [line.split(" at ")[0] for line in done] == ["0: blur3", "1: max_blur3", "2: blur3"]
     x = torch.rand(2, 3, 24, 24)
     for site in sites:
         changed = antialiased(network, site, (3, 24, 24))
