@@ -231,7 +231,12 @@ class Architectures(Registry[Factory]):
         return super()._known(name)
 
 
-TIMM_OPTIONS: Mapping[str, Option] = {"pretrained": Option("pretrained", "bool", False)}
+TIMM_OPTIONS: Mapping[str, Option] = {
+    "pretrained": Option("pretrained", "bool", False),
+    "placement": Option(
+        "placement", "Literal['after_activation', 'before_norm', 'before_convolution']", "after_activation"
+    ),
+}
 
 benchmarks: Registry[Factory] = Registry("benchmark", "poolbench_tasks", "benchmarks")
 datasets: Registry[Factory] = Registry("dataset", "poolbench.data", "datasets", ("location", "device"))

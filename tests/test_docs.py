@@ -69,6 +69,14 @@ def test_python_blocks_compile(page: Path) -> None:
             compile(block.text, str(page), "exec")
 
 
+def test_the_example_of_surgery_runs(tmp_path: Path) -> None:
+    (example,) = [block.text for block in blocks(DOCS / "surgery.md") if block.language == "python"]
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "layer2.0.downsample.0: aps at layer2.0.downsample.0.pool" in done.stdout
+    assert "follows the phase of layer2.0.conv1" in done.stdout
+
+
 @pytest.mark.parametrize(("registry", "heading"), [(pools, "## Local pools"), (heads, "## Heads")])
 def test_tables_of_poolings_match_the_registry(registry: Registry[object], heading: str) -> None:
     section = (DOCS / "poolings.md").read_text().partition(f"{heading}\n")[2].partition("\n## ")[0]

@@ -15,6 +15,7 @@ from poolbench.cli.bisect import bisect_command
 from poolbench.cli.deciding import claims_command, decide_command
 from poolbench.cli.issue import issue_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
+from poolbench.cli.own_model import advise_command, evaluate_command
 from poolbench.cli.planning import list_command, plan_command
 from poolbench.cli.regress import regress_command
 from poolbench.cli.results import report_command, status_command, sync_command, ui_command
@@ -84,6 +85,8 @@ for command in (
     issue_command,
     bisect_command,
     shift_map_command,
+    evaluate_command,
+    advise_command,
     ui_command,
 ):
     main.add_command(command)

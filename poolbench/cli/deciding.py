@@ -34,7 +34,7 @@ ENDED = ("finished", "failed", "skipped")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _duration(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+def duration(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
     """Return the seconds of "45s", "20m" or "2h"; raise UsageError for anything else."""
     if value is None:
         return None
@@ -58,7 +58,7 @@ claims_option = click.option(
 @selection_options
 @work_options
 @claims_option
-@click.option("--budget", metavar="TIME", callback=_duration, help="Stop after this time, like 45s, 20m or 2h.")
+@click.option("--budget", metavar="TIME", callback=duration, help="Stop after this time, like 45s, 20m or 2h.")
 @click.option("--max-seeds", type=click.IntRange(min=1), help="At most this many seeds per comparison group.")
 @jobs_option
 def decide_command(

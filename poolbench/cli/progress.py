@@ -57,7 +57,9 @@ class _Lines:
         elif part == self.part and now - self.last < LINE_SECONDS:
             return
         else:
-            print(f"{done:,} of {total:,} {self.what} ({now - self.began:.0f} s)", file=sys.stderr, flush=True)
+            spent = now - self.began
+            left = f", about {spent * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            print(f"{done:,} of {total:,} {self.what} ({spent:.0f} s{left})", file=sys.stderr, flush=True)
             self.last = now
         self.part, self.total = part, total
 

@@ -91,8 +91,8 @@ class Stack:
 def can_stack(model: nn.Module, pixels: Tensor) -> bool:
     """Return whether vmap supports the network, by training and evaluating two replicas on pixels (b, c, h, w).
 
-    vmap does not support control flow that depends on values (polyphase pools test for ties), and it falls back to a
-    loop for operations without a batching rule. The network and the random state are unchanged afterwards.
+    vmap does not support control flow that depends on values, and it falls back to a loop for operations without a
+    batching rule. The network and the random state are unchanged afterwards.
     """
     training = model.training
     try:

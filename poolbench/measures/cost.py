@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -64,9 +64,9 @@ def measure_cost(module: nn.Module, x: Tensor, repeats: int = 10) -> Cost:
         module.eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(x)
-        forward_ms = _median_ms(forward, x.device, repeats)
+        forward_ms = median(_times_ms(forward, x.device, repeats))
         module.train()
-        train_ms = _median_ms(train, x.device, repeats)
+        train_ms = median(_times_ms(train, x.device, repeats))
         peak = _peak_bytes(train, module, source)
     finally:
         module.train(training)
@@ -84,7 +84,38 @@ def measure_cost(module: nn.Module, x: Tensor, repeats: int = 10) -> Cost:
     )
 
 
-def _median_ms(work: Callable[[], None], device: torch.device, repeats: int) -> float:
+@dataclass(frozen=True)
+class InferenceCost:
+    """Cost of forward passes of one batch of ``images`` on one device.
+
+    ``times_ms``: milliseconds of each timed pass. ``flops`` and ``parameters`` as in :class:`Cost`. ``peak_mb``: peak
+    memory of a pass beyond parameters and input, in 10^6 bytes.
+    """
+
+    images: int
+    parameters: int
+    flops: int
+    times_ms: Sequence[float]
+    peak_mb: float
+
+
+def measure_inference(module: nn.Module, x: Tensor, repeats: int = 20) -> InferenceCost:
+    """Return the cost of forward passes in eval mode for a batch x (b, c, h, w), timed after two warm-up passes."""
+    module.eval()
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(x)
+
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    times = _times_ms(forward, x.device, repeats)
+    peak = _peak_bytes(forward, module, x) / 1e6
+    return InferenceCost(len(x), sum(p.numel() for p in module.parameters()), counter.get_total_flops(), times, peak)
+
+
+def _times_ms(work: Callable[[], None], device: torch.device, repeats: int) -> list[float]:
+    """Return the milliseconds of each of ``repeats`` runs of ``work``, after two warm-up runs."""
     for _ in range(2):
         work()
     if device.type != "cuda":
@@ -93,19 +124,19 @@ def _median_ms(work: Callable[[], None], device: torch.device, repeats: int) -> 
             began = time.perf_counter()
             work()
             times.append((time.perf_counter() - began) * 1e3)
-        return median(times)
+        return times
     with torch.cuda.device(device):
-        return _median_event_ms(work, device, repeats)
+        return _event_times_ms(work, device, repeats)
 
 
-def _median_event_ms(work: Callable[[], None], device: torch.device, repeats: int) -> float:
+def _event_times_ms(work: Callable[[], None], device: torch.device, repeats: int) -> list[float]:
     pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
     for start, end in pairs:
         start.record()
         work()
         end.record()
     torch.cuda.synchronize(device)
-    return float(median(start.elapsed_time(end) for start, end in pairs))
+    return [float(start.elapsed_time(end)) for start, end in pairs]
 
 
 def _peak_bytes(work: Callable[[], None], module: nn.Module, source: Tensor) -> int:

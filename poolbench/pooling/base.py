@@ -20,7 +20,7 @@ class Pool(nn.Module):
     needs_divisible_size: ClassVar[bool] = False  # h and w must be multiples of the stride, else UsageError
     needs_power_of_two_stride: ClassVar[bool] = False  # other strides raise UsageError
     trainable_in_eval: ClassVar[bool] = True  # parameters receive gradients in eval mode, too
-    runs_on_meta: ClassVar[bool] = True  # False: control flow depends on the values of the input
+    sampling: ClassVar[str | None] = None  # a maximum, then the pool of this name, which takes the same options
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ from poolbench.registry import pools
 class MaxPool(Pool):
     """Maximum over windows of stride x stride."""
 
+    sampling = "decimate"
+
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         self.stride, self.padding_mode = stride, padding_mode
@@ -33,6 +35,8 @@ class MaxPool(Pool):
 @pools.register("max3", reference="Krizhevsky et al. 2012", shift_equivariant=False, learnable=False, random=False)
 class OverlappingMaxPool(Pool):
     """Maximum over overlapping 3x3 windows centred on every stride-th pixel."""
+
+    sampling = "decimate"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()

@@ -138,6 +138,8 @@ class Blur7(BinomialBlur):
 class MaxBlur3(MaxBlur):
     """Maximum over 2x2 with stride 1, then binomial 3x3 low-pass with stride."""
 
+    sampling = "blur3"
+
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(channels, 3, stride, padding_mode)
 
@@ -145,6 +147,8 @@ class MaxBlur3(MaxBlur):
 @pools.register("max_blur5", reference="Zhang 2019", shift_equivariant=False, learnable=False, random=False)
 class MaxBlur5(MaxBlur):
     """Maximum over 2x2 with stride 1, then binomial 5x5 low-pass with stride."""
+
+    sampling = "blur5"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(channels, 5, stride, padding_mode)
@@ -166,16 +170,22 @@ class IdealLowpass(Pool):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (-(-n // self.stride) for n in x.shape[-2:])
-        rows, columns = (height - 1) // 2, (width - 1) // 2
-        # norm="forward" divides by the number of pixels: equal coefficients, equal mean.
-        spectrum = torch.fft.rfft2(widen(x), norm="forward")[..., : columns + 1]
-        low = spectrum.new_zeros(*x.shape[:2], height, width // 2 + 1)
-        low[..., : rows + 1, : columns + 1] = spectrum[..., : rows + 1, :]
-        if rows:
-            low[..., -rows:, : columns + 1] = spectrum[..., -rows:, :]
-        out: Tensor = torch.fft.irfft2(low, s=(height, width), norm="forward").to(x.dtype)
+        rows, columns = (_below_nyquist(n, -(-n // self.stride), x.device) for n in x.shape[-2:])
+        wide = widen(x)
+        out: Tensor = (rows.to(wide.dtype) @ wide @ columns.to(wide.dtype).mT).to(x.dtype)
         return out
+
+
+def _below_nyquist(size: int, wanted: int, device: torch.device) -> Tensor:
+    """Return the matrix (wanted, size) that samples a periodic signal at j * size / wanted after an ideal low-pass.
+
+    A matrix product and no Fourier transform: ONNX has no complex tensors.
+    """
+    times = torch.arange(wanted, dtype=torch.float64, device=device)[:, None] / wanted
+    distance = times - torch.arange(size, dtype=torch.float64, device=device) / size
+    frequencies = torch.arange(1, (wanted - 1) // 2 + 1, dtype=torch.float64, device=device)
+    waves = torch.cos(2 * torch.pi * frequencies * distance[..., None]).sum(-1)
+    return (1 + 2 * waves) / size
 
 
 @pools.register(

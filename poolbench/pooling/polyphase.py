@@ -7,6 +7,8 @@ the input shifts the output (Chaman & Dokmanic 2021).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +34,6 @@ class PolyphasePool(Pool):
     """
 
     needs_divisible_size = True
-    runs_on_meta = False
     name: str
 
     def __init__(self, stride: int, before: nn.Module | None = None) -> None:
@@ -52,7 +53,7 @@ class PolyphasePool(Pool):
 
     def choose(self, x: Tensor) -> Tensor:
         """Return one-hot weights (b, stride^2) of the components of a prepared map."""
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), _full_precision(x.device):
             best = _winners(self.score(self.components(x)), x, self.stride)
         return F.one_hot(best, self.stride**2).to(x.dtype)
 
@@ -80,6 +81,12 @@ class PolyphasePool(Pool):
         return components
 
 
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context without autocast, which devices such as "meta" do not have."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+
 def _winners(scores: Tensor, x: Tensor, stride: int) -> Tensor:
     """Return the index (b,) of the largest of scores (b, stride^2); ties are broken by the content of x (b, c, h, w).
 
@@ -88,10 +95,9 @@ def _winners(scores: Tensor, x: Tensor, stride: int) -> Tensor:
     """
     # Sums and convolutions of a rolled map differ in their last bits.
     tolerance = 1e-12 if x.dtype == torch.float64 else 1e-5
-    best = _largest(scores, tolerance)
-    tied = best.sum(1) > 1
-    if tied.any():
-        best[tied] = _largest(_fingerprints(x[tied], stride) * best[tied], tolerance)
+    tied = _largest(scores, tolerance)
+    # Fingerprints are computed without ties, too: a branch on values could not be exported, nor run under vmap.
+    best = _largest(_fingerprints(x, stride) * tied, tolerance)
     return best.to(torch.uint8).argmax(1)
 
 
@@ -103,18 +109,33 @@ def _largest(scores: Tensor, tolerance: float) -> Tensor:
 def _fingerprints(x: Tensor, stride: int) -> Tensor:
     """Return a positive number per component of x (b, c, h, w), (b, stride^2), that a roll of x does not change.
 
-    It is the mean of exp(k . roll(x, -y)) over the pixels y of the component, with a fixed random image k.
-    Rolling x only reorders the terms of the mean. Exponentials with different exponents are linearly independent
-    as functions of k, so for almost every k two components have equal fingerprints only if one set of rolled
-    images equals the other. Then the image is periodic and both components are equal up to a roll, so either
-    may be kept.
+    It is the mean of exp(k . roll(z, -y)) over the pixels y of the component, where z (b, h, w) is a fixed weighted
+    sum of the channels and k a fixed image. Rolling x only reorders the terms of the mean. Exponentials with
+    different exponents are linearly independent as functions of k, so for almost every k two components have equal
+    fingerprints only if one set of rolled images equals the other. Then the image is periodic and both
+    components are equal up to a roll, so either may be kept.
+
+    k is an outer product of a column and a row. Two images that differ also differ as bilinear forms, so the
+    argument holds for almost every such k, and the products with all rolled images are two matrix products.
     """
-    centred = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
-    norm = centred.square().sum(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-    key = torch.randn(x.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(x.device)
-    products = torch.fft.rfft2(centred / norm) * torch.fft.rfft2(key).conj()
-    views = torch.fft.irfft2(products.sum(1, keepdim=True), s=x.shape[-2:])
-    return F.pixel_unshuffle(views, stride).exp().mean(dim=(-2, -1))
+    z = torch.einsum("bchw,c->bhw", widen(x), _waves(torch.arange(x.shape[1], device=x.device)).to(widen(x).dtype))
+    z = z.double()
+    centred = z - z.mean(dim=(-2, -1), keepdim=True)
+    norm = centred.square().sum(dim=(1, 2), keepdim=True).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+    views = _circulant(x.shape[-2], x.device) @ (centred / norm) @ _circulant(x.shape[-1], x.device).mT
+    return F.pixel_unshuffle(views[:, None], stride).exp().mean(dim=(-2, -1))
+
+
+def _circulant(size: int, device: torch.device) -> Tensor:
+    """Return a fixed matrix (size, size) in float64 whose row i is its first row rolled by i."""
+    index = torch.arange(size, device=device)
+    return _waves((index - index[:, None]).remainder(size))
+
+
+def _waves(index: Tensor) -> Tensor:
+    """Return fixed numbers in float64 of mean square about 1, without period or symmetry, at these integers."""
+    index = index.double()
+    return 2**0.5 * torch.cos(0.61 + 1.93 * index + 2.39 * index.square())
 
 
 class DenseMaxFilter(nn.Module):
@@ -164,6 +185,7 @@ class MaxAdaptivePolyphase(LargestComponent):
     """Maximum over 2x2 with stride 1, then the polyphase component with the largest L2 norm."""
 
     name = "max_aps"
+    sampling = "aps"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(stride, DenseMaxFilter(padding_mode))
@@ -176,6 +198,7 @@ class MaxBlurredAdaptivePolyphase(LargestComponent):
     """Maximum over 2x2 with stride 1, binomial 3x3 low-pass, then the component with the largest L2 norm."""
 
     name = "max_aps_blur3"
+    sampling = "aps_blur3"
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__(stride, MaxBlur(channels, 3, 1, padding_mode))
@@ -230,9 +253,15 @@ class LearnablePolyphase(PolyphasePool):
         """Return one-hot weights (b, stride^2); a softmax in training with ``hard=False``."""
         if not self.training:
             return super().choose(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _full_precision(x.device):
             scores = widen(self.score(self.components(x)))
-            return F.gumbel_softmax(scores, self.temperature, hard=self.hard).to(x.dtype)
+            # Not F.gumbel_softmax, whose scatter has no rule for vmap: argmax of scores + Gumbel noise is a sample.
+            noise = -torch.empty_like(scores).exponential_().log()
+            soft = ((scores + noise) / self.temperature).softmax(1)
+            if not self.hard:
+                return soft.to(x.dtype)
+            sampled = F.one_hot(soft.argmax(1), self.stride**2).to(soft.dtype)
+            return (sampled - soft.detach() + soft).to(x.dtype)
 
 
 @pools.register("max_lps", reference="Rojas-Gomez et al. 2022", shift_equivariant=True, learnable=True, random=True)
@@ -243,6 +272,7 @@ class MaxLearnablePolyphase(LearnablePolyphase):
     """
 
     name = "max_lps"
+    sampling = "lps"
 
     def __init__(
         self,

@@ -37,7 +37,11 @@ def test_list_shows_every_entry_with_its_options(cli: Cli) -> None:
         ("pools", "options: p: float = 3.0, eps: float = 1e-06"),
         ("pools", "options: hidden: int|None = none, temperature: float = 1.0, hard: bool = true"),
         ("datasets", "options: pad: int = 0, normalize: standard|unit = standard"),
-        ("architectures", "options: pretrained: bool = false"),
+        (
+            "architectures",
+            "options: pretrained: bool = false, "
+            "placement: after_activation|before_norm|before_convolution = after_activation",
+        ),
     ],
 )
 def test_options_are_listed_as_they_are_typed(cli: Cli, kind: str, line: str) -> None:

@@ -15,7 +15,6 @@ from poolbench.engine import build_model
 from poolbench.engine.loop import Training
 from poolbench.engine.networks import OneNetwork
 from poolbench.engine.replicas import Stack, can_stack, stack_limit
-from poolbench.pooling import pool_class
 from poolbench.registry import architectures, heads, pools
 
 SEEDS = (0, 1, 2)
@@ -99,12 +98,14 @@ def test_replicas_of_every_architecture_are_its_single_runs(name: str) -> None:
     assert max(differences(cell, data, torch.float64)) < 1e-9
 
 
-UNSTACKABLE = [name for name in pools.names() if not pool_class(name).runs_on_meta]
-
-
-@pytest.mark.parametrize("name", sorted({*pools.names()} - {*UNSTACKABLE, "stochastic"}))
-def test_replicas_of_every_pool_are_its_single_runs(name: str) -> None:
+@pytest.mark.parametrize("name", pools.names())
+def test_every_pool_can_be_stacked(name: str) -> None:
     assert can_stack(build_model(replace(CELL, pool=Component(name)), SMALL, "cpu"), to_pixels(SMALL.test.images[:4]))
+
+
+# Random pools draw other numbers in a stack.
+@pytest.mark.parametrize("name", [name for name in pools.names() if not pools.facts(name)["random"]])
+def test_replicas_of_every_pool_are_its_single_runs(name: str) -> None:
     assert max(differences(replace(CELL, pool=Component(name)), SMALL, torch.float64)) < 1e-9
 
 
@@ -189,9 +190,16 @@ def test_a_part_of_a_stack_is_stored_without_the_rest() -> None:
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
 
 
-@pytest.mark.parametrize("pool", UNSTACKABLE)
-def test_what_vmap_cannot_do_is_known_beforehand(pool: str) -> None:
-    model = build_model(replace(CELL, architecture=Component("simple_conv"), pool=Component(pool)), SMALL, "cpu")
+class Brightest(nn.Module):
+    """Control flow that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_what_vmap_cannot_do_is_known_beforehand() -> None:
+    model = build_model(replace(CELL, architecture=Component("simple_conv")), SMALL, "cpu")
+    model.append(Brightest())  # type: ignore[operator]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     pixels = to_pixels(SMALL.test.images[:4])

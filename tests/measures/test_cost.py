@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from poolbench.core import COST_METRICS
 from poolbench.measures import cost as cost_module
@@ -65,3 +66,26 @@ def test_the_module_stays_as_it_was() -> None:
 def test_metrics_are_those_of_the_cells() -> None:
     cost = measure_cost(nn.Conv2d(1, 1, 1), torch.rand(1, 1, 4, 4), repeats=1)
     assert list(cost.as_metrics()) == [metric.name for metric in COST_METRICS]
+
+
+def test_operations_of_a_resnet18_by_the_counter_of_torch_and_by_hand() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18().eval()
+    x = torch.rand(2, 3, 64, 64)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(x)
+    multiplications: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # Each output is a sum over as many products as its weights.
+            multiplications.append(out.numel() * module.weight[0].numel())
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    found = measure_cost(model, x, repeats=1).flops
+    assert found == counter.get_total_flops() == 2 * sum(multiplications)

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.core import Component, UsageError
@@ -97,8 +98,7 @@ def test_dtype_device_memory_format_and_repetition(name: str) -> None:
     torch.testing.assert_close(pool(x.contiguous(memory_format=torch.channels_last)), out)
     assert pool.float()(x.float()).dtype == torch.float32
     torch.testing.assert_close(pool(x.float()), out.float())
-    if pool.runs_on_meta:
-        assert pool.to("meta")(x.float().to("meta")).device.type == "meta"
+    assert pool.to("meta")(x.float().to("meta")).device.type == "meta"
 
 
 @by_name
@@ -223,3 +223,16 @@ def test_a_registered_class_that_is_no_pool_is_an_error(monkeypatch: pytest.Monk
 def test_the_first_argument_is_called_name() -> None:
     assert isinstance(create_pool(name="max", channels=3), Pool)
     assert isinstance(create_head(name="avg", channels=3), Head)
+
+
+@pytest.mark.parametrize("name", [name for name in list_pools() if pool_class(name).sampling])
+def test_a_maximum_and_the_sampling_make_up_the_pool(name: str) -> None:
+    sampling = pool_class(name).sampling
+    assert sampling is not None
+    x = images(2, 3, 8, 12)
+    rows, columns = ((0, 1), (0, 1)) if name != "max3" else ((1, 1), (1, 1))
+    padded = F.pad(x, (*columns, *rows), mode="circular")
+    window = 3 if name == "max3" else 2
+    dense = padded.unfold(2, window, 1).unfold(3, window, 1).amax((-2, -1))
+    expected = made(sampling, padding_mode="circular")(dense)
+    assert torch.equal(made(name, padding_mode="circular")(x), expected)

@@ -35,7 +35,7 @@ from poolbench.measures.shift.map_summary import (
 )
 from poolbench.measures.shift.maps import MapPlan, canvas_map, plan_map
 from poolbench.measures.shift.probe import receptive_reach, total_stride
-from poolbench.measures.shift.sensitivity import layer_sensitivity, stages
+from poolbench.measures.shift.sensitivity import layer_sensitivity, pair_sensitivity, stages
 from poolbench.recording import outputs
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "map_statistics",
     "move",
     "outputs",
+    "pair_sensitivity",
     "per_image",
     "period_of_logits",
     "plan_map",

@@ -57,6 +57,27 @@ def layer_sensitivity(
     return frame.sort_values(["depth", "dy", "dx"], ignore_index=True)
 
 
+def pair_sensitivity(
+    model: nn.Module, paths: Sequence[str], pairs: Iterable[tuple[Tensor, Tensor]], shift: tuple[int, int]
+) -> pd.DataFrame:
+    """Return the change of the features at module ``paths`` between pairs of images that differ by one shift.
+
+    ``pairs`` yields batches (images (b, c, h, w), the same images shifted by the (dy, dx) px of ``shift``), so the
+    shift may bring new content, as a moved crop does. One row per path: path, l2, cosine, aligned (see
+    :func:`layer_sensitivity`).
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for before, after in pairs:
+        first, second = _features(model, paths, before), _features(model, paths, after)
+        count += len(before)
+        for path in paths:
+            row = _distances(first[path], second[path], *shift, before.shape[-2:])
+            sums[path] = sums[path] + row if path in sums else row
+    rows = [(path, *(float(value) / count for value in total)) for path, total in sums.items()]
+    return pd.DataFrame(rows, columns=["path", "l2", "cosine", "aligned"])
+
+
 def _features(model: nn.Module, paths: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """Return {path: output (b, ...)} for one batch of images (b, c, h, w)."""
     features: dict[str, Tensor] = {}
