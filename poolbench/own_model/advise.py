@@ -31,12 +31,13 @@ from poolbench.own_model.fine_tuning import (
 )
 from poolbench.own_model.images import Images, balanced_subset
 from poolbench.own_model.model import OwnModel, own_path, path_in
-from poolbench.own_model.passes import Answers, Counter, Passes, answers_of, as_float, default_batch
+from poolbench.own_model.passes import Counter, Passes, as_float, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect, Timing
-from poolbench.own_model.shifts import STEPS, Labels, window, windows
+from poolbench.own_model.shifts import Labels, window, windows
 from poolbench.own_model.sites import downsamplings, swapped
 from poolbench.own_model.trials import Trials
+from poolbench.own_model.windowed import windowed
 from poolbench.pooling import pool_class
 from poolbench.registry import pools
 
@@ -265,7 +266,7 @@ def _swapped(bench: _Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str], S
 def _judged(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int | None) -> pd.DataFrame:
     """Return one row per judged image: flips (share of steps), change (of the probability) and decision."""
     if remedy.is_at_test_time:
-        answers = _windowed(bench.judged, remedy)
+        answers = windowed(bench.judged, remedy)
     else:
         if remedy.kind in ("statistics", "fine_tuned") and remedy.pool and batch_norms(network):
             network = with_new_statistics(network, _statistics_crops(bench))
@@ -309,41 +310,6 @@ def _trained(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int) -> nn
         bench.say(f"{remedy.name}: seed {seed}, epoch {epoch} of {options.epochs} ({bench.clock.spent:.0f} s)")
 
     return fine_tune(network, source, options, seed, passes.device, bench.trials.kept(remedy, seed), on_epoch)
-
-
-def _windowed(passes: Passes, remedy: Remedy) -> Answers:
-    """Return the answers of a remedy at test time at the centre and after each of the eight steps.
-
-    The remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop
-    itself and those a pixel further down and right. Neighbouring positions share crops; each is classified once.
-    """
-    start = -1 - (remedy.window - 1) // 2
-    offsets = range(start, start + remedy.window + 2)
-    changes = [window(passes.size, dy, dx) for dy in offsets for dx in offsets]
-    parts = []
-    for first, larger in passes.batches():
-        logits = torch.stack([passes.logits(change(larger, first)) for change in changes])
-        grid = logits.unflatten(0, (len(offsets), len(offsets)))
-        # (positions, positions, n, outputs, window * window)
-        seen = grid.unfold(0, remedy.window, 1).unfold(1, remedy.window, 1).flatten(-2)
-        parts.append(answers_of(_ordered(_combined(seen, remedy))))
-    names = ("decisions", "probability", "reference")
-    return Answers(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in names))
-
-
-def _combined(seen: Tensor, remedy: Remedy) -> Tensor:
-    """Return the logits (rows, columns, n, outputs) that a remedy makes of those of several crops (..., crops)."""
-    if remedy.kind == "averaged":
-        return seen.mean(-1)
-    # One logit is that of the second of two classes: the farther from 0, the more confident.
-    confidence = seen.abs()[..., 0, :] if seen.shape[-2] == 1 else seen.softmax(-2).amax(-2)
-    best = confidence.argmax(-1)[..., None, None].expand(*seen.shape[:-1], 1)
-    return seen.gather(-1, best)[..., 0]
-
-
-def _ordered(grid: Tensor) -> Tensor:
-    """Return logits (9, n, outputs) of positions (3, 3, n, outputs): the centre, then the eight steps."""
-    return torch.stack([grid[1 + dy, 1 + dx] for dy, dx in ((0, 0), *STEPS)])
 
 
 def _timing(bench: _Bench, remedy: Remedy, network: nn.Module) -> tuple[Timing, float]:

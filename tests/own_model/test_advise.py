@@ -23,6 +23,7 @@ from poolbench.own_model.passes import Passes
 from poolbench.own_model.remedies import AS_IT_IS, Remedy
 from poolbench.own_model.shifts import STEPS
 from poolbench.own_model.trials import Trials
+from poolbench.own_model.windowed import windowed
 
 SIZE = 32
 OPTIONS = AdviceOptions(("blur3",), epochs=1, seeds=3, judged=8)
@@ -54,7 +55,7 @@ def test_a_remedy_at_test_time_is_what_brute_force_gives(
     noise: Callable[..., Tensor], passes_of: Callable[..., Passes], kind: Any, window: int
 ) -> None:
     larger, part = noise(3, 37), network()
-    found = module._windowed(passes_of(part, larger, SIZE), Remedy(kind, window=window))
+    found = windowed(passes_of(part, larger, SIZE), Remedy(kind, window=window))
     start = -((window - 1) // 2)
     for index, (dy, dx) in enumerate(((0, 0), *STEPS)):
         seen = []
