@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,7 @@ from poolbench.own_model.fine_tuning import (
     with_new_statistics,
 )
 from poolbench.own_model.images import Images, balanced_subset
-from poolbench.own_model.model import OwnModel, own_path, path_in
+from poolbench.own_model.model import OwnModel, network_digest, own_path, path_in
 from poolbench.own_model.passes import Counter, Passes, as_float, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect, Timing
@@ -176,7 +175,7 @@ def _bench(
     batch = options.batch or default_batch(size, device)
     whole = Passes(model.network, images.larger, size, device, batch, Counter(lambda done, total: None))
     setting = {
-        "model": _digest(model.network),
+        "model": network_digest(model.network),
         "images": images.digest,
         "preprocessing": asdict(model.preprocessing),
         "judged": len(judged),
@@ -195,14 +194,6 @@ def _bench(
         clock,
         say,
     )
-
-
-def _digest(network: nn.Module) -> str:
-    """Return the digest of a network's structure and weights."""
-    summary = hashlib.sha256(repr(network).encode())
-    for name, value in network.state_dict().items():
-        summary.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return summary.hexdigest()
 
 
 def _attribution(bench: _Bench) -> tuple[list[SiteEffect], frozenset[str]]:

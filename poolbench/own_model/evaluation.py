@@ -21,7 +21,7 @@ from poolbench.measures.classification import commonest_share
 from poolbench.measures.cost import InferenceCost, measure_inference
 from poolbench.own_model.attribution import attribute, attribution_passes
 from poolbench.own_model.images import Images, balanced_subset, larger_side
-from poolbench.own_model.model import OwnModel
+from poolbench.own_model.model import OwnModel, network_digest
 from poolbench.own_model.passes import Answers, Counter, Passes, default_batch
 from poolbench.own_model.results import (
     Calibration,
@@ -215,6 +215,7 @@ def model_facts(model: OwnModel, total_stride: int) -> ModelFacts:
     return ModelFacts(
         spec=model.spec,
         weights=model.weights,
+        digest=network_digest(model.network),
         is_untrained=model.is_untrained,
         outputs=model.outputs,
         parameters=sum(parameter.numel() for parameter in model.network.parameters()),

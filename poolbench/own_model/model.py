@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -88,6 +89,14 @@ def path_in(own: str) -> str:
 def own_path(path: str) -> str:
     """Return a module's path as the user knows it, from its path in :class:`OwnModel`."""
     return path.removeprefix("network.")
+
+
+def network_digest(network: nn.Module) -> str:
+    """Return the digest of a network's structure and of all its tensors."""
+    summary = hashlib.sha256(repr(network).encode())
+    for name, value in network.state_dict().items():
+        summary.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return summary.hexdigest()
 
 
 class ChannelsLast(nn.Module):

@@ -12,10 +12,11 @@ from poolbench.analysis.statistics import Interval
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The network as it was evaluated; sizes in pixels."""
+    """The network as it was evaluated; sizes in pixels. ``digest`` is that of its structure and all its tensors."""
 
     spec: str
     weights: str
+    digest: str
     is_untrained: bool
     outputs: int
     parameters: int
