@@ -3,8 +3,8 @@
     python benchmarks/consistency/table.py add OUT/evaluation.json ...   # OUT: a folder of `poolbench evaluate`
     python benchmarks/consistency/table.py render
 
-A result is a small JSON file whose name ends in the digest of its content, so a number changed by hand is found. Who has
-the weights and the images can repeat it: their digests are in the file.
+A result is a small JSON file whose name ends in the digest of its content, so a number changed by hand is found.
+Whoever has the weights and the images can repeat it: their digests are in the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ START, END = "<!-- rows -->", "<!-- end of rows -->"
 
 
 def reduced(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the table keeps of an evaluation; raise ValueError for one that says nothing about a trained model."""
+    """Return what the table keeps of an evaluation; raise ValueError for one that ranks no trained model."""
     model, data, steps = evaluation["model"], evaluation["data"], evaluation["steps"][0]
     if model["is_untrained"]:
         raise ValueError("the weights are random; give --weights")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -126,7 +127,7 @@ def _results_of(side: str, history_folder: Path | None) -> pd.DataFrame:
 @out_option
 @uri_option
 def sync_command(out: Path, tracking_uri: str | None) -> None:
-    """Write the MLflow runs that are missing; existing ones are not changed."""
+    """Bring MLflow up to date with the ledger: write what is missing, correct what depends on new results."""
     from poolbench.cli.progress import counting
     from poolbench.tune import tuning_ledgers
     from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
@@ -139,7 +140,7 @@ def sync_command(out: Path, tracking_uri: str | None) -> None:
         say(f"poolbench: not all is in MLflow, nothing is lost: {error}")
         sys.exit(FAILED)
     say_left_out(*ledgers)
-    say(f"{written} runs written")
+    say(f"MLflow is up to date; {written} runs of seeds are new")
 
 
 @click.command("ui")
@@ -155,8 +156,6 @@ def ui_command(out: Path, tracking_uri: str | None, port: int) -> None:
     uri = tracking_uri or default_uri(out)
     if uri == default_uri(out) and not (out / "mlflow.db").exists():
         raise UsageError(f"'{out}' has no MLflow store yet; run 'poolbench sync --out {out}' first")
-    # One worker and no job runner: the store is a local file, and both cost gigabytes.
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     local = f"http://127.0.0.1:{port}"
     try:
         sink = MlflowSink(out, uri)
@@ -164,11 +163,33 @@ def ui_command(out: Path, tracking_uri: str | None, port: int) -> None:
     except TrackingUnavailable as error:
         say(f"poolbench: no links into MLflow: {error}")
         sys.exit(FAILED)
+    if not links:
+        raise UsageError(f"the store has no runs of poolbench; run 'poolbench sync --out {out}' with it first")
+    if not is_server(uri):
+        _check_free(port)
     for name, link in links.items():
         click.echo(f"{name}: {link}")
-    if is_server(uri):
-        return
-    say(f"MLflow UI: {local} (Ctrl-C ends it)")
+    if not is_server(uri):
+        _serve(uri, port)
+
+
+def _check_free(port: int) -> None:
+    """Raise UsageError if another program listens on the port: the links would lead to it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"port {port} is in use ({error.strerror}); choose another with --port") from error
+
+
+def _serve(uri: str, port: int) -> NoReturn:
+    """Become the MLflow server of a store on 127.0.0.1."""
+    say(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
-    arguments = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
+    # One worker and no job runner: the store is a local file, and both cost gigabytes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    # Not as an argument, which others see in the list of processes: it may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    arguments = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -105,7 +105,7 @@ def test_cells_of_a_missing_plugin_are_left_out_by_every_command(
         done = cli(*arguments)
         assert done.exit_code == 0, done.stderr
         assert [line for line in sorted(done.stderr.splitlines()) if "left out" in line] == lines
-    assert "1 runs written" in cli("sync", "--tracking-uri", "sqlite:///other.db").stderr
+    assert "1 runs of seeds are new" in cli("sync", "--tracking-uri", "sqlite:///other.db").stderr
 
     again = cli("run", "brighter_half", *SMALL, *RUN, "--pool", "mine,max", "--plugin", "my_plugin.py")
     assert "2 done before, 0 to run" in again.stderr

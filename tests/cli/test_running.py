@@ -50,8 +50,8 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
     assert (tmp_path / "poolbench-out" / "regress" / "junit.xml").exists()
 
     (tmp_path / "poolbench-out" / "mlflow.db").unlink()
-    assert "24 runs written" in poolbench("sync").stderr
-    assert "0 runs written" in poolbench("sync").stderr
+    assert "24 runs of seeds are new" in poolbench("sync").stderr
+    assert "0 runs of seeds are new" in poolbench("sync").stderr
 
 
 def test_missing_data_is_skipped_with_the_command_that_fetches_it(cli: Cli) -> None:
@@ -67,7 +67,7 @@ def test_a_run_without_mlflow_is_caught_up_by_sync(tmp_path: Path, cli: Cli) -> 
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("going on without MLflow") == 1
     assert not (tmp_path / "poolbench-out" / "mlflow.db").exists()
-    assert "2 runs written" in cli("sync").stderr
+    assert "2 runs of seeds are new" in cli("sync").stderr
 
 
 def test_a_failed_cell_is_reported_and_retried_on_demand(tmp_path: Path, cli: Cli) -> None:

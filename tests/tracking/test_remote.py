@@ -434,8 +434,8 @@ def test_a_server_killed_in_a_run_costs_one_line(
     assert down.exit_code == 1
     assert down.stderr.startswith("poolbench: not all is in MLflow, nothing is lost: the server at ")
     server.start()
-    assert "3 runs written" in command("sync", "--out", out, "--tracking-uri", server.uri).stderr
-    assert "4 runs written" in command("sync", "--out", out).stderr
+    assert "3 runs of seeds are new" in command("sync", "--out", out, "--tracking-uri", server.uri).stderr
+    assert "4 runs of seeds are new" in command("sync", "--out", out).stderr
     assert content_of(server.uri) == content_of(default_uri(ledger.folder))
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from socket import gaierror
 
 LONGEST = 160  # characters of a message that is not explained here
-USER = re.compile(r"(?<=://)[^\s'\"]*@")
+USER = re.compile(r"(?<=://)[^/?#\s]*@")
+SECRET = re.compile(r"(?i)\b((?:password|passwd|pwd|token)=)[^&\s'\"]*")
 LOGIN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 WRONG_NAME, WRONG_ADDRESS, EXPIRED = 62, 64, 10
 """Verification codes of OpenSSL (x509_vfy.h)."""
@@ -37,8 +38,11 @@ def reported(uri: str) -> Iterator[None]:
 
 
 def without_user(text: str) -> str:
-    """Return a text with the user and password of each URI in it removed: "https://ann:secret@host" -> "https://host"."""
-    return USER.sub("", text)
+    """Return a text without the users and passwords of the URIs in it: "https://ann:secret@host" -> "https://host".
+
+    Passwords in queries are replaced: "?password=***".
+    """
+    return SECRET.sub(r"\1***", USER.sub("", text))
 
 
 def explained(error: BaseException, uri: str) -> str:
@@ -68,7 +72,7 @@ def explained(error: BaseException, uri: str) -> str:
         return f"{server} does not answer as an MLflow server does (404): is the address complete?"
     # What the operating system says is deepest in the chain: a file of certificates that does not exist.
     cause = next((cause for cause in reversed(chain) if isinstance(cause, OSError)), error)
-    return f"{type(cause).__name__}: {_first_line(cause)}"
+    return f"the store at {without_user(uri)} cannot be used ({type(cause).__name__}: {_first_line(cause)})"
 
 
 def _chain(error: BaseException) -> list[BaseException]:

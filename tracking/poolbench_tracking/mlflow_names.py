@@ -46,9 +46,14 @@ def group_name(fields: Mapping[str, Scalar], varying: Sequence[str], first: str)
     The field ``first`` comes first, if it varies: names are cut at the end.
     """
     ordered = sorted(varying, key=lambda name: name != first)
-    told = {name: term(name, fields[name]) for name in ordered if fields.get(name) is not None}
+    told = {name: term(name, _short(fields[name])) for name in ordered if fields.get(name) is not None}
     telling = [text for name, text in told.items() if name == first or text not in ("default", "none")]
     return " · ".join(telling or told.values()) or "all"
+
+
+def _short(value: Scalar) -> Scalar:
+    """Return a number with four digits: those of a tuning have sixteen."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def split_settings(fields: Mapping[str, Scalar], varying: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -8,10 +8,11 @@ from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
 from poolbench_tracking.findings import Findings, findings_of
 
+LONGEST_NOTE = 7900  # characters; MLflow cuts at 8,000
 HOW_TO_READ = (
     "A run is a comparison group: the networks that differ only by seed. Its metrics are means over those that have "
-    "learned; `half_width/...` is half the width of the 95 % interval, which also covers another choice of test images "
-    "where the values of single images are stored; `low/...` and `high/...` are the ends of the interval of a "
+    "learned; `half_width/...` is the longer side of the 95 % interval, which also covers another choice of test "
+    "images where the values of single images are stored; `low/...` and `high/...` are the ends of the interval of a "
     "geometric mean. `n` counts the networks that have learned, `learned` is their share. Its child runs are the seeds."
 )
 
@@ -30,7 +31,12 @@ def group_notes(found: Evidence) -> dict[str, str]:
                 notes.setdefault(one.group.id, []).append(_place(one, weighing))
         for group, line in _rulings(findings):
             notes.setdefault(group, []).append(line)
-    return {group: "\n\n".join(lines) for group, lines in notes.items()}
+    return {group: _cut("\n\n".join(lines)) for group, lines in notes.items()}
+
+
+def _cut(note: str) -> str:
+    """Return a description up to the last line that MLflow keeps as a whole."""
+    return note if len(note) <= LONGEST_NOTE else note[:LONGEST_NOTE].rpartition("\n")[0] + "\n\n..."
 
 
 def _place(one: Candidate, weighing: Weighing) -> str:

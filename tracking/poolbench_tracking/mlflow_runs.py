@@ -15,8 +15,9 @@ from poolbench.analysis.groups import Group
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.text import decimals
 from poolbench.core import COST_METRICS, Cell, Metric, Result
+from poolbench.runner.evidence import Evidence
 from poolbench.runner.gpu import PREFIX as GPU
-from poolbench.runner.ledger import CellRecord, Invocation
+from poolbench.runner.ledger import Invocation
 from poolbench.task import Benchmark
 from poolbench_tracking.mlflow_files import artifacts, log_files
 from poolbench_tracking.mlflow_names import (
@@ -40,6 +41,9 @@ KIND, CELL, GROUP, ATTEMPT, INVOCATION, CLOSED, FOLDER, LEARNED, DIGEST = (
 )
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH_LIMIT = 1000  # metrics that MLflow accepts per call
+FORMAT = "2"
+"""Raised when the numbers or names in the run of a group change: older runs are written again."""
+TUNING = " (tuning)"
 SECONDS = ("seconds_fit", "seconds_measure")
 LONG = 30.0
 """Seconds. The state of the GPU in shorter trainings says nothing."""
@@ -47,11 +51,15 @@ LONG = 30.0
 
 @dataclass(frozen=True)
 class Members:
-    """The finished and failed cells of one comparison group, in order of seed, and the fields that vary in its task."""
+    """The finished and failed cells of one comparison group, in order of seed, and the fields that vary in its task.
+
+    ``evidence`` has their stored data; a cell that has just ended is written without.
+    """
 
     benchmark: Benchmark
     results: Sequence[Result]
     varying: Sequence[str]
+    evidence: Evidence | None = None
 
     @property
     def cell(self) -> Cell:
@@ -67,11 +75,22 @@ class Members:
     @property
     def digest(self) -> str:
         """What the numbers of the group's run depend on: attempts, and who has learned."""
-        parts = [f"{result.cell.id} {attempt_of(result)} {learned_of(result)}" for result in self.results]
+        parts = [FORMAT, *(f"{result.cell.id} {attempt_of(result)} {learned_of(result)}" for result in self.results)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
+    def is_tuning(self) -> bool:
+        """Whether these are trials of a tuning, judged on validation images."""
+        return self.cell.split != "test"
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment: trials of tuning have one of their own."""
+        return self.cell.benchmark + (TUNING if self.is_tuning else "")
+
+    @property
     def name(self) -> str:
+        """The name of the group's run."""
         first = self.benchmark.choices[0].field if self.benchmark.choices else "pool"
         return group_name(self.cell.fields, self.varying, first)
 
@@ -115,18 +134,17 @@ def create_cell_run(store: Store, experiment: str, members: Members, result: Res
     return run_id
 
 
-def fill_group_run(
-    store: Store, run_id: str, members: Members, images: ImageValues, records: Mapping[str, CellRecord]
-) -> None:
+def fill_group_run(store: Store, run_id: str, members: Members) -> None:
     """Log the means, curves, data set, tables and figures of a group, and end its run.
 
-    ``records`` are those of its finished cells by id. It is complete when it is sealed: see :func:`seal_group_run`.
+    It is complete when it is sealed: see :func:`seal_group_run`.
     """
-    group = members.finished
+    group, evidence = members.finished, members.evidence
     ended = max(result.ended or 0.0 for result in members.results)
-    if group.results:
-        _log(store, run_id, [*_group_metrics(members, images, ended), *_mean_curves(group, ended)], {})
+    if group.results and evidence is not None:
+        _log(store, run_id, [*_group_metrics(members, evidence.images, ended), *_mean_curves(group, ended)], {})
         _log_data(store, run_id, group.results[0])
+        records = {result.cell.id: evidence.record(result.cell.id) for result in members.results}
         log_files(store, run_id, members.benchmark, group, records)
     state = "FINISHED" if group.results else "FAILED"
     store.client.set_terminated(run_id, state, end_time=milliseconds(ended))
@@ -137,15 +155,39 @@ def seal_group_run(store: Store, run_id: str, members: Members) -> None:
     store.client.set_tag(run_id, DIGEST, members.digest)
 
 
-def update_group_run(store: Store, run: Run, members: Members, note: str) -> None:
-    """Correct what depends on other groups: the name, the settings that vary, and the description."""
-    run_id, (params, tags) = run.info.run_id, split_settings(members.cell.fields, members.varying)
-    if run.info.run_name != members.name:
-        store.client.update_run(run_id, name=members.name)
-    add_params(store, run, params)
-    for key, value in {**tags, NOTE: note}.items():
-        if run.data.tags.get(key, "") != value:
-            store.client.set_tag(run_id, key, value)
+def is_sealed(run: Run, members: Members) -> bool:
+    """Return whether the run of a group is complete and has the numbers of these networks."""
+    return bool(run.data.tags.get(DIGEST) == members.digest)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be corrected in a complete run of a group, because it depends on other groups."""
+
+    name: str | None
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.name or self.params or self.tags)
+
+    def write(self, store: Store, run: Run) -> None:
+        """Correct the run."""
+        if self.name:
+            store.client.update_run(run.info.run_id, name=self.name)
+        add_params(store, run, self.params)
+        for key, value in self.tags.items():
+            store.client.set_tag(run.info.run_id, key, value)
+
+
+def changes_of(run: Run, members: Members, note: str) -> Changes:
+    """Return what differs in the name, the settings that vary and the description of a group's run."""
+    params, tags = split_settings(members.cell.fields, members.varying)
+    return Changes(
+        members.name if run.info.run_name != members.name else None,
+        {key: value for key, value in params.items() if key not in run.data.params},
+        {key: value for key, value in {**tags, NOTE: note}.items() if run.data.tags.get(key, "") != value},
+    )
 
 
 def add_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
@@ -220,7 +262,7 @@ def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[
 
 
 def _interval(group: Group, metric: Metric, key: str, images: ImageValues) -> dict[str, float]:
-    """Return the mean and half the width of its interval; for logarithmic metrics both ends."""
+    """Return the mean and the longer side of its interval; for logarithmic metrics both ends."""
     found = group_interval(group, metric, images)
     if found is None:
         return {}
@@ -228,9 +270,15 @@ def _interval(group: Group, metric: Metric, key: str, images: ImageValues) -> di
     if found.is_bounded and metric.scale == "log":
         values |= {f"{LOW}/{key}": found.low, f"{HIGH}/{key}": found.high}
     elif found.is_bounded:
-        values[f"{HALF_WIDTH}/{key}"] = found.half_width
+        # The interval of a share ends at 0 or 1: the longer side holds for both.
+        values[f"{HALF_WIDTH}/{key}"] = max(found.mean - found.low, found.high - found.mean)
     # The UI shows all digits. One more than tables have is enough to read, and those of the seeds are complete.
-    return {name: round(value, decimals(metric) + 1) for name, value in values.items()}
+    return {name: _rounded(value, decimals(metric) + 1) for name, value in values.items()}
+
+
+def _rounded(value: float, places: int) -> float:
+    """Return a value with that many decimals, or with two digits if nothing else were left of it."""
+    return round(value, places) or float(f"{value:.2g}")
 
 
 def _mean_curves(group: Group, ended: float) -> list[Any]:

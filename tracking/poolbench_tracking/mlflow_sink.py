@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ import pandas as pd
 from filelock import FileLock
 
 from poolbench.analysis.frames import varying_fields
+from poolbench.analysis.groups import AXES
 from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Invocation, Ledger
-from poolbench.task import Benchmark
 from poolbench_tracking.links import Links
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported
 from poolbench_tracking.mlflow_names import split_settings
@@ -30,23 +31,24 @@ from poolbench_tracking.mlflow_runs import (
     ATTEMPT,
     CELL,
     CLOSED,
-    DIGEST,
-    FOLDER,
     GROUP,
     KIND,
     LEARNED,
+    NOTE,
     PARENT,
+    TUNING,
     Members,
     add_params,
     attempt_of,
+    changes_of,
     close_invocation_run,
     create_cell_run,
     create_group_run,
     create_invocation_run,
     fill_group_run,
+    is_sealed,
     learned_of,
     seal_group_run,
-    update_group_run,
 )
 from poolbench_tracking.mlflow_store import Store, default_uri
 from poolbench_tracking.mlflow_views import GROUPS, SEEDS, view_link, views
@@ -76,7 +78,7 @@ class MlflowSink:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self.lock, reported(self.uri):
+        with reported(self.uri), self.lock:
             yield
 
     def sync(self, ledgers: Sequence[Ledger], on_group: Callable[[int, int], None] = lambda done, total: None) -> int:
@@ -84,18 +86,17 @@ class MlflowSink:
 
         ``on_group(done, total)`` is called after each group.
         """
-        written = 0
-        for ledger in ledgers:
-            found = read_evidence(ledger)
-            groups = _members(found.results)
-            notes = group_notes(found)
-            done, total = 0, sum(map(len, groups.values()))
-            for experiment, members in groups.items():
-                for one in self._sync_experiment(experiment, members, found, notes):
-                    written, done = written + one, done + 1
-                    on_group(done, total)
+        found = [read_evidence(ledger) for ledger in ledgers]
+        groups, written, done = _members(found), 0, 0
+        notes = {group: note for one in found for group, note in group_notes(one).items()}
+        total = sum(map(len, groups.values()))
+        for experiment, members in groups.items():
+            for one in self._sync_experiment(experiment, members, notes):
+                written, done = written + one, done + 1
+                on_group(done, total)
+        for ledger, evidence in zip(ledgers, found, strict=True):
             for invocation in ledger.invocations():
-                self._sync_invocation(invocation, found.results)
+                self._sync_invocation(invocation, evidence.results)
         self._parents.clear()
         return written
 
@@ -106,11 +107,11 @@ class MlflowSink:
         """
         if result.status not in ("finished", "failed") or result.cell.benchmark not in benchmarks.names():
             return
-        # What varies is not known before all results are.
-        members = Members(benchmarks.get(result.cell.benchmark)(), [result], ())
+        # What varies is not known before all results are: the name has all axes.
+        axes = [name for name in AXES if name in result.cell.fields]
+        members = Members(benchmarks.get(result.cell.benchmark)(), [result], axes)
         with self._writing():
-            experiment = self._experiment(_experiment_name(result), members.benchmark)
-            group = result.cell.group
+            experiment, group = self._experiment(members), result.cell.group
             if group not in self._parents:
                 existing = next(self.store.runs(experiment, kind="group", group=group), None)
                 self._parents[group] = (
@@ -128,13 +129,16 @@ class MlflowSink:
 
     def links(self) -> Links:
         """Return where the finished runs and the views are in the UI: a server's, or the one of ``poolbench ui``."""
-        runs, address = {}, self.store.address
+        runs: dict[str, str] = {}
+        address = self.store.address
         with reported(self.uri):
             experiments = self._experiments()
             for experiment in experiments:
                 for run in self.store.runs(experiment, kind="seed"):
                     if run.info.status == "FINISHED":
-                        runs[run.data.tags[CELL]] = f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}"
+                        # The newest comes first.
+                        link = f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}"
+                        runs.setdefault(run.data.tags[CELL], link)
         return Links(runs, {name: _views(address, key) for key, name in experiments.items()})
 
     def views(self, address: str) -> dict[str, str]:
@@ -152,65 +156,92 @@ class MlflowSink:
                     found[experiment.experiment_id] = experiment.name
         return found
 
-    def _experiment(self, name: str, benchmark: Benchmark) -> str:
-        return self.store.experiment(name, experiment_note(benchmark))
+    def _experiment(self, members: Members) -> str:
+        """Return the id of a group's experiment, which is made with its description and views if it does not exist."""
+        name = members.experiment
+        is_new = self.store.find_experiment(name) is None
+        experiment = self.store.experiment(name, experiment_note(members.benchmark))
+        if is_new:
+            self.store.set_experiment_tags(name, _views_of([members]))
+        return experiment
 
-    def _sync_experiment(
-        self, name: str, groups: Sequence[Members], found: Evidence, notes: Mapping[str, str]
-    ) -> Iterator[int]:
+    def _sync_experiment(self, name: str, groups: Sequence[Members], notes: Mapping[str, str]) -> Iterator[int]:
         """Complete an experiment, group by group; yield the number of new runs of seeds of each."""
-        benchmark = groups[0].benchmark
         with self._writing():
-            experiment = self._experiment(name, benchmark)
+            experiment = self._experiment(groups[0])
             existing: dict[str, list[Run]] = {}
             for run in self.store.runs(experiment, kind="group"):
                 existing.setdefault(run.data.tags[GROUP], []).append(run)
         for members in groups:
             with self._writing():
-                runs = existing.get(members.cell.group, [])
-                current = next((run for run in runs if run.data.tags.get(DIGEST) == members.digest), None)
-                written = 0
-                if current is None:
-                    written = self._write_group(experiment, members, found, runs, notes)
-                else:
-                    update_group_run(self.store, current, members, notes.get(members.cell.group, ""))
+                note = notes.get(members.cell.group, "")
+                written = self._sync_group(experiment, members, note, existing.get(members.cell.group, []))
             yield written
         self._sweep(experiment, {members.cell.group for members in groups})
-        params, _ = split_settings(groups[0].cell.fields, groups[0].varying)
         with self._writing():
-            self.store.set_experiment_tags(name, views(benchmark, [*groups[0].varying, *params]))
+            tags = {NOTE: experiment_note(groups[0].benchmark), **_views_of(groups)}
+            self.store.set_experiment_tags(name, tags)
 
-    def _write_group(
-        self, experiment: str, members: Members, found: Evidence, old: Sequence[Run], notes: Mapping[str, str]
-    ) -> int:
+    def _sync_group(self, experiment: str, members: Members, note: str, listed: Sequence[Run]) -> int:
+        """Complete the run of a group and the runs of its seeds; return how many of these are new.
+
+        ``listed`` are the runs of the group when the experiment was read. Another launcher may have written since
+        then, so they are read again before anything is changed.
+        """
+        if len(listed) == 1 and is_sealed(listed[0], members) and not changes_of(listed[0], members, note):
+            return 0
+        runs = list(self.store.runs(experiment, kind="group", group=members.cell.group))
+        current = next((run for run in runs if is_sealed(run, members)), None)
+        if current is None:
+            return self._write_group(experiment, members, note, runs)
+        for other in runs:
+            if other is not current:
+                self._delete(other)
+        changes_of(current, members, note).write(self.store, current)
+        return 0
+
+    def _write_group(self, experiment: str, members: Members, note: str, old: Sequence[Run]) -> int:
         """Write the run of a group anew, with the runs of its seeds; return how many of these are new."""
         parent = create_group_run(self.store, experiment, members)
-        children = list(self.store.runs(experiment, kind="seed", group=members.cell.group)) if old else []
-        written, attempts = 0, {run.data.tags.get(ATTEMPT): run for run in children}
-        for run in children:
-            # A run that another launcher of this folder was writing when it died.
-            if run.info.status == "RUNNING" and run.data.tags.get(FOLDER) == self.store.folder_id:
-                self._delete(run)
-                del attempts[run.data.tags.get(ATTEMPT)]
-            else:
-                self.store.client.set_tag(run.info.run_id, PARENT, parent)
+        known = self._children(experiment, members)
+        for run in known.values():
+            self.store.client.set_tag(run.info.run_id, PARENT, parent)
+        written = 0
         for result in members.results:
-            known = attempts.get(attempt_of(result))
-            if known is None or known.data.tags.get(CELL) != result.cell.id:
+            seed = known.get((result.cell.id, attempt_of(result)))
+            if seed is None:
                 create_cell_run(self.store, experiment, members, result, parent)
                 written += 1
                 continue
-            if known.data.tags.get(LEARNED) != learned_of(result):
-                self.store.client.set_tag(known.info.run_id, LEARNED, learned_of(result))
-            add_params(self.store, known, split_settings(result.cell.fields, members.varying)[0])
-        records = {result.cell.id: found.record(result.cell.id) for result in members.results}
-        fill_group_run(self.store, parent, members, found.images, records)
-        if note := notes.get(members.cell.group):
-            self.store.client.set_tag(parent, "mlflow.note.content", note)
+            if seed.data.tags.get(LEARNED) != learned_of(result):
+                self.store.client.set_tag(seed.info.run_id, LEARNED, learned_of(result))
+            add_params(self.store, seed, split_settings(result.cell.fields, members.varying)[0])
+        fill_group_run(self.store, parent, members)
+        if note:
+            self.store.client.set_tag(parent, NOTE, note)
         for run in old:
             self._delete(run)
         seal_group_run(self.store, parent, members)
         return written
+
+    def _children(self, experiment: str, members: Members) -> dict[tuple[str, str], Run]:
+        """Return the runs of seeds of a group by (cell, attempt): those that have ended, one for each attempt.
+
+        Deletes what is no result: repeated runs, runs that another launcher was writing when it died, and finished ones
+        that the ledger does not know (any more). Failed attempts stay.
+        """
+        wanted = {(result.cell.id, attempt_of(result)) for result in members.results}
+        found: dict[tuple[str, str], Run] = {}
+        for run in list(self.store.runs(experiment, kind="seed", group=members.cell.group)):
+            key = run.data.tags[CELL], run.data.tags.get(ATTEMPT, "")
+            if run.info.status == "RUNNING":
+                if self.store.owns(run):
+                    self._delete(run)
+            elif key in found or (run.info.status == "FINISHED" and key not in wanted):
+                self._delete(run)
+            else:
+                found[key] = run
+        return found
 
     def _sweep(self, experiment: str, groups: Set[str]) -> None:
         """Delete what lost answers of a server left: a request was repeated, and a run that nobody knows was created.
@@ -218,7 +249,7 @@ class MlflowSink:
         The runs of ``groups`` have been written and have ended. Those of other groups belong to a concurrent launcher.
         """
         with self._writing():
-            for run in list(self.store.unfinished(experiment)):
+            for run in [run for run in self.store.unfinished(experiment) if self.store.owns(run)]:
                 if run.data.tags[KIND] == "seed" or run.data.tags[GROUP] in groups:
                     self._delete(run)
 
@@ -254,37 +285,35 @@ class MlflowSink:
             close_invocation_run(self.store, self._open_invocation(invocation), invocation, members)
 
 
-TUNING = " (tuning)"
-
-
 def _views(address: str, experiment: str) -> dict[str, str]:
     return {name: view_link(address, experiment, view) for name, view in (("groups", GROUPS), ("seeds", SEEDS))}
 
 
-def _experiment_name(result: Result) -> str:
-    """Return the name of a cell's experiment: trials of tuning, judged on validation images, have one of their own."""
-    return result.cell.benchmark + ("" if result.cell.split == "test" else TUNING)
+def _views_of(groups: Sequence[Members]) -> dict[str, str]:
+    """Return the saved views of an experiment as tags."""
+    first = groups[0]
+    params, _ = split_settings(first.cell.fields, first.varying)
+    return views(first.benchmark, list(dict.fromkeys([*first.varying, *params])), first.is_tuning)
 
 
-def _members(results: Sequence[Result]) -> dict[str, list[Members]]:
+def _members(found: Sequence[Evidence]) -> dict[str, list[Members]]:
     """Return the groups of all finished and failed cells of known tasks, by experiment, from judged results."""
-    found: dict[str, dict[str, list[Result]]] = {}
-    known = set(benchmarks.names())
-    for result in results:
-        if result.status in ("finished", "failed") and result.cell.benchmark in known:
-            found.setdefault(_experiment_name(result), {}).setdefault(result.cell.group, []).append(result)
-    return {
-        name: [
-            Members(
-                benchmarks.get(members[0].cell.benchmark)(), sorted(members, key=lambda r: r.cell.seed), varying
-            )
-            for members in groups.values()
-        ]
-        for name, groups in found.items()
-        for varying in [_varying(groups)]
-    }  # fmt: skip
+    known = {name: benchmarks.get(name)() for name in benchmarks.names()}
+    by_group: dict[str, list[tuple[Result, Evidence]]] = {}
+    for evidence in found:
+        for result in evidence.results:
+            if result.status in ("finished", "failed") and result.cell.benchmark in known:
+                by_group.setdefault(result.cell.group, []).append((result, evidence))
+    experiments: dict[str, list[Members]] = {}
+    for pairs in by_group.values():
+        # The studies of a tuning have cells of their own, so a group lies in one ledger.
+        results, evidence = sorted((result for result, _ in pairs), key=lambda r: r.cell.seed), pairs[0][1]
+        members = Members(known[results[0].cell.benchmark], results, (), evidence)
+        experiments.setdefault(members.experiment, []).append(members)
+    return {name: _with_varying(groups) for name, groups in experiments.items()}
 
 
-def _varying(groups: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Return the fields that vary between the groups of an experiment."""
-    return varying_fields(pd.DataFrame([members[0].cell.fields for members in groups.values()]))
+def _with_varying(groups: Sequence[Members]) -> list[Members]:
+    """Return the groups of an experiment with the fields that vary between them."""
+    varying = varying_fields(pd.DataFrame([members.cell.fields for members in groups]))
+    return [replace(members, varying=varying) for members in groups]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import platform
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poolbench.files import write_atomically
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported, without_user
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # Who sets MLFLOW_TRACKING_INSECURE_TLS knows; the warning would come with every request.
+        # Whoever sets MLFLOW_TRACKING_INSECURE_TLS knows; the warning would come with every request.
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
-        # stdout is for data.
+        # stdout is for data, and stderr for the progress of a run.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        # Nor are lines about the making of tables between those of a run.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             import mlflow
@@ -56,10 +55,11 @@ class Store:
             raise TrackingUnavailable(f"mlflow is not installed ({error})") from error
         self.folder = folder
         self.uri = uri or default_uri(folder)
-        # Several work folders can share a server; each removes only its own unfinished runs.
-        self.folder_id = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
+        self.folder_id = _folder_id(folder)
         self._experiments: dict[str, str] = {}
         with reported(self.uri):
+            if not is_server(self.uri):
+                _check_database(self.uri)
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
 
@@ -68,6 +68,8 @@ class Store:
         if name not in self._experiments:
             existing = self.find_experiment(name)
             made = self._create_experiment(name, description) if existing is None else existing.experiment_id
+            if existing is not None and existing.lifecycle_stage == "deleted":
+                self.client.restore_experiment(made)
             self._experiments[name] = made
         return self._experiments[name]
 
@@ -95,9 +97,12 @@ class Store:
         yield from self._search(experiment, [f"tags.`poolbench.{name}` = '{value}'" for name, value in tags.items()])
 
     def unfinished(self, experiment: str) -> Iterator[Run]:
-        """Yield the runs of this work folder that are RUNNING, page by page."""
-        own = f"tags.`poolbench.folder` = '{self.folder_id}'"
-        yield from self._search(experiment, [own, "attributes.status = 'RUNNING'"])
+        """Yield the runs that are RUNNING, page by page."""
+        yield from self._search(experiment, ["attributes.status = 'RUNNING'"])
+
+    def owns(self, run: Run) -> bool:
+        """Return whether a run is of this work folder. Several folders can share a server, none a local store."""
+        return not is_server(self.uri) or run.data.tags.get("poolbench.folder") == self.folder_id
 
     def _search(self, experiment: str, conditions: Sequence[str]) -> Iterator[Run]:
         token, query = None, " and ".join(conditions)
@@ -112,6 +117,25 @@ class Store:
     def address(self) -> str:
         """The address of the UI: the server's, or that of ``poolbench ui`` for a local store."""
         return without_user(self.uri).rstrip("/") if is_server(self.uri) else LOCAL_SERVER
+
+
+def _check_database(uri: str) -> None:
+    """Connect once: MLflow tries again for two minutes, with warnings. Raises what the database's driver raises."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _folder_id(folder: Path) -> str:
+    """Return the id of a work folder, which stays when it is moved or the host gets another name."""
+    path = folder / "folder.id"
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex[:16].encode())
+    return path.read_text()
 
 
 def milliseconds(seconds: float | None) -> int | None:
