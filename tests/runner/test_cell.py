@@ -21,6 +21,7 @@ from poolbench import registry
 from poolbench.core import Cell, Component, DataLocation, MissingData, Result, TrainConfig, UsageError
 from poolbench.engine.loop import Training
 from poolbench.files import StorageError
+from poolbench.pooling.polyphase import AdaptivePolyphase
 from poolbench.runner import attempt
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import replica_groups, run_cells
@@ -347,14 +348,22 @@ def test_replicas_are_cells_like_any_other(ledger: Ledger, tmp_path: Path) -> No
         assert not (ledger.record(cell.id).folder / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("pool", ["aps", "stochastic"])
-def test_networks_that_vmap_does_not_take_train_one_after_another(ledger: Ledger, pool: str) -> None:
-    cells = [replace(cell, pool=Component(pool)) for cell in TOGETHER[:2]]
+@pytest.mark.parametrize("branches", [True, False])
+def test_networks_that_vmap_does_not_take_train_one_after_another(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, branches: bool
+) -> None:
+    take = AdaptivePolyphase.take
+
+    def branching(pool: AdaptivePolyphase, x: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
+        return take(pool, x if x.sum() > 0 else -x, phase)
+
+    if branches:
+        monkeypatch.setattr(AdaptivePolyphase, "take", branching)
+    cells = [replace(cell, pool=Component("aps")) for cell in TOGETHER[:2]]
     results, trained = execute_together(cells, ledger)
     assert [result.status for result in results] == ["finished"] * 2
-    expected = 1 if pool == "aps" else 2
-    assert [result.facts["replicas"] for result in results] == [expected] * 2
-    assert (trained[1] == (3, 2)) == (pool == "aps")
+    assert [result.facts["replicas"] for result in results] == [1 if branches else 2] * 2
+    assert (trained[1] == (3, 2)) == branches
 
 
 def test_one_replica_that_diverges_does_not_stop_the_others(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
