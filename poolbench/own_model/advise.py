@@ -90,6 +90,8 @@ class _Bench:
     say: Callable[[str], None]
     cost: dict[str, float] = field(default_factory=dict)
     """Seconds that the last trial of a kind took."""
+    tried: Sequence[Remedy] = ()
+    windowed: dict[Remedy, Answers] = field(default_factory=dict)
     reference: Tensor | None = None
     """The decisions (n,) of the network as it is."""
 
@@ -120,7 +122,8 @@ def advise(
     effects, stem = _attribution(bench)
     found: list[Trial] = []
     not_tried: dict[str, str] = {}
-    for remedy in remedies(effects, stem, options.pools, _possible(bench)):
+    bench.tried = remedies(effects, stem, options.pools, _possible(bench))
+    for remedy in bench.tried:
         trial, reason = _trial(bench, remedy)
         if trial is None:
             not_tried[remedy.name] = reason
@@ -257,7 +260,11 @@ def _swapped(bench: _Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str], S
 def _judged(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int | None) -> pd.DataFrame:
     """Return one row per judged image: flips (share of steps), change (of the probability) and decision."""
     if remedy.is_at_test_time:
-        answers = windowed(bench.judged, remedy)
+        if not bench.windowed:
+            # All at once: they look at the same crops.
+            together = [one for one in bench.tried if one.is_at_test_time]
+            bench.windowed.update(zip(together, windowed(bench.judged, together), strict=True))
+        answers = bench.windowed[remedy]
     else:
         if remedy.kind in ("statistics", "fine_tuned") and remedy.pool and batch_norms(network):
             network = with_new_statistics(network, _statistics_crops(bench))

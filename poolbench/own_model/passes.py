@@ -104,10 +104,15 @@ class Passes:
         for start, larger in self.batches():
             logits = torch.stack([self.logits(change(larger, start)) for change in changes])
             parts.append(answers_of(logits))
-        return Answers(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in FIELDS))
+        return joined(parts)
 
 
 FIELDS = ("decisions", "probability", "reference")
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Return the answers on all images of parts."""
+    return Answers(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in FIELDS))
 
 
 def answers_of(logits: Tensor) -> Answers:

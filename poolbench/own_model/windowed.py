@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from poolbench.own_model.passes import Answers, Passes, answers_of
+from poolbench.own_model.passes import Answers, Passes, answers_of, joined
 from poolbench.own_model.remedies import Remedy
 from poolbench.own_model.shifts import STEPS, window
 
 
-def windowed(passes: Passes, remedy: Remedy) -> Answers:
-    """Return the answers of a remedy at test time at the centre and after each of the eight steps.
+def windowed(passes: Passes, remedies: Sequence[Remedy]) -> list[Answers]:
+    """Return the answers of remedies at test time at the centre and after each of the eight steps.
 
-    The remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop
-    itself and those a pixel further down and right. Neighbouring positions share crops; each is classified once.
+    A remedy sees the crops around a position: for a window of 3 those up to a pixel away, for one of 2 the crop itself
+    and those a pixel further down and right. Positions and remedies share crops; each crop is classified once.
     """
-    start = -1 - (remedy.window - 1) // 2
-    offsets = range(start, start + remedy.window + 2)
+    starts = {remedy.window: -1 - (remedy.window - 1) // 2 for remedy in remedies}
+    first = min(starts.values())
+    offsets = range(first, max(start + window + 2 for window, start in starts.items()))
     changes = [window(passes.size, dy, dx) for dy in offsets for dx in offsets]
-    parts = []
-    for first, larger in passes.batches():
-        logits = torch.stack([passes.logits(change(larger, first)) for change in changes])
+    parts: list[list[Answers]] = [[] for _ in remedies]
+    for number, larger in passes.batches():
+        logits = torch.stack([passes.logits(change(larger, number)) for change in changes])
         grid = logits.unflatten(0, (len(offsets), len(offsets)))
-        # (positions, positions, n, outputs, window * window)
-        seen = grid.unfold(0, remedy.window, 1).unfold(1, remedy.window, 1).flatten(-2)
-        parts.append(answers_of(_ordered(_combined(seen, remedy))))
-    names = ("decisions", "probability", "reference")
-    return Answers(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in names))
+        for remedy, found in zip(remedies, parts, strict=True):
+            side = slice(starts[remedy.window] - first, starts[remedy.window] - first + remedy.window + 2)
+            # (positions, positions, n, outputs, window * window)
+            seen = grid[side, side].unfold(0, remedy.window, 1).unfold(1, remedy.window, 1).flatten(-2)
+            found.append(answers_of(_ordered(_combined(seen, remedy))))
+    return [joined(found) for found in parts]
 
 
 def _combined(seen: Tensor, remedy: Remedy) -> Tensor:
