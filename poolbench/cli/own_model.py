@@ -115,6 +115,7 @@ def evaluate_command(
     downloaded.
     """
     from poolbench.cli.progress import counting
+    from poolbench.engine.process import keep_freed_memory
     from poolbench.own_model.answers import answers, warnings
     from poolbench.own_model.evaluation import Options, evaluate
     from poolbench.own_model.images import list_images, named_transform, read_images
@@ -124,6 +125,7 @@ def evaluate_command(
     from poolbench_tracking.own_model_runs import log_evaluation
 
     device = resolve_device(device)
+    keep_freed_memory()
     request = choice.request(spec)
     transform = None if choice.transform is None else named_transform(choice.transform)
     listing = list_images(data, limit)
@@ -210,6 +212,7 @@ def advise_command(
     command goes on where it stopped.
     """
     from poolbench.cli.progress import counting
+    from poolbench.engine.process import keep_freed_memory
     from poolbench.own_model.advise import AdviceOptions, advise, check_pools
     from poolbench.own_model.images import list_images, named_transform, read_images
     from poolbench.own_model.model import load_model
@@ -220,6 +223,7 @@ def advise_command(
     from poolbench_tracking.own_model_runs import log_advice
 
     device = resolve_device(device)
+    keep_freed_memory()
     transform = None if choice.transform is None else named_transform(choice.transform)
     check_pools(pools)
     listing = list_images(data, images + judged)

@@ -30,7 +30,7 @@ from poolbench.own_model.fine_tuning import (
 )
 from poolbench.own_model.images import Images, balanced_subset
 from poolbench.own_model.model import OwnModel, network_digest, own_path, path_in
-from poolbench.own_model.passes import Counter, Passes, as_float, default_batch
+from poolbench.own_model.passes import Answers, Counter, Passes, as_float, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect, Timing
 from poolbench.own_model.shifts import Labels, window, windows
