@@ -226,7 +226,7 @@ def test_two_spellings_of_a_training_have_one_id() -> None:
         ("smoke", "pool.p=3e0"),
         ("smoke", "shuffle=true"),
         ("smoke", "shuffle=True"),
-        ("smoke", "learning_rate=1e-3"),
+        ("smoke", "learning_rate=1e-2"),
         ("smoke", "augment=shift+flip"),
         ("smoke", "augment=flip+shift"),
     ],

@@ -32,6 +32,9 @@ def _channel_values(ctx: click.Context, option: click.Parameter, text: str | Non
     return values * (3 // len(values))
 
 
+MOST_JUDGED = 2000
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """The options that say which network is evaluated and what it gets to see."""
@@ -181,10 +184,12 @@ def _log(write: Callable[[], str]) -> None:
 @click.option(
     "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Most images to learn from."
 )
-@click.option("--judged", type=click.IntRange(min=1), default=2000, show_default=True, help="Most images that judge.")
+@click.option(
+    "--judged", type=click.IntRange(min=1), help="Images that judge (default: 2000, or a fifth of the images if fewer)."
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of fine-tuning.")
 @click.option("--seeds", type=click.IntRange(min=3), default=3, show_default=True, help="Seeds of fine-tuning.")
-@click.option("--budget", metavar="TIME", callback=duration, help="Start nothing that would end later, like 20m or 2h.")
+@click.option("--budget", metavar="TIME", callback=duration, help="Try no remedy that would end later, like 20m or 2h.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass (default: by size and device).")
 @device_option
 @uri_option
@@ -196,7 +201,7 @@ def advise_command(
     choice: ModelChoice,
     pools: tuple[str, ...],
     images: int,
-    judged: int,
+    judged: int | None,
     epochs: int,
     seeds: int,
     budget: float | None,
@@ -213,9 +218,11 @@ def advise_command(
     """
     from poolbench.cli.progress import counting
     from poolbench.engine.process import keep_freed_memory
-    from poolbench.own_model.advise import AdviceOptions, advise, check_pools
+    from poolbench.own_model.advise import advise, check_pools
+    from poolbench.own_model.bench import AdviceOptions
     from poolbench.own_model.images import list_images, named_transform, read_images
     from poolbench.own_model.model import load_model
+    from poolbench.own_model.pace import Clock
     from poolbench.own_model.trials import Trials
     from poolbench.runner.environment import resolve_device
     from poolbench_tracking.advice_report import write_advice
@@ -226,15 +233,16 @@ def advise_command(
     keep_freed_memory()
     transform = None if choice.transform is None else named_transform(choice.transform)
     check_pools(pools)
-    listing = list_images(data, images + judged)
+    clock = Clock(budget)
+    listing = list_images(data, images + (judged or MOST_JUDGED))
     model = load_model(choice.request(spec), None if listing.labels is None else len(listing.classes), device)
     say(f"{spec}: weights {model.weights}; {model.description}")
     make_folder(out)
     with counting("images read") as show:
         read = read_images(listing, model.preprocessing, transform, show)
-    # A fifth of a small folder judges.
-    options = AdviceOptions(pools, epochs, seeds, min(judged, max(1, len(read) // 5)), budget, batch_size)
-    found = advise(model, read, device, options, lambda setting: Trials(out / "remedies", setting), say)
+    judging = judged or min(MOST_JUDGED, max(1, len(read) // 5))
+    options = AdviceOptions(pools, epochs, seeds, judging, images, batch_size)
+    found = advise(model, read, device, options, lambda setting: Trials(out / "remedies", setting), say, clock)
     page = write_advice(found, out)
     if not no_mlflow:
         _log(lambda: log_advice(found, out, tracking_uri))

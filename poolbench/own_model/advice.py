@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from poolbench.analysis.bootstrap import bootstrap_interval
 from poolbench.analysis.statistics import ALPHA, Interval, crossed_estimate
 from poolbench.analysis.text import listed
 from poolbench.own_model.answers import percent, points, with_interval
+from poolbench.own_model.pace import AnswerTime
 from poolbench.own_model.remedies import Remedy
-from poolbench.own_model.results import DataFacts, ModelFacts, SiteEffect, Timing
+from poolbench.own_model.results import DataFacts, ModelFacts, SiteEffect
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = 0.01
 """A loss of accuracy that nobody would act on."""
 NOISE_OF_TIMES = 0.1
 """Two times may differ by this part by chance."""
+LONG = 1.5
+"""A ratio of times that is told before the gain."""
+FEW = 3
 LEAST_REDUCTION = 0.1
 """A remedy that removes less than this part of the flips is not worth its trouble."""
 
@@ -29,15 +34,13 @@ LEAST_REDUCTION = 0.1
 class Trial:
     """A remedy with a table per seed (one row per judged image: flips, change, decision, and right: 0 or 1).
 
-    ``right`` is whether the decision is that of the label; without labels, that of the network as it is. ``timing`` is
-    that of one image's answer, ``slowdown`` its ratio to that of the network as it is; ``changed`` and ``left`` say
-    what surgery did.
+    ``right`` is whether the decision is that of the label; without labels, that of the network as it is. ``time`` is
+    that of an answer for one image; ``changed`` and ``left`` say what surgery did.
     """
 
     remedy: Remedy
     tables: Sequence[pd.DataFrame]
-    timing: Timing
-    slowdown: float
+    time: AnswerTime
     changed: Sequence[str] = ()
     left: Sequence[str] = ()
 
@@ -52,8 +55,8 @@ class Outcome:
 
     ``right``: accuracy; without labels, agreement with the network as it is. The differences to the network as it is
     are paired by image and hold for all remedies at once with 95 %; None for the network as it is. ``slowdown``: time
-    over that of the network as it is. ``dominated_by``: a remedy that is clearly better in one of flips, accuracy and
-    time, and no worse in the others; "" on the Pareto front.
+    over that of the network as it is, 1 where up to 10 % cannot be excluded. ``dominated_by``: a remedy that is clearly
+    better in one of flips, accuracy and time, and on average no worse in the others; "" on the Pareto front.
     """
 
     trial: Trial
@@ -105,7 +108,8 @@ class Advice:
 def outcomes_of(trials: Sequence[Trial], strata: Array | None) -> list[Outcome]:
     """Return the outcomes of trials, of which the first is that of the network as it is; ``strata`` (images,)."""
     first = trials[0]
-    alpha = ALPHA / max(1, len(trials) - 1)
+    # Two differences of every remedy.
+    alpha = ALPHA / max(1, 2 * (len(trials) - 1))
     found = []
     for trial in trials:
         flips, right = (_mean(trial.block(column), strata) for column in ("flips", "right"))
@@ -113,7 +117,7 @@ def outcomes_of(trials: Sequence[Trial], strata: Array | None) -> list[Outcome]:
         if trial is not first:
             flips_change = _difference(trial, first, "flips", strata, alpha)
             right_change = _difference(trial, first, "right", strata, alpha)
-        found.append(Outcome(trial, flips, right, flips_change, right_change, _beyond_noise(trial.slowdown)))
+        found.append(Outcome(trial, flips, right, flips_change, right_change, _beyond_noise(trial.time.ratio)))
     return [replace(one, dominated_by=_dominant(one, found, strata)) for one in found]
 
 
@@ -127,18 +131,40 @@ def _mean(block: Array, strata: Array | None, share: bool = True, alpha: float =
 
 
 def _difference(one: Trial, other: Trial, column: str, strata: Array | None, alpha: float = ALPHA) -> Interval:
-    """Return the interval of one trial's mean minus that of another on the same images, paired by seed if both have."""
+    """Return the interval of one trial's mean minus that of another on the same images, paired by seed if both have.
+
+    Few images that get worse, or none, do not show that no more of them would: their share is bounded as well.
+    """
     first, second = one.block(column), other.block(column)
     if len(first) != len(second) and 1 not in (len(first), len(second)):
         # Time ran out for a seed of one of them.
         common = min(len(first), len(second))
         first, second = first[:common], second[:common]
-    return _mean(first - second, strata, share=False, alpha=alpha)
+    found, images = _mean(first - second, strata, share=False, alpha=alpha), (first - second).mean(axis=0)
+    gains, losses = _bounded(images, alpha), _bounded(-images, alpha)
+    low = np.clip(images, 0, None).mean() - losses if losses is not None else found.low
+    high = gains - np.clip(-images, 0, None).mean() if gains is not None else found.high
+    return replace(found, low=min(found.low, float(low)), high=max(found.high, float(high)))
 
 
-def _beyond_noise(ratio: float) -> float:
-    """Return a ratio of times, 1 if the difference may be noise."""
-    return 1.0 if 1 / (1 + NOISE_OF_TIMES) <= ratio <= 1 + NOISE_OF_TIMES else ratio
+def _bounded(images: Array, alpha: float) -> float | None:
+    """Return an upper bound of the mean of the positive parts of values in [-1, 1], from the share of images with one.
+
+    Clopper and Pearson (1934), for values that are 0 or 1 or that hardly any image has; None for others, whose mean
+    varies less than this would say.
+    """
+    positive = images[images > 0]
+    is_share = bool((positive == 1).all())
+    if not is_share and len(positive) > FEW:
+        return None
+    count, n = len(positive), len(images)
+    return 1.0 if count == n else float(special.betaincinv(count + 1, n - count, 1 - alpha / 2))
+
+
+def _beyond_noise(ratio: Interval) -> float:
+    """Return a ratio of times, 1 unless its interval lies beyond 10 % more or less."""
+    is_beyond = ratio.low > 1 + NOISE_OF_TIMES or ratio.high < 1 / (1 + NOISE_OF_TIMES)
+    return ratio.mean if is_beyond else 1.0
 
 
 def _dominant(one: Outcome, others: Sequence[Outcome], strata: Array | None) -> str:
@@ -159,64 +185,89 @@ def _dominates(one: Outcome, other: Outcome, strata: Array | None) -> bool:
     return flips.high < 0 or right.low > 0
 
 
-def choose(found: Sequence[Outcome], strata: Array | None) -> Outcome | None:
+def choose(found: Sequence[Outcome], strata: Array | None, labelled: bool) -> Outcome | None:
     """Return the outcome to take, None for leaving the network as it is.
 
-    Of those that clearly remove flips and for which a loss of accuracy that matters is ruled out: the fastest of those
-    that may be as stable as the most stable one.
+    Of those that clearly remove flips and, with labels, for which a loss of accuracy that matters is ruled out: those
+    that may be as stable as the most stable one. Of these the fastest; of equals those that may be as accurate as the
+    most accurate one, and of these one without training.
     """
-    fit = [one for one in found if one.is_steadier and one.keeps_accuracy]
+    fit = [one for one in found if one.is_steadier and (one.keeps_accuracy or not labelled)]
     if not fit:
         return None
-    best = min(fit, key=lambda one: one.flips.mean)
-    ties = [
-        one for one in fit if one is best or _difference(one.trial, best.trial, "flips", strata).low <= 0
+    ties = _as_good(fit, "flips", strata, lambda one: one.flips.mean)
+    ties = [one for one in ties if one.dominated_by not in [other.name for other in ties]]
+    fastest = min(one.slowdown for one in ties)
+    ties = [one for one in ties if one.slowdown <= fastest * (1 + NOISE_OF_TIMES)]
+    ties = _as_good(ties, "right", strata, lambda one: -one.right.mean)
+    return min(ties, key=lambda one: (one.trial.remedy.is_trained, one.flips.mean))
+
+
+def _as_good(
+    found: Sequence[Outcome], column: str, strata: Array | None, rank: Callable[[Outcome], float]
+) -> list[Outcome]:
+    """Return the outcomes that may be as good as the best by ``rank``: the interval of the difference holds 0."""
+    best = min(found, key=rank)
+    differences = [_difference(one.trial, best.trial, column, strata) for one in found]
+    return [
+        one for one, d in zip(found, differences, strict=True) if one is best or d.low <= 0 <= d.high
     ]  # fmt: skip
-    return min(ties, key=lambda one: (one.slowdown, one.trial.remedy.is_trained, one.flips.mean))
 
 
 def sentences_of(found: Sequence[Outcome], chosen: Outcome | None, labelled: bool) -> list[str]:
-    """Return the recommendation, what it rests on, and what is to be had without training."""
+    """Return the recommendation, what it rests on, and what is to be had without training or without more time."""
     first, what = found[0], "accuracy" if labelled else "agreement with the network as it is"
     now = f"As it is, {with_interval(first.flips)} of the one-pixel steps change the decision"
     sentences = [f"{now}; {what} {with_interval(first.right)}." if labelled else f"{now}."]
+    if not labelled:
+        sentences.append("Without labels nothing is known about accuracy: a steadier network may decide worse.")
+    if len(found) == 1:
+        return ["No remedy was tried.", *sentences]
     if chosen is None:
         sentences.insert(0, "Leave it as it is.")
         steadier = [one for one in found if one.is_steadier]
         if steadier:
             best = min(steadier, key=lambda one: one.flips.mean)
-            sentences.append(f"No remedy removes flips without a possible loss of {what}. {_told(best, what)}")
+            sentences.append(
+                f"No remedy removes flips while a loss of more than a point of {what} is ruled out. {_told(best, what)}"
+            )
         else:
-            sentences.append("No remedy clearly removes a tenth of them.")
+            sentences.append(f"None of the {len(found) - 1} remedies tried clearly removes a tenth of the changes.")
         return sentences
     sentences.insert(0, f"Take: {_told(chosen, what)}")
-    untrained = [one for one in found if not one.trial.remedy.is_trained and one.is_steadier and one.keeps_accuracy]
+    fit = [one for one in found if one.is_steadier and (one.keeps_accuracy or not labelled)]
     if chosen.trial.remedy.is_trained:
-        if untrained:
-            best = min(untrained, key=lambda one: one.flips.mean)
-            sentences.append(f"Without training: {_told(best, what)}")
-        else:
-            sentences.append(f"Without training, no remedy removes flips without a possible loss of {what}.")
+        sentences.append(_best_of([one for one in fit if not one.trial.remedy.is_trained], "Without training", what))
+    if chosen.slowdown > LONG:
+        sentences.append(_best_of([one for one in fit if one.slowdown <= LONG], "Without much more time", what))
     return sentences
+
+
+def _best_of(fit: Sequence[Outcome], limit: str, what: str) -> str:
+    """Return the most stable of the outcomes within a limit in words."""
+    if not fit:
+        return f"{limit}, no remedy removes flips while a loss of more than a point of {what} is ruled out."
+    return f"{limit}: {_told(min(fit, key=lambda one: one.flips.mean), what)}"
 
 
 def _told(one: Outcome, what: str) -> str:
     """Return an outcome in words."""
     assert one.flips_change is not None
     assert one.right_change is not None
-    change = one.slowdown - 1
-    time = (
-        "about the same time" if change == 0 else f"{100 * abs(change):.0f} % {'more' if change > 0 else 'less'} time"
-    )
+    ratio = one.slowdown
+    if ratio > LONG:
+        price = f"An answer takes {ratio:.1f} times as long. "
+    else:
+        price = f"An answer takes {'about as long' if ratio == 1 else f'{ratio:.2f} times as long'}. "
     return (
-        f"{one.name}. The share of steps that change the decision changes by {points(one.flips_change)} to "
-        f"{percent(one.flips.mean)}, {what} by {points(one.right_change)}; {time}."
+        f"{one.name}. {price}The share of steps that change the decision changes by {points(one.flips_change)} to "
+        f"{percent(one.flips.mean)}, {what} by {points(one.right_change)}."
     )
 
 
-def untried_text(not_tried: Mapping[str, str]) -> str:
-    """Return the remedies that were not tried by reason, "" if all were."""
+def untried_sentences(not_tried: Mapping[str, str]) -> list[str]:
+    """Return what was not tried, a sentence per reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in not_tried.items():
         reasons.setdefault(reason, []).append(name)
-    return "; ".join(f"not tried ({reason}): {listed(names)}" for reason, names in reasons.items())
+    return [f"Not tried ({reason}): {listed(names)}." for reason, names in reasons.items()]

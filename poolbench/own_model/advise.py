@@ -2,102 +2,43 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from statistics import quantiles
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.engine.loop import TrainingDiverged
-from poolbench.measures.cost import measure_inference
+from poolbench.files import StorageError
 from poolbench.measures.shift import total_stride
-from poolbench.own_model.advice import Advice, Trial, choose, outcomes_of, sentences_of
+from poolbench.own_model.advice import Advice, Trial, choose, outcomes_of, sentences_of, untried_sentences
 from poolbench.own_model.answers import percent
 from poolbench.own_model.attribution import attribute
+from poolbench.own_model.bench import AdviceOptions, Bench, expected_seconds, judge, time_of, with_pools, with_right
 from poolbench.own_model.evaluation import data_facts, model_facts
 from poolbench.own_model.fine_tuning import (
-    STATISTICS_IMAGES,
-    CropSource,
     FineTuning,
     batch_norms,
-    fine_tune,
-    with_new_statistics,
 )
 from poolbench.own_model.images import Images, balanced_subset
-from poolbench.own_model.model import OwnModel, network_digest, own_path, path_in
-from poolbench.own_model.passes import Answers, Counter, Passes, as_float, default_batch
+from poolbench.own_model.model import OwnModel, network_digest, own_path
+from poolbench.own_model.pace import Clock, OutOfTime
+from poolbench.own_model.passes import Counter, Passes, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
-from poolbench.own_model.results import SiteEffect, Timing
-from poolbench.own_model.shifts import Labels, window, windows
-from poolbench.own_model.sites import downsamplings, swapped
+from poolbench.own_model.results import SiteEffect
+from poolbench.own_model.shifts import window, windows
+from poolbench.own_model.sites import downsamplings
 from poolbench.own_model.trials import Trials
-from poolbench.own_model.windowed import windowed
 from poolbench.pooling import pool_class
 from poolbench.registry import pools
 
 ATTRIBUTED_IMAGES = 250
 OUT_OF_TIME = "no time left"
-TIMED_TURNS, TIMED_PASSES = 5, 6
-
-
-@dataclass(frozen=True)
-class AdviceOptions:
-    """What is tried: names of pools, seeds and epochs of fine-tuning, ``budget`` in seconds (None: no limit).
-
-    ``judged`` images, and no more, are kept out of everything and judge all remedies.
-    """
-
-    pools: Sequence[str]
-    epochs: int
-    seeds: int
-    judged: int
-    budget: float | None = None
-    batch: int | None = None
-
-
-class Clock:
-    """The time that is left. ``clock`` returns seconds."""
-
-    def __init__(self, budget: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._budget, self._began = clock, budget, clock()
-
-    @property
-    def spent(self) -> float:
-        return self._clock() - self._began
-
-    def has(self, seconds: float) -> bool:
-        """Return whether that many seconds are left."""
-        return self._budget is None or self.spent + seconds <= self._budget
-
-
-@dataclass
-class _Bench:
-    """The network, the images that judge it and those that may train it, and what has been found so far."""
-
-    model: OwnModel
-    judged: Passes
-    labels: Labels
-    training: Passes
-    training_labels: Labels
-    options: AdviceOptions
-    trials: Trials
-    clock: Clock
-    say: Callable[[str], None]
-    cost: dict[str, float] = field(default_factory=dict)
-    """Seconds that the last trial of a kind took."""
-    tried: Sequence[Remedy] = ()
-    windowed: dict[Remedy, Answers] = field(default_factory=dict)
-    reference: Tensor | None = None
-    """The decisions (n,) of the network as it is."""
-
-    @property
-    def in_shape(self) -> tuple[int, int, int]:
-        return 3, self.judged.size, self.judged.size
+NO_TRAINING = "fine-tuning takes at least 2 images of every class to learn from"
 
 
 def advise(
@@ -107,31 +48,43 @@ def advise(
     options: AdviceOptions,
     trials: Callable[[dict[str, Any]], Trials],
     say: Callable[[str], None],
-    clock: Clock | None = None,
+    clock: Clock,
 ) -> Advice:
     """Return what is to be done about unstable decisions of a network.
 
     ``trials(setting)`` returns where results are kept; ``say`` gets a line per remedy. A trial is not started if it
-    would end after the budget, by the time that the last one of its kind took. Raises UsageError for fewer than two
-    images, and for pools that do not exist or do not subsample.
+    would end after the budget of the clock, by what the last one of its kind took, or else by a guess. Which stride is
+    to blame and how the network does as it is are always measured. Raises UsageError for fewer than two images, for
+    pools that do not exist or do not subsample, and for a network that fails as it is.
     """
     if len(images) < 2:
         raise UsageError(f"advice needs images to judge and images to learn from, got {len(images)}; give more")
     check_pools(options.pools)
-    bench = _bench(model, images, device, options, trials, say, clock or Clock(options.budget))
+    bench = _bench(model, images, device, options, trials, say, clock)
     effects, stem = _attribution(bench)
+    not_tried = {f"{effect.path} ({effect.kind})": effect.refused for effect in effects if effect.refused}
+    possible = _possible(bench)
+    if bench.training_labels is not None and not possible.labels:
+        not_tried["fine-tuning"] = NO_TRAINING
+    bench.tried = remedies(effects, stem, options.pools, possible)
     found: list[Trial] = []
-    not_tried: dict[str, str] = {}
-    bench.tried = remedies(effects, stem, options.pools, _possible(bench))
     for remedy in bench.tried:
-        trial, reason = _trial(bench, remedy)
-        if trial is None:
+        try:
+            found.append(_trial(bench, remedy))
+        except OutOfTime:
+            not_tried[remedy.name] = OUT_OF_TIME
+        except StorageError:
+            raise
+        except Exception as error:
+            # The network's own code runs here, with layers that it was not written for.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            if remedy == AS_IT_IS:
+                raise _failed(error) from error
+            say(f"{remedy.name}: failed: {reason}")
             not_tried[remedy.name] = reason
-        else:
-            found.append(trial)
     strata = None if bench.labels is None else bench.labels.numpy()
     outcomes = outcomes_of(found, strata)
-    chosen = choose(outcomes, strata)
+    chosen = choose(outcomes, strata, bench.labels is not None)
     return Advice(
         model_facts(model, total_stride(model.network, _example(bench))),
         data_facts(images),
@@ -141,13 +94,13 @@ def advise(
         effects,
         outcomes,
         chosen,
-        sentences_of(outcomes, chosen, bench.labels is not None),
+        [*sentences_of(outcomes, chosen, bench.labels is not None), *untried_sentences(not_tried)],
         not_tried,
         bench.clock.spent,
     )
 
 
-def _example(bench: _Bench) -> Tensor:
+def _example(bench: Bench) -> Tensor:
     """Return a network input (3, size, size)."""
     _, larger = next(bench.judged.batches())
     return window(bench.judged.size)(larger, 0)[0]
@@ -168,30 +121,36 @@ def _bench(
     trials: Callable[[dict[str, Any]], Trials],
     say: Callable[[str], None],
     clock: Clock,
-) -> _Bench:
+) -> Bench:
     own, count = images.listing.labels, max(1, min(options.judged, len(images) // 2))
     labels = None if own is None else torch.from_numpy(own)
     judged = torch.from_numpy(balanced_subset(own, count, len(images), "judged images"))
-    rest = torch.ones(len(images), dtype=torch.bool)
-    rest[judged] = False
+    free = np.setdiff1d(np.arange(len(images)), judged.numpy())
+    chosen = balanced_subset(None if own is None else own[free], min(options.learnt, len(free)), len(free), "learning")
+    rest = torch.from_numpy(free[chosen])
     size = model.preprocessing.size
     batch = options.batch or default_batch(size, device)
     whole = Passes(model.network, images.larger, size, device, batch, Counter(lambda done, total: None))
+    looked_at = whole.on(images.larger[judged])
     setting = {
         "model": network_digest(model.network),
+        "answers": _behaviour(looked_at),
         "images": images.digest,
+        "pixels": hashlib.sha256(images.larger.numpy().tobytes()).hexdigest()[:16],
         "preprocessing": asdict(model.preprocessing),
         "judged": len(judged),
-        "epochs": options.epochs,
+        "learnt": len(rest),
+        "training": asdict(FineTuning(options.epochs)),
         "device": torch.device(device).type,
         "torch": torch.__version__,
     }
-    return _Bench(
+    return Bench(
         model,
-        whole.on(images.larger[judged]),
+        looked_at,
         None if labels is None else labels[judged],
         whole.on(images.larger[rest]),
         None if labels is None else labels[rest],
+        len(images.listing.classes),
         options,
         trials(setting),
         clock,
@@ -199,7 +158,23 @@ def _bench(
     )
 
 
-def _attribution(bench: _Bench) -> tuple[list[SiteEffect], frozenset[str]]:
+def _behaviour(passes: Passes) -> str:
+    """Return the digest of the decisions on some images: the code of a network is no part of its tensors."""
+    few = passes.on(passes.larger[:64])
+    try:
+        answers = few.answers(windows(few.size))
+    except Exception as error:
+        raise _failed(error) from error
+    return hashlib.sha256(answers.decisions.numpy().tobytes()).hexdigest()[:16]
+
+
+def _failed(error: Exception) -> UsageError:
+    """Return the error that ends an advice: the network as it is fails."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return UsageError(f"the model fails on these images: {reason}; repair it")
+
+
+def _attribution(bench: Bench) -> tuple[list[SiteEffect], frozenset[str]]:
     """Return the effect of every downsampling on some of the images that do not judge, and the paths of the stem."""
     known, count = bench.training_labels, min(ATTRIBUTED_IMAGES, len(bench.training))
     own = None if known is None else known.numpy()
@@ -212,117 +187,47 @@ def _attribution(bench: _Bench) -> tuple[list[SiteEffect], frozenset[str]]:
     return attribute(few, sites, few.answers(windows(few.size)), labels), stem
 
 
-def _possible(bench: _Bench) -> Possible:
+def _possible(bench: Bench) -> Possible:
     margin = bench.judged.larger.shape[-1] - bench.judged.size
-    trainable = bench.training_labels is not None and bench.training.larger.dtype == torch.uint8
+    known = bench.training_labels
+    trainable = known is not None and bench.training.larger.dtype == torch.uint8
+    if known is not None and trainable:
+        # Of every class an image to train with and one to validate.
+        trainable = int(known.bincount(minlength=bench.classes).min()) >= 2
     return Possible(bool(batch_norms(bench.model.network)), trainable, margin)
 
 
-def _trial(bench: _Bench, remedy: Remedy) -> tuple[Trial | None, str]:
-    """Return the trial of a remedy, or None with the reason why there is none."""
-    try:
-        network, changed, left = _swapped(bench, remedy)
-        tables = []
-        for seed in range(bench.options.seeds) if remedy.is_trained else [None]:
-            table = bench.trials.read(remedy, seed)
-            if table is None:
-                if remedy != AS_IT_IS and not bench.clock.has(bench.cost.get(remedy.kind, 0.0)):
-                    break
-                began = bench.clock.spent
-                table = _judged(bench, remedy, network, seed)
-                bench.trials.write(remedy, seed, table)
-                bench.cost[remedy.kind] = bench.clock.spent - began
-            if remedy == AS_IT_IS:
-                bench.reference = torch.from_numpy(table["decision"].to_numpy(copy=True))
-            tables.append(_with_right(bench, table))
-        if not tables or (remedy.is_trained and len(tables) < 2):
-            return None, OUT_OF_TIME
-        trial = Trial(remedy, tables, *_timing(bench, remedy, network), changed, left)
-    except (UsageError, TrainingDiverged, RuntimeError) as error:
-        bench.say(f"{remedy.name}: failed: {error}")
-        return None, " ".join(str(error).split())[:160]
-    flips = sum(float(table["flips"].mean()) for table in tables) / len(tables)
-    right = sum(float(table["right"].mean()) for table in tables) / len(tables)
+def _trial(bench: Bench, remedy: Remedy) -> Trial:
+    """Return the trial of a remedy, from disk where it is there; raise OutOfTime if there is no time for it."""
+    network, changed, left = with_pools(bench, remedy)
+    tables: list[pd.DataFrame] = []
+    for seed in range(bench.options.seeds) if remedy.is_trained else [None]:
+        table = bench.trials.read(remedy, seed)
+        if table is None:
+            try:
+                table = _new_table(bench, remedy, network, seed, missing=max(1, 2 - len(tables)))
+            except OutOfTime:
+                # Two seeds are enough for an interval.
+                if len(tables) < 2:
+                    raise
+                break
+        if remedy == AS_IT_IS:
+            bench.reference = torch.from_numpy(table["decision"].to_numpy(copy=True))
+        tables.append(with_right(bench, table))
+    trial = Trial(remedy, tables, time_of(bench, remedy, network), changed, left)
+    flips, right = (float(trial.block(column).mean()) for column in ("flips", "right"))
     what = "accuracy" if bench.labels is not None else "agreement"
     numbers = f"{percent(flips)} of steps change the decision, {what} {percent(right)}"
     bench.say(f"{remedy.name}: {numbers} ({bench.clock.spent:.0f} s)")
-    return trial, ""
+    return trial
 
 
-def _swapped(bench: _Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str], Sequence[str]]:
-    """Return the network with the remedy's pools, what was changed and what was left alone, in words."""
-    if not remedy.pool:
-        return bench.model.network, (), ()
-    paths = [path_in(path) for path in remedy.sites]
-    return swapped(bench.model.network, pools.resolve(remedy.pool), bench.in_shape, paths)
-
-
-def _judged(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int | None) -> pd.DataFrame:
-    """Return one row per judged image: flips (share of steps), change (of the probability) and decision."""
-    if remedy.is_at_test_time:
-        if not bench.windowed:
-            # All at once: they look at the same crops.
-            together = [one for one in bench.tried if one.is_at_test_time]
-            bench.windowed.update(zip(together, windowed(bench.judged, together), strict=True))
-        answers = bench.windowed[remedy]
-    else:
-        if remedy.kind in ("statistics", "fine_tuned") and remedy.pool and batch_norms(network):
-            network = with_new_statistics(network, _statistics_crops(bench))
-        if seed is not None:
-            network = _trained(bench, remedy, network, seed)
-        answers = bench.judged.of(network).answers(windows(bench.judged.size))
-    return pd.DataFrame(
-        {
-            "flips": answers.flipped.double().mean(dim=0).numpy(),
-            "change": answers.change.mean(dim=0).numpy(),
-            "decision": answers.decisions[0].numpy(),
-        }
-    )
-
-
-def _with_right(bench: _Bench, table: pd.DataFrame) -> pd.DataFrame:
-    expected = bench.labels if bench.labels is not None else bench.reference
-    assert expected is not None
-    return table.assign(right=(table["decision"].to_numpy() == expected.numpy()).astype("float64"))
-
-
-def _statistics_crops(bench: _Bench) -> Iterator[Tensor]:
-    """Yield batches (b, 3, size, size) of random crops of images that do not judge, each image once."""
-    passes = bench.training
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(passes), generator=generator)[:STATISTICS_IMAGES]
-    margin = passes.larger.shape[-1] - passes.size
-    for chosen in order.split(64):
-        top, left = torch.randint(margin + 1, (2,), generator=generator).tolist()
-        crops = passes.larger[chosen][..., top : top + passes.size, left : left + passes.size]
-        yield as_float(crops.to(passes.device))
-
-
-def _trained(bench: _Bench, remedy: Remedy, network: nn.Module, seed: int) -> nn.Module:
-    assert bench.training_labels is not None
-    passes = bench.training
-    source = CropSource(passes.larger.to(passes.device), bench.training_labels.to(passes.device), passes.size)
-    options = FineTuning(bench.options.epochs)
-
-    def on_epoch(epoch: int) -> None:
-        bench.say(f"{remedy.name}: seed {seed}, epoch {epoch} of {options.epochs} ({bench.clock.spent:.0f} s)")
-
-    return fine_tune(network, source, options, seed, passes.device, bench.trials.kept(remedy, seed), on_epoch)
-
-
-def _timing(bench: _Bench, remedy: Remedy, network: nn.Module) -> tuple[Timing, float]:
-    """Return the time of an answer for one image, and its ratio to that of the network as it is.
-
-    Remedies at test time classify several crops in one pass. Both networks are timed in turn, and the shortest times
-    compare: other work on the machine only ever adds to a time.
-    """
-    crops = max(1, remedy.window**2)
-    images = torch.zeros(crops, *bench.in_shape, device=bench.judged.device)
-    network = network.to(bench.judged.device)
-    own: list[float] = []
-    reference: list[float] = []
-    for _ in range(TIMED_TURNS):
-        own += measure_inference(network, images, TIMED_PASSES).times_ms
-        reference += measure_inference(bench.model.network, images[:1], TIMED_PASSES).times_ms
-    low, middle, high = quantiles(own, n=4)
-    return Timing(1, middle, low, high, len(own)), 1.0 if remedy == AS_IT_IS else min(own) / min(reference)
+def _new_table(bench: Bench, remedy: Remedy, network: nn.Module, seed: int | None, missing: int) -> pd.DataFrame:
+    """Return the table of a remedy, computed and stored; ``missing`` seeds are needed before any of them counts."""
+    if remedy != AS_IT_IS:
+        bench.clock.check(expected_seconds(bench, remedy) * (missing if remedy.is_trained else 1))
+    began = bench.clock.spent
+    table = judge(bench, remedy, network, seed)
+    bench.trials.write(remedy, seed, table)
+    bench.cost[remedy.kind] = bench.clock.spent - began
+    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -47,7 +48,9 @@ def swapped(
     # Pools behind a maximum first: they change no path of the others.
     for name in sorted(by_pool, key=lambda name: name == pool.name):
         component = pool if name == pool.name else Component(name, pool.options)
-        found = replace_pooling(changed, component, in_shape=in_shape, sites=by_pool[name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that nothing changed is an error here
+            found = replace_pooling(changed, component, in_shape=in_shape, sites=by_pool[name])
         changed = found.module
         done += [
             f"{own_path(one.site.path)}: {name} at {own_path(one.at)}{f' ({one.note})' if one.note else ''}"

@@ -60,7 +60,13 @@ class Trials:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, content)
 
-        return Kept(self.key(remedy, seed), lambda: path.read_bytes() if path.exists() else None, write)
+        def read() -> bytes | None:
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+        return Kept(self.key(remedy, seed), read, write)
 
     def _path(self, remedy: Remedy, seed: int | None) -> Path:
         return self.folder / f"{self.key(remedy, seed)}.parquet"

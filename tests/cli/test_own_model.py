@@ -251,7 +251,7 @@ ADVISE = ("advise", "nets.py:net", "--data", "data", "--out", "out", "--size", "
 
 def test_advice_comes_first_and_the_files_agree(folder: Path, cli: Cli) -> None:
     mlflow = pytest.importorskip("mlflow")
-    done = cli(*ADVISE, "--epochs", "1", "--tracking-uri", "sqlite:///store.db")
+    done = cli(*ADVISE, "--epochs", "1", "--tracking-uri", "sqlite:///advice.db")
     assert done.exit_code == 0, done.stderr
     *told, page = done.stdout.splitlines()
     assert page == "out/advice.html"
@@ -262,7 +262,7 @@ def test_advice_comes_first_and_the_files_agree(folder: Path, cli: Cli) -> None:
     shown = Page((folder / page).read_text())
     assert all(source.startswith(("data:", "#")) for source in shown.sources)
     assert all(one["name"] in shown.text for one in found["outcomes"])
-    client = mlflow.MlflowClient("sqlite:///store.db")
+    client = mlflow.MlflowClient("sqlite:///advice.db")
     experiment = client.get_experiment_by_name("own models").experiment_id
     (run,) = client.search_runs([experiment])
     assert run.info.status == "FINISHED"

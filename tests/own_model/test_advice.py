@@ -11,17 +11,19 @@ from scipy import stats
 
 from poolbench.analysis.statistics import Interval, crossed_estimate
 from poolbench.own_model.advice import Trial, choose, outcomes_of, sentences_of
+from poolbench.own_model.pace import AnswerTime
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies, worst_sites
 from poolbench.own_model.results import SiteEffect, Timing
 
-IMAGES = 400
+IMAGES = 2000
 
 
 def trial(remedy: Remedy, flips: float, right: float, slowdown: float = 1.0, seeds: int = 1, shift: int = 0) -> Trial:
     """Return a trial in which a share of the images flips at every step, and a share is right, for each seed alike."""
     place = (np.arange(IMAGES) + shift) % IMAGES
     table = pd.DataFrame({"flips": (place < flips * IMAGES) * 1.0, "right": (place[::-1] < right * IMAGES) * 1.0})
-    return Trial(remedy, [table] * seeds, Timing(1, slowdown, slowdown, slowdown, 5), slowdown)
+    taken = AnswerTime(Timing(1, slowdown, slowdown, slowdown, 5), Interval(slowdown, slowdown, slowdown, 5))
+    return Trial(remedy, [table] * seeds, taken)
 
 
 AS_IS = trial(AS_IT_IS, 0.2, 0.8)
@@ -32,7 +34,7 @@ AVERAGED = Remedy("averaged", window=2)
 
 def chosen(*trials: Trial) -> str:
     found = outcomes_of([AS_IS, *trials], None)
-    best = choose(found, None)
+    best = choose(found, None, labelled=True)
     return "" if best is None else best.name
 
 
@@ -63,7 +65,8 @@ def test_differences_are_paired_and_corrected_for_their_number() -> None:
     one = outcomes_of([AS_IS, trial(BLUR, 0.15, 0.8)], None)[1].flips_change
     assert one is not None
     assert one.mean == pytest.approx(-0.05)
-    exact = stats.binom(IMAGES, 0.05).ppf([0.025, 0.975]) / IMAGES
+    # Half of alpha for each of two differences.
+    exact = stats.binom(IMAGES, 0.05).ppf([0.0125, 0.9875]) / IMAGES
     assert (-one.high, -one.low) == pytest.approx(tuple(exact), abs=0.005)
     many = outcomes_of([AS_IS, *(trial(BLUR, 0.15, 0.8) for _ in range(10))], None)[1].flips_change
     assert many is not None
@@ -73,14 +76,57 @@ def test_differences_are_paired_and_corrected_for_their_number() -> None:
 
 def test_the_answer_is_in_sentences() -> None:
     found = outcomes_of([AS_IS, trial(BLUR, 0.1, 0.8), trial(TUNED, 0.02, 0.85, 1.3)], None)
-    first, now, without = sentences_of(found, choose(found, None), labelled=True)
+    first, now, without = sentences_of(found, choose(found, None, labelled=True), labelled=True)
     assert first.startswith("Take: blur3 at all strides, fine-tuned.")
     assert "to 2.0 %" in first
-    assert "30 % more time" in first
+    assert "An answer takes 1.30 times as long." in first
     assert now.startswith("As it is, 20.0 %")
     assert without.startswith("Without training: blur3 at all strides, weights kept.")
     alone = outcomes_of([AS_IS], None)
-    assert sentences_of(alone, None, labelled=False)[0] == "Leave it as it is."
+    assert sentences_of(alone, None, labelled=False)[0] == "No remedy was tried."
+    useless = outcomes_of([AS_IS, trial(BLUR, 0.2, 0.8)], None)
+    assert sentences_of(useless, None, labelled=False)[0] == "Leave it as it is."
+
+
+def test_a_high_price_comes_before_the_gain() -> None:
+    found = outcomes_of([AS_IS, trial(AVERAGED, 0.02, 0.8, 5.5), trial(BLUR, 0.1, 0.8)], None)
+    first, *_, last = sentences_of(found, choose(found, None, labelled=True), labelled=True)
+    assert first.index("5.5 times as long") < first.index("share of steps")
+    assert last.startswith("Without much more time: blur3")
+
+
+@pytest.mark.parametrize("images", [10, 60, 100, 200])
+def test_few_images_rule_nothing_out(images: int) -> None:
+    """No image gets worse, and yet a loss of a point cannot be excluded."""
+
+    def few(remedy: Remedy, flips: float) -> Trial:
+        table = pd.DataFrame({"flips": np.full(images, flips), "right": np.ones(images)})
+        return Trial(remedy, [table], AS_IS.time)
+
+    before, after = outcomes_of([few(AS_IT_IS, 0.5), few(BLUR, 0.1)], None)
+    assert after.right_change is not None
+    # The rule of three: half of alpha for the sum of both sides, half for each of two differences.
+    assert -after.right_change.low == pytest.approx(1 - 0.0125 ** (1 / images))
+    assert not after.keeps_accuracy
+    assert choose([before, after], None, labelled=True) is None
+    assert choose([before, after], None, labelled=False) is after
+
+
+def test_a_loss_is_ruled_out_as_rarely_as_promised() -> None:
+    generator, wrong = np.random.default_rng(0), 0
+    for _ in range(300):
+        right = generator.random(60) < 0.8
+        table = pd.DataFrame({"flips": np.full(60, 0.5), "right": right * 1.0})
+        # A true loss of two points.
+        worse = pd.DataFrame({"flips": np.full(60, 0.1), "right": (right & (generator.random(60) > 0.025)) * 1.0})
+        _, after = outcomes_of([Trial(AS_IT_IS, [table], AS_IS.time), Trial(BLUR, [worse], AS_IS.time)], None)
+        wrong += after.keeps_accuracy
+    assert wrong <= 300 * 0.025 + 5
+
+
+def test_a_dominated_remedy_is_not_taken() -> None:
+    tuned = trial(TUNED, 0.0995, 0.9)
+    assert chosen(trial(BLUR, 0.1, 0.8), tuned) == TUNED.name
 
 
 def test_the_interval_for_a_planned_number_of_seeds_is_that_of_student() -> None:

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from poolbench.core import UsageError
 from poolbench.engine.checkpoint import unpack
 from poolbench.engine.networks import OneNetwork
+from poolbench.files import StorageError
 from poolbench.own_model import advise as module
-from poolbench.own_model.advise import AdviceOptions, Clock, advise
+from poolbench.own_model.advise import advise
+from poolbench.own_model.bench import AdviceOptions
 from poolbench.own_model.fine_tuning import CropSource, FineTuning, Kept, fine_tune, with_new_statistics
 from poolbench.own_model.images import list_images, read_images
 from poolbench.own_model.model import OwnModel, Preprocessing
+from poolbench.own_model.pace import Clock
 from poolbench.own_model.passes import Passes
 from poolbench.own_model.remedies import AS_IT_IS, Remedy
 from poolbench.own_model.shifts import STEPS
@@ -26,7 +29,7 @@ from poolbench.own_model.trials import Trials
 from poolbench.own_model.windowed import windowed
 
 SIZE = 32
-OPTIONS = AdviceOptions(("blur3",), epochs=1, seeds=3, judged=8)
+OPTIONS = AdviceOptions(("blur3",), epochs=1, seeds=3, judged=8, learnt=100)
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -163,7 +166,9 @@ def run(folder: Path, out: Path, options: AdviceOptions = OPTIONS, clock: Clock 
     model = own(network())
     images = read_images(listing, model.preprocessing, None, lambda done, total: None)
     said: list[str] = []
-    found = advise(model, images, "cpu", options, lambda setting: Trials(out, setting), said.append, clock)
+    found = advise(
+        model, images, "cpu", options, lambda setting: Trials(out, setting), said.append, clock or Clock(None)
+    )
     return found, said
 
 
@@ -187,7 +192,7 @@ def test_everything_is_tried_once_and_kept(folder: Path, tmp_path: Path, monkeyp
     def unexpected(*_: Any) -> Any:
         raise AssertionError("all results are on disk")
 
-    monkeypatch.setattr(module, "_judged", unexpected)
+    monkeypatch.setattr(module, "judge", unexpected)
     again, _ = run(folder, tmp_path / "out")
     assert [one.flips for one in again.outcomes] == [one.flips for one in found.outcomes]
     assert [one.right_change for one in again.outcomes] == [one.right_change for one in found.outcomes]
@@ -195,11 +200,12 @@ def test_everything_is_tried_once_and_kept(folder: Path, tmp_path: Path, monkeyp
 
 
 def test_a_damaged_result_is_computed_again(folder: Path, tmp_path: Path) -> None:
-    options = replace(OPTIONS, budget=1e-9)
-    found, _ = run(folder, tmp_path / "out", options)
+    found, _ = run(folder, tmp_path / "out", clock=Clock(1e-9))
     for path in (tmp_path / "out").glob("*.parquet"):
         path.write_bytes(path.read_bytes()[:100])
-    again, _ = run(folder, tmp_path / "out", options)
+    again, _ = run(folder, tmp_path / "out", clock=Clock(1e-9))
+    assert found.sentences[0] == "No remedy was tried."
+    assert "no time left" in found.sentences[-1]
     assert [one.flips for one in again.outcomes] == [one.flips for one in found.outcomes]
 
 
@@ -213,7 +219,8 @@ def test_another_setting_is_another_result(folder: Path, tmp_path: Path) -> None
 def test_the_budget_is_kept(folder: Path, tmp_path: Path) -> None:
     # Each look at the clock takes a second.
     ticks = iter(range(10_000))
-    found, _ = run(folder, tmp_path / "out", OPTIONS, Clock(8.0, lambda: float(next(ticks))))
+    found, _ = run(folder, tmp_path / "out", OPTIONS, Clock(16.0, lambda: float(next(ticks))))
+    assert len(found.outcomes) > 1
     assert found.outcomes[0].name == "as it is"
     assert found.not_tried
     assert set(found.not_tried.values()) == {"no time left"}
@@ -235,3 +242,80 @@ def test_a_pool_that_cannot_be_tried_is_refused_first(folder: Path, tmp_path: Pa
     with pytest.raises(UsageError, match=message):
         run(folder, tmp_path / "out", replace(OPTIONS, pools=(pool,)))
     assert not (tmp_path / "out").exists()
+
+
+def test_other_code_with_the_same_weights_is_another_model(folder: Path, tmp_path: Path) -> None:
+    class Shown(nn.Module):
+        """Decides by the network, or by its negative: the tensors and the structure do not say which."""
+
+        sign = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.sign * self.part(x)
+            return logits
+
+    def tried(sign: float) -> Any:
+        Shown.sign = sign
+        model = own(Shown())
+        images = read_images(list_images(folder), model.preprocessing, None, lambda done, total: None)
+        clock = Clock(1e-9)
+        return advise(model, images, "cpu", OPTIONS, lambda setting: Trials(tmp_path / "out", setting), print, clock)
+
+    first, second = tried(1.0), tried(-1.0)
+    decisions = [found.outcomes[0].trial.tables[0]["decision"].tolist() for found in (first, second)]
+    assert decisions[0] != decisions[1]
+
+
+def test_networks_of_one_graph_take_the_same_time(folder: Path, tmp_path: Path) -> None:
+    found, _ = run(folder, tmp_path / "out")
+    times: dict[Any, set[float]] = {}
+    for one in found.outcomes:
+        remedy = one.trial.remedy
+        times.setdefault((remedy.pool, remedy.sites, remedy.window), set()).add(one.trial.time.ratio.mean)
+    assert all(len(values) == 1 for values in times.values())
+    assert len(times) > 3
+    tuned = next(one for one in found.outcomes if one.name == "as it is, fine-tuned")
+    assert tuned.slowdown == found.outcomes[0].slowdown == 1.0
+
+
+def test_a_short_last_batch_does_not_stop_the_statistics(tmp_path: Path, drawn: Callable[..., Path]) -> None:
+    # 65 images to learn from: a batch of 64 and one image, whose map of one pixel has no variance.
+    folder = drawn(tmp_path / "data", per_class=25, side=40)
+    layers = (nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 16), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    torch.manual_seed(0)
+    model = own(nn.Sequential(*layers, nn.Linear(8, 3)))
+    images = read_images(list_images(folder), model.preprocessing, None, lambda done, total: None)
+    options = replace(OPTIONS, judged=10)
+    found = advise(model, images, "cpu", options, lambda setting: Trials(tmp_path, setting), print, Clock(None))
+    assert found.trained_images == 65
+    assert "blur3 at all strides, BatchNorm estimated anew" in [one.name for one in found.outcomes]
+
+
+def test_too_few_images_of_a_class_are_told(tmp_path: Path, drawn: Callable[..., Path]) -> None:
+    found, _ = run(drawn(tmp_path / "data", per_class=2, side=40), tmp_path / "out", replace(OPTIONS, judged=2))
+    assert "at least 2 images of every class" in found.not_tried["fine-tuning"]
+    assert "fine-tuning" in found.sentences[-1]
+
+
+def test_a_model_that_fails_as_it_is_ends_the_advice(folder: Path, tmp_path: Path) -> None:
+    part = network()
+    part.append(nn.Linear(7, 3))
+    model = own(part)
+    images = read_images(list_images(folder), model.preprocessing, None, lambda done, total: None)
+    with pytest.raises(UsageError, match="the model fails on these images"):
+        advise(model, images, "cpu", OPTIONS, lambda setting: Trials(tmp_path, setting), print, Clock(None))
+
+
+def test_a_folder_that_cannot_be_written_ends_the_advice(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("no folder")
+    with pytest.raises(StorageError):
+        run(folder, tmp_path / "out")
+
+
+def test_the_images_that_learn_are_as_many_as_asked(folder: Path, tmp_path: Path) -> None:
+    found, _ = run(folder, tmp_path / "out", replace(OPTIONS, judged=8, learnt=20), Clock(1e-9))
+    assert (found.judged_images, found.trained_images) == (8, 20)

@@ -12,7 +12,7 @@ import matplotlib
 from markupsafe import Markup
 
 from poolbench.files import storage, write_atomically
-from poolbench.own_model.advice import Advice, Outcome, untried_text
+from poolbench.own_model.advice import Advice, Outcome
 from poolbench.own_model.answers import points, with_interval
 from poolbench.own_model.front import front
 from poolbench.plots.style import STYLE, to_svg
@@ -61,7 +61,7 @@ def _outcome(one: Outcome) -> dict[str, Any]:
         "name": one.name,
         "dominated_by": one.dominated_by,
         "seeds": len(trial.tables),
-        "timing": plain(trial.timing),
+        "time": plain(trial.time),
     }
     return {**own, **found, "remedy": asdict(trial.remedy), "changed": list(trial.changed), "left": list(trial.left)}
 
@@ -76,7 +76,6 @@ def to_html(found: Advice) -> str:
         .render(
             found=found,
             front=svg,
-            untried=untried_text(found.not_tried),
             with_interval=with_interval,
             points=points,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

@@ -64,7 +64,7 @@ def log_advice(found: Advice, folder: Path, uri: str | None) -> str:
 
 def _advice_metrics(one: Outcome, data: DataFacts) -> dict[str, float]:
     right = "accuracy" if data.is_labelled else "agreement"
-    values: dict[str, float] = {"cost/latency_ms": one.trial.timing.median_ms}
+    values: dict[str, float] = {"cost/latency_ms": one.trial.time.timing.median_ms}
     for key, interval in (("flips", one.flips), (right, one.right)):
         values |= {key: interval.mean, f"low/{key}": interval.low, f"high/{key}": interval.high}
     return values
