@@ -1,6 +1,6 @@
 """The table of models by consistency in docs/consistency.md: takes in evaluations, checks and renders them.
 
-    python benchmarks/consistency/table.py add OUT/evaluation.json ...   # OUT: a folder of `poolbench evaluate`
+    python benchmarks/consistency/table.py add --data "CIFAR-10 test" OUT/evaluation.json ...
     python benchmarks/consistency/table.py render
 
 A result is a small JSON file whose name ends in the digest of its content, so a number changed by hand is found.
@@ -27,7 +27,7 @@ INTERVALS = ("flips", "flipped", "change", "worst")
 START, END = "<!-- rows -->", "<!-- end of rows -->"
 
 
-def reduced(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def reduced(evaluation: Mapping[str, Any], data_name: str) -> dict[str, Any]:
     """Return what the table keeps of an evaluation; raise ValueError for one that ranks no trained model."""
     model, data, steps = evaluation["model"], evaluation["data"], evaluation["steps"][0]
     if model["is_untrained"]:
@@ -36,7 +36,7 @@ def reduced(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("the images have no labels; consistency without accuracy does not rank models")
     return {
         "model": {name: model[name] for name in ("spec", "digest", "parameters", "size", "large", "preprocessing")},
-        "data": {"name": Path(data["folder"]).name, "digest": data["digest"], "images": data["images"]},
+        "data": {"name": data_name, "digest": data["digest"], "images": data["images"]},
         "classes": len(data["classes"]),
         "accuracy": evaluation["accuracy"],
         **{name: steps[name] for name in INTERVALS},
@@ -47,9 +47,9 @@ def reduced(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def add(path: Path) -> Path:
+def add(path: Path, data_name: str) -> Path:
     """Store an evaluation under its content's digest; return the file."""
-    content = reduced(json.loads(path.read_text()))
+    content = reduced(json.loads(path.read_text()), data_name)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", content["model"]["spec"])
     target = RESULTS / f"{name}-{_digest(text)}.json"
@@ -90,7 +90,7 @@ def rendered(results: Sequence[Mapping[str, Any]], page: str) -> str:
 
 HEAD = (
     "model", "accuracy", "decisions changed by 1 px", "images changed by a step", "correct under all steps",
-    "published consistency", "exact consistency", "input", "parameters", "GFLOPs", "weights",
+    "published consistency", "exact consistency", "input", "parameters", "MFLOPs", "weights",
 )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _row(one: Mapping[str, Any]) -> str:
     numbers = [one["accuracy"], one["flips"], one["flipped"], one["worst"], one["published"]["agreement"]]
     cells = [f"`{model['spec']}`", *(_share(interval) for interval in (*numbers, one["exact"]["consistency"]))]
     cells += [f"{model['size']} of {model['large']} px", f"{model['parameters'] / 1e6:.1f} M"]
-    return "| " + " | ".join([*cells, f"{one['flops'] / 1e9:.2f}", f"`{model['digest'][:12]}`"]) + " |"
+    return "| " + " | ".join([*cells, f"{one['flops'] / 1e6:,.0f}", f"`{model['digest'][:12]}`"]) + " |"
 
 
 def _share(interval: Mapping[str, float]) -> str:
@@ -111,13 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     adding = commands.add_parser("add", help="take in results of 'poolbench evaluate'")
-    adding.add_argument("evaluations", nargs="+", type=Path)
+    adding.add_argument("--data", required=True, help="the name of the images, such as 'ImageNet validation'")
+    adding.add_argument("evaluations", nargs="+", type=Path, help="evaluation.json of 'poolbench evaluate'")
     commands.add_parser("render", help="write the table into docs/consistency.md")
     given = parser.parse_args(arguments)
     try:
         if given.command == "add":
             for path in given.evaluations:
-                print(add(path))
+                print(add(path, given.data))
         else:
             write_atomically(PAGE, rendered(read(), PAGE.read_text()).encode())
             print(PAGE)

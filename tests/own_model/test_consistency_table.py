@@ -47,8 +47,8 @@ def test_an_evaluation_becomes_a_row(script: ModuleType, tmp_path: Path, monkeyp
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
     given = tmp_path / "evaluation.json"
     given.write_text(json.dumps(evaluation()))
-    stored = script.add(given)
-    assert stored == script.add(given)
+    stored = script.add(given, "drawn")
+    assert stored == script.add(given, "drawn")
     # No folder of this machine goes into the repository.
     assert "somebody" not in stored.read_text()
     page = script.rendered(script.read(tmp_path / "results"), f"top\n{script.START}\nold\n{script.END}\nbottom\n")
@@ -56,7 +56,7 @@ def test_an_evaluation_becomes_a_row(script: ModuleType, tmp_path: Path, monkeyp
     assert page.endswith("bottom\n")
     assert "old" not in page
     assert "| `timm:net` | 12.5 [10.0, 15.0] |" in page
-    assert "### val: 50 images, 2 classes" in page
+    assert "### drawn: 50 images, 2 classes" in page
     stored.write_text(stored.read_text().replace("0.125", "0.100"))
     with pytest.raises(ValueError, match="it was changed"):
         script.read(tmp_path / "results")
@@ -74,6 +74,6 @@ def test_what_ranks_nothing_is_refused(
 ) -> None:
     given = tmp_path / "evaluation.json"
     given.write_text(json.dumps(evaluation(**changes)))
-    assert script.main(["add", str(given)]) == 2
+    assert script.main(["add", "--data", "drawn", str(given)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from poolbench.files import storage, write_atomically
 from poolbench.own_model.advice import Advice, Outcome
 from poolbench.own_model.answers import points, with_interval
-from poolbench.own_model.front import front
+from poolbench.own_model.front import front, is_shown
 from poolbench.plots.style import STYLE, to_svg
 from poolbench_tracking.own_model_report import plain
 from poolbench_tracking.report import templates
@@ -76,6 +76,7 @@ def to_html(found: Advice) -> str:
         .render(
             found=found,
             front=svg,
+            hidden=sum(not is_shown(one, found) for one in found.outcomes),
             with_interval=with_interval,
             points=points,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
