@@ -116,26 +116,28 @@ def _fingerprints(x: Tensor, stride: int) -> Tensor:
     components are equal up to a roll, so either may be kept.
 
     k is an outer product of a column and a row. Two images that differ also differ as bilinear forms, so the
-    argument holds for almost every such k, and the products with all rolled images are two matrix products.
+    argument holds for almost every such k, and the products with all rolled images are two matrix products. Column
+    and row differ, since with equal ones an image and its transpose would have equal fingerprints.
     """
     z = torch.einsum("bchw,c->bhw", widen(x), _waves(torch.arange(x.shape[1], device=x.device)).to(widen(x).dtype))
     z = z.double()
     centred = z - z.mean(dim=(-2, -1), keepdim=True)
     norm = centred.square().sum(dim=(1, 2), keepdim=True).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-    views = _circulant(x.shape[-2], x.device) @ (centred / norm) @ _circulant(x.shape[-1], x.device).mT
+    down, across = _circulant(x.shape[-2], 0.61, x.device), _circulant(x.shape[-1], 2.17, x.device)
+    views = down @ (centred / norm) @ across.mT
     return F.pixel_unshuffle(views[:, None], stride).exp().mean(dim=(-2, -1))
 
 
-def _circulant(size: int, device: torch.device) -> Tensor:
-    """Return a fixed matrix (size, size) in float64 whose row i is its first row rolled by i."""
+def _circulant(size: int, start: float, device: torch.device) -> Tensor:
+    """Return a fixed matrix (size, size) in float64, row i its first row rolled by i; another for each ``start``."""
     index = torch.arange(size, device=device)
-    return _waves((index - index[:, None]).remainder(size))
+    return _waves((index - index[:, None]).remainder(size), start)
 
 
-def _waves(index: Tensor) -> Tensor:
+def _waves(index: Tensor, start: float = 0.61) -> Tensor:
     """Return fixed numbers in float64 of mean square about 1, without period or symmetry, at these integers."""
     index = index.double()
-    return 2**0.5 * torch.cos(0.61 + 1.93 * index + 2.39 * index.square())
+    return 2**0.5 * torch.cos(start + 1.93 * index + 2.39 * index.square())
 
 
 class DenseMaxFilter(nn.Module):

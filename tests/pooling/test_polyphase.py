@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolbench.core import UsageError
+from poolbench.core import Component, UsageError
+from poolbench.data.shapes import sample_shapes
 from poolbench.pooling import create_pool, polyphase
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.polyphase import PolyphasePool
@@ -290,3 +291,18 @@ def test_lps_gradients_for_one_draw() -> None:
 def test_sides_that_the_stride_does_not_divide(name: str) -> None:
     with pytest.raises(UsageError, match=f"pool '{name}' needs a map whose sides its stride 2 divides, got 7x8; use"):
         made(name, 1)(draw(1, 1, 7, 8))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("name", ["aps", "max_aps", "aps_blur3"])
+def test_drawn_objects_with_all_symmetries_keep_their_phase(name: str, size: int) -> None:
+    """Squares and circles are equal to their mirror images and to their transposes, so components tie all the time."""
+    images, _ = sample_shapes(100, size, torch.Generator().manual_seed(0), "cpu")
+    x = images.double() / 255
+    pool = create_pool(Component(name), 1, stride=2, padding_mode="circular").eval()
+    here = pool(x)
+    for dy, dx in ((1, 0), (0, 1), (1, 1), (2, 3)):
+        moved = pool(x.roll((dy, dx), (2, 3)))
+        rolls = [here.roll((a, b), (2, 3)) for a in (dy // 2, (dy + 1) // 2) for b in (dx // 2, (dx + 1) // 2)]
+        is_roll = torch.stack([(roll - moved).abs().amax(dim=(1, 2, 3)) < 1e-12 for roll in rolls]).any(0)
+        assert is_roll.all(), (dy, dx, int((~is_roll).sum()))
