@@ -229,7 +229,7 @@ def sentences_of(found: Sequence[Outcome], chosen: Outcome | None, labelled: boo
         if steadier:
             best = min(steadier, key=lambda one: one.flips.mean)
             sentences.append(
-                f"No remedy removes flips while a loss of more than a point of {what} is ruled out. {_told(best, what)}"
+                f"No remedy removes flips while a loss of more than a point of {what} is ruled out. The steadiest: {_told(best, what)}"
             )
         else:
             sentences.append(f"None of the {len(found) - 1} remedies tried clearly removes a tenth of the changes.")

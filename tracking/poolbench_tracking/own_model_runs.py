@@ -57,7 +57,7 @@ def log_advice(found: Advice, folder: Path, uri: str | None) -> str:
         run.log_data(found.data)
         for one in found.outcomes:
             own = {**params, "remedy": one.name, "dominated_by": one.dominated_by or "none"}
-            run.log_model(f"{found.model.spec} {one.name}", own, _advice_metrics(one, found.data), found.data)
+            run.log_model(f"{one.name}, {found.model.spec}", own, _advice_metrics(one, found.data), found.data)
         run.log_files(params, [folder / name for name in (ADVICE_PAGE, ADVICE_NUMBERS)])
     return run.id
 
