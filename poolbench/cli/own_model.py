@@ -169,27 +169,50 @@ def _log(write: Callable[[], str]) -> None:
         say(f"no run in MLflow: {error}")
 
 
+@dataclass(frozen=True)
+class Tried:
+    """The options that say what is tried, and on how much."""
+
+    pools: tuple[str, ...]
+    images: int
+    judged: int | None
+    epochs: int
+    seeds: int
+    budget: float | None
+
+
+tried_options = gathered(
+    "tried",
+    Tried,
+    click.option(
+        "--pools",
+        default="blur3,aps_blur3",
+        show_default=True,
+        callback=_pool_names,
+        help="Pools to try in place of strides.",
+    ),
+    click.option(
+        "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Most images to learn from."
+    ),
+    click.option(
+        "--judged",
+        type=click.IntRange(min=1),
+        help="Images that judge (default: 2000, or a fifth if fewer).",
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of fine-tuning."),
+    click.option("--seeds", type=click.IntRange(min=3), default=3, show_default=True, help="Seeds of fine-tuning."),
+    click.option(
+        "--budget", metavar="TIME", callback=duration, help="Try nothing that would end later, like 20m or 2h."
+    ),
+)
+
+
 @click.command("advise")
 @click.argument("spec", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders, or of images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the results.")
 @model_options
-@click.option(
-    "--pools",
-    default="blur3,aps_blur3",
-    show_default=True,
-    callback=_pool_names,
-    help="Pools to try in place of strides.",
-)
-@click.option(
-    "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Most images to learn from."
-)
-@click.option(
-    "--judged", type=click.IntRange(min=1), help="Images that judge (default: 2000, or a fifth of the images if fewer)."
-)
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of fine-tuning.")
-@click.option("--seeds", type=click.IntRange(min=3), default=3, show_default=True, help="Seeds of fine-tuning.")
-@click.option("--budget", metavar="TIME", callback=duration, help="Try no remedy that would end later, like 20m or 2h.")
+@tried_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass (default: by size and device).")
 @device_option
 @uri_option
@@ -199,12 +222,7 @@ def advise_command(
     data: Path,
     out: Path,
     choice: ModelChoice,
-    pools: tuple[str, ...],
-    images: int,
-    judged: int | None,
-    epochs: int,
-    seeds: int,
-    budget: float | None,
+    tried: Tried,
     batch_size: int | None,
     device: str,
     tracking_uri: str | None,
@@ -232,16 +250,16 @@ def advise_command(
     device = resolve_device(device)
     keep_freed_memory()
     transform = None if choice.transform is None else named_transform(choice.transform)
-    check_pools(pools)
-    clock = Clock(budget)
-    listing = list_images(data, images + (judged or MOST_JUDGED))
+    check_pools(tried.pools)
+    clock = Clock(tried.budget)
+    listing = list_images(data, tried.images + (tried.judged or MOST_JUDGED))
     model = load_model(choice.request(spec), None if listing.labels is None else len(listing.classes), device)
     say(f"{spec}: weights {model.weights}; {model.description}")
     make_folder(out)
     with counting("images read") as show:
         read = read_images(listing, model.preprocessing, transform, show)
-    judging = judged or min(MOST_JUDGED, max(1, len(read) // 5))
-    options = AdviceOptions(pools, epochs, seeds, judging, images, batch_size)
+    judging = tried.judged or min(MOST_JUDGED, max(1, len(read) // 5))
+    options = AdviceOptions(tried.pools, tried.epochs, tried.seeds, judging, tried.images, batch_size)
     found = advise(model, read, device, options, lambda setting: Trials(out / "remedies", setting), say, clock)
     page = write_advice(found, out)
     if not no_mlflow:

@@ -228,9 +228,8 @@ def sentences_of(found: Sequence[Outcome], chosen: Outcome | None, labelled: boo
         steadier = [one for one in found if one.is_steadier]
         if steadier:
             best = min(steadier, key=lambda one: one.flips.mean)
-            sentences.append(
-                f"No remedy removes flips while a loss of more than a point of {what} is ruled out. The steadiest: {_told(best, what)}"
-            )
+            sentences.append(f"No remedy removes flips while a loss of more than a point of {what} is ruled out.")
+            sentences.append(f"The steadiest: {_told(best, what)}")
         else:
             sentences.append(f"None of the {len(found) - 1} remedies tried clearly removes a tenth of the changes.")
         return sentences

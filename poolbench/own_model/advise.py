@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,21 +67,7 @@ def advise(
     if bench.training_labels is not None and not possible.labels:
         not_tried["fine-tuning"] = NO_TRAINING
     bench.tried = remedies(effects, stem, options.pools, possible)
-    found: list[Trial] = []
-    for remedy in bench.tried:
-        try:
-            found.append(_trial(bench, remedy))
-        except OutOfTime:
-            not_tried[remedy.name] = OUT_OF_TIME
-        except StorageError:
-            raise
-        except Exception as error:
-            # The network's own code runs here, with layers that it was not written for.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            if remedy == AS_IT_IS:
-                raise _failed(error) from error
-            say(f"{remedy.name}: failed: {reason}")
-            not_tried[remedy.name] = reason
+    found = list(_trials(bench, not_tried))
     strata = None if bench.labels is None else bench.labels.numpy()
     outcomes = outcomes_of(found, strata)
     chosen = choose(outcomes, strata, bench.labels is not None)
@@ -98,6 +84,24 @@ def advise(
         not_tried,
         bench.clock.spent,
     )
+
+
+def _trials(bench: Bench, not_tried: dict[str, str]) -> Iterator[Trial]:
+    """Yield the trials of all remedies; note those that there is no time for, or that fail, in ``not_tried``."""
+    for remedy in bench.tried:
+        try:
+            yield _trial(bench, remedy)
+        except OutOfTime:
+            not_tried[remedy.name] = OUT_OF_TIME
+        except StorageError:
+            raise
+        except Exception as error:
+            # The network's own code runs here, with layers that it was not written for.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            if remedy == AS_IT_IS:
+                raise _failed(error) from error
+            bench.say(f"{remedy.name}: failed: {reason}")
+            not_tried[remedy.name] = reason
 
 
 def _example(bench: Bench) -> Tensor:
