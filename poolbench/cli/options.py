@@ -14,7 +14,6 @@ import click
 from poolbench.core import UsageError
 from poolbench.plugins import load_plugins
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, parse_train
-from poolbench_tracking.mlflow_errors import without_user
 
 if TYPE_CHECKING:
     from poolbench.runner.ledger import Ledger
@@ -32,6 +31,8 @@ def say(line: str) -> None:
 
 def command_line(*more: str) -> str:
     """Return the command as the user typed it, without passwords in URIs, with more arguments at the end."""
+    from poolbench_tracking.mlflow_errors import without_user
+
     # It is stored in the ledger, in MLflow and in the report.
     given = map(without_user, click.get_current_context().meta[COMMAND_LINE])
     return shlex.join(["poolbench", *given, *more])

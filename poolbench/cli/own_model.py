@@ -15,7 +15,8 @@ from poolbench.cli.options import INTERRUPTED, device_option, gathered, say, spl
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
-    from poolbench.own_model.model import Request
+    from poolbench.own_model.images import Images
+    from poolbench.own_model.model import OwnModel, Request
 
 
 def _channel_values(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -54,6 +55,27 @@ class ModelChoice:
             raise UsageError("--transform returns the network's input itself; leave out --mean and --std")
         raw = self.transform is not None
         return Request(spec, self.weights, self.num_classes, self.size, self.mean, self.std, raw)
+
+    def load(self, spec: str, data: Path, limit: int | None, out: Path, device: str) -> tuple[OwnModel, Images]:
+        """Return the network and at most ``limit`` images, read with progress; the folder ``out`` is made in between.
+
+        Raises UsageError for whatever does not fit.
+        """
+        from poolbench.cli.progress import counting
+        from poolbench.engine.process import keep_freed_memory
+        from poolbench.own_model.images import list_images, named_transform, read_images
+        from poolbench.own_model.model import load_model
+        from poolbench_tracking.own_model_report import make_folder
+
+        keep_freed_memory()
+        request = self.request(spec)
+        transform = None if self.transform is None else named_transform(self.transform)
+        listing = list_images(data, limit)
+        model = load_model(request, None if listing.labels is None else len(listing.classes), device)
+        say(f"{spec}: weights {model.weights}; {model.description}")
+        make_folder(out)
+        with counting("images read") as show:
+            return model, read_images(listing, model.preprocessing, transform, show)
 
 
 model_options = gathered(
@@ -118,25 +140,15 @@ def evaluate_command(
     downloaded.
     """
     from poolbench.cli.progress import counting
-    from poolbench.engine.process import keep_freed_memory
     from poolbench.own_model.answers import answers, warnings
     from poolbench.own_model.evaluation import Options, evaluate
-    from poolbench.own_model.images import list_images, named_transform, read_images
-    from poolbench.own_model.model import load_model
     from poolbench.runner.environment import resolve_device
-    from poolbench_tracking.own_model_report import make_folder, write_evaluation
+    from poolbench_tracking.own_model_report import write_evaluation
     from poolbench_tracking.own_model_runs import log_evaluation
 
     device = resolve_device(device)
-    keep_freed_memory()
-    request = choice.request(spec)
-    transform = None if choice.transform is None else named_transform(choice.transform)
-    listing = list_images(data, limit)
-    model = load_model(request, None if listing.labels is None else len(listing.classes), device)
-    say(f"{spec}: weights {model.weights}; {model.description}")
-    make_folder(out)
-    with _interruptible(), counting("images read") as show:
-        images = read_images(listing, model.preprocessing, transform, show)
+    with _interruptible():
+        model, images = choice.load(spec, data, limit, out, device)
     with _interruptible(), counting("forward passes") as show:
         found = evaluate(model, images, device, Options(exact, batch_size), show)
     page = write_evaluation(found, out)
@@ -234,30 +246,18 @@ def advise_command(
     remedies at test time, on images that the model has not been trained with. MODEL is as for evaluate. The same
     command goes on where it stopped.
     """
-    from poolbench.cli.progress import counting
-    from poolbench.engine.process import keep_freed_memory
     from poolbench.own_model.advise import advise, check_pools
     from poolbench.own_model.bench import AdviceOptions
-    from poolbench.own_model.images import list_images, named_transform, read_images
-    from poolbench.own_model.model import load_model
     from poolbench.own_model.pace import Clock
     from poolbench.own_model.trials import Trials
     from poolbench.runner.environment import resolve_device
     from poolbench_tracking.advice_report import write_advice
-    from poolbench_tracking.own_model_report import make_folder
     from poolbench_tracking.own_model_runs import log_advice
 
     device = resolve_device(device)
-    keep_freed_memory()
-    transform = None if choice.transform is None else named_transform(choice.transform)
     check_pools(tried.pools)
     clock = Clock(tried.budget)
-    listing = list_images(data, tried.images + (tried.judged or MOST_JUDGED))
-    model = load_model(choice.request(spec), None if listing.labels is None else len(listing.classes), device)
-    say(f"{spec}: weights {model.weights}; {model.description}")
-    make_folder(out)
-    with counting("images read") as show:
-        read = read_images(listing, model.preprocessing, transform, show)
+    model, read = choice.load(spec, data, tried.images + (tried.judged or MOST_JUDGED), out, device)
     judging = tried.judged or min(MOST_JUDGED, max(1, len(read) // 5))
     options = AdviceOptions(tried.pools, tried.epochs, tried.seeds, judging, tried.images, batch_size)
     found = advise(model, read, device, options, lambda setting: Trials(out / "remedies", setting), say, clock)

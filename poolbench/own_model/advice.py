@@ -26,6 +26,7 @@ NOISE_OF_TIMES = 0.1
 LONG = 1.5
 """A ratio of times that is told before the gain."""
 FEW = 3
+"""Images up to which their share is bounded, whatever their values."""
 LEAST_REDUCTION = 0.1
 """A remedy that removes less than this part of the flips is not worth its trouble."""
 
@@ -35,14 +36,13 @@ class Trial:
     """A remedy with a table per seed (one row per judged image: flips, change, decision, and right: 0 or 1).
 
     ``right`` is whether the decision is that of the label; without labels, that of the network as it is. ``time`` is
-    that of an answer for one image; ``changed`` and ``left`` say what surgery did.
+    that of an answer for one image; ``changed`` says what surgery did.
     """
 
     remedy: Remedy
     tables: Sequence[pd.DataFrame]
     time: AnswerTime
     changed: Sequence[str] = ()
-    left: Sequence[str] = ()
 
     def block(self, column: str) -> Array:
         """Return the values (seeds, images) of a column."""
@@ -192,7 +192,7 @@ def choose(found: Sequence[Outcome], strata: Array | None, labelled: bool) -> Ou
     that may be as stable as the most stable one. Of these the fastest; of equals those that may be as accurate as the
     most accurate one, and of these one without training.
     """
-    fit = [one for one in found if one.is_steadier and (one.keeps_accuracy or not labelled)]
+    fit = _fit(found, labelled)
     if not fit:
         return None
     ties = _as_good(fit, "flips", strata, lambda one: one.flips.mean)
@@ -201,6 +201,11 @@ def choose(found: Sequence[Outcome], strata: Array | None, labelled: bool) -> Ou
     ties = [one for one in ties if one.slowdown <= fastest * (1 + NOISE_OF_TIMES)]
     ties = _as_good(ties, "right", strata, lambda one: -one.right.mean)
     return min(ties, key=lambda one: (one.trial.remedy.is_trained, one.flips.mean))
+
+
+def _fit(found: Sequence[Outcome], labelled: bool) -> list[Outcome]:
+    """Return the outcomes that may be recommended: without labels nothing is known about accuracy."""
+    return [one for one in found if one.is_steadier and (one.keeps_accuracy or not labelled)]
 
 
 def _as_good(
@@ -234,7 +239,7 @@ def sentences_of(found: Sequence[Outcome], chosen: Outcome | None, labelled: boo
             sentences.append(f"None of the {len(found) - 1} remedies tried clearly removes a tenth of the changes.")
         return sentences
     sentences.insert(0, f"Take: {_told(chosen, what)}")
-    fit = [one for one in found if one.is_steadier and (one.keeps_accuracy or not labelled)]
+    fit = _fit(found, labelled)
     if chosen.trial.remedy.is_trained:
         sentences.append(_best_of([one for one in fit if not one.trial.remedy.is_trained], "Without training", what))
     if chosen.slowdown > LONG:

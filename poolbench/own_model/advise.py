@@ -10,27 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from poolbench.core import UsageError
 from poolbench.files import StorageError
-from poolbench.measures.shift import total_stride
 from poolbench.own_model.advice import Advice, Trial, choose, outcomes_of, sentences_of, untried_sentences
 from poolbench.own_model.answers import percent
 from poolbench.own_model.attribution import attribute
 from poolbench.own_model.bench import AdviceOptions, Bench, expected_seconds, judge, time_of, with_pools, with_right
-from poolbench.own_model.evaluation import data_facts, model_facts
-from poolbench.own_model.fine_tuning import (
-    FineTuning,
-    batch_norms,
-)
+from poolbench.own_model.evaluation import data_facts, model_facts, stride_of
+from poolbench.own_model.fine_tuning import FineTuning, batch_norms
 from poolbench.own_model.images import Images, balanced_subset
 from poolbench.own_model.model import OwnModel, network_digest, own_path
 from poolbench.own_model.pace import Clock, OutOfTime
 from poolbench.own_model.passes import Counter, Passes, default_batch
 from poolbench.own_model.remedies import AS_IT_IS, Possible, Remedy, remedies
 from poolbench.own_model.results import SiteEffect
-from poolbench.own_model.shifts import window, windows
+from poolbench.own_model.shifts import windows
 from poolbench.own_model.sites import downsamplings
 from poolbench.own_model.trials import Trials
 from poolbench.pooling import pool_class
@@ -72,7 +68,7 @@ def advise(
     outcomes = outcomes_of(found, strata)
     chosen = choose(outcomes, strata, bench.labels is not None)
     return Advice(
-        model_facts(model, total_stride(model.network, _example(bench))),
+        model_facts(model, stride_of(bench.judged)),
         data_facts(images),
         len(bench.judged),
         len(bench.training),
@@ -97,17 +93,11 @@ def _trials(bench: Bench, not_tried: dict[str, str]) -> Iterator[Trial]:
             raise
         except Exception as error:
             # The network's own code runs here, with layers that it was not written for.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             if remedy == AS_IT_IS:
                 raise _failed(error) from error
+            reason = _reason(error)
             bench.say(f"{remedy.name}: failed: {reason}")
             not_tried[remedy.name] = reason
-
-
-def _example(bench: Bench) -> Tensor:
-    """Return a network input (3, size, size)."""
-    _, larger = next(bench.judged.batches())
-    return window(bench.judged.size)(larger, 0)[0]
 
 
 def check_pools(names: Sequence[str]) -> None:
@@ -172,10 +162,13 @@ def _behaviour(passes: Passes) -> str:
     return hashlib.sha256(answers.decisions.numpy().tobytes()).hexdigest()[:16]
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
 def _failed(error: Exception) -> UsageError:
     """Return the error that ends an advice: the network as it is fails."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return UsageError(f"the model fails on these images: {reason}; repair it")
+    return UsageError(f"the model fails on these images: {_reason(error)}; repair it")
 
 
 def _attribution(bench: Bench) -> tuple[list[SiteEffect], frozenset[str]]:
@@ -203,7 +196,7 @@ def _possible(bench: Bench) -> Possible:
 
 def _trial(bench: Bench, remedy: Remedy) -> Trial:
     """Return the trial of a remedy, from disk where it is there; raise OutOfTime if there is no time for it."""
-    network, changed, left = with_pools(bench, remedy)
+    network, changed = with_pools(bench, remedy)
     tables: list[pd.DataFrame] = []
     for seed in range(bench.options.seeds) if remedy.is_trained else [None]:
         table = bench.trials.read(remedy, seed)
@@ -218,7 +211,7 @@ def _trial(bench: Bench, remedy: Remedy) -> Trial:
         if remedy == AS_IT_IS:
             bench.reference = torch.from_numpy(table["decision"].to_numpy(copy=True))
         tables.append(with_right(bench, table))
-    trial = Trial(remedy, tables, time_of(bench, remedy, network), changed, left)
+    trial = Trial(remedy, tables, time_of(bench, remedy, network), changed)
     flips, right = (float(trial.block(column).mean()) for column in ("flips", "right"))
     what = "accuracy" if bench.labels is not None else "agreement"
     numbers = f"{percent(flips)} of steps change the decision, {what} {percent(right)}"

@@ -21,14 +21,14 @@ from poolbench.own_model.fine_tuning import (
 from poolbench.own_model.model import OwnModel, path_in
 from poolbench.own_model.pace import AnswerTime, Clock, answer_time
 from poolbench.own_model.passes import LEAST_BATCH, Answers, Passes, as_float
-from poolbench.own_model.remedies import Remedy
-from poolbench.own_model.shifts import Labels, window, windows
+from poolbench.own_model.remedies import WINDOWS, Remedy
+from poolbench.own_model.shifts import STEPS, Labels, window, windows
 from poolbench.own_model.sites import swapped
 from poolbench.own_model.trials import Trials
 from poolbench.own_model.windowed import windowed
 from poolbench.registry import pools
 
-CROPS = 9
+CROPS = 1 + len(STEPS)
 """Crops of each judged image: the centre and the eight steps."""
 TRAINING_COST = 3.0
 """Time of a training step over that of a forward pass."""
@@ -38,7 +38,7 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class AdviceOptions:
-    """What is tried: names of pools, seeds and epochs of fine-tuning, ``budget`` in seconds (None: no limit).
+    """What is tried: names of pools, seeds and epochs of fine-tuning; ``batch``: images per pass (None: the default).
 
     ``judged`` images are kept out of everything and judge all remedies; of the others at most ``learnt`` are used.
     """
@@ -94,17 +94,17 @@ def expected_seconds(bench: Bench, remedy: Remedy) -> float:
         bench.cost["none"] = judging
     passes = 1.0
     if remedy.is_at_test_time:
-        passes = 25 / CROPS
+        passes = (max(WINDOWS) + 2) ** 2 / CROPS
     if remedy.is_trained:
         crops = bench.options.epochs * len(bench.training)
         passes += TRAINING_COST * crops / (CROPS * len(bench.judged))
     return MARGIN * judging * passes
 
 
-def with_pools(bench: Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str], Sequence[str]]:
-    """Return the network with the remedy's pools, what was changed and what was left alone, in words."""
+def with_pools(bench: Bench, remedy: Remedy) -> tuple[nn.Module, Sequence[str]]:
+    """Return the network with the remedy's pools, and what was changed in words."""
     if not remedy.pool:
-        return bench.model.network, (), ()
+        return bench.model.network, ()
     paths = [path_in(path) for path in remedy.sites]
     return swapped(bench.model.network, pools.resolve(remedy.pool), bench.in_shape, paths)
 
@@ -159,14 +159,14 @@ def _trained(bench: Bench, remedy: Remedy, network: nn.Module, seed: int) -> nn.
     options = FineTuning(bench.options.epochs)
 
     began = bench.clock.spent
-    first: list[int] = []
+    done: list[int] = []
 
     def on_epoch(epoch: int) -> None:
         bench.say(f"{remedy.name}: seed {seed}, epoch {epoch} of {options.epochs} ({bench.clock.spent:.0f} s)")
-        first.append(epoch)
+        done.append(epoch)
         if epoch < options.epochs:
             # The state of the training is kept for another time.
-            bench.clock.check((bench.clock.spent - began) / len(first))
+            bench.clock.check((bench.clock.spent - began) / len(done))
 
     return fine_tune(network, source, options, seed, passes.device, bench.trials.kept(remedy, seed), on_epoch)
 

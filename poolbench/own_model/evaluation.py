@@ -106,7 +106,7 @@ def evaluate(
     exact, exact_agreement = exact_window(work.exact, work.labels_of(work.exact_index))
     effects = attribute(work.few, sites, few["window"], few_labels)
     turned = rotated(work.few)
-    total_stride = _total_stride(work)
+    total_stride = stride_of(work.exact)
     names = _Names(images, model.outputs)
     correct = None if work.labels is None else (answers.decisions[0] == work.labels).double()
     return Evaluation(
@@ -168,9 +168,10 @@ class _Names:
         return self.names[index]
 
 
-def _total_stride(work: _Work) -> int:
-    _, larger = next(work.exact.batches())
-    return shift.total_stride(work.whole.network, larger[0, :, : work.whole.size, : work.whole.size])
+def stride_of(passes: Passes) -> int:
+    """Return the total stride of a network, in px."""
+    _, larger = next(passes.batches())
+    return shift.total_stride(passes.network, larger[0, :, : passes.size, : passes.size])
 
 
 def _circular(work: _Work, total_stride: int) -> ExactConsistency | None:

@@ -32,10 +32,10 @@ def downsamplings(network: nn.Module, in_shape: tuple[int, int, int]) -> list[Si
 
 def swapped(
     network: nn.Module, pool: Component, in_shape: tuple[int, int, int], paths: Sequence[str]
-) -> tuple[nn.Module, list[str], list[str]]:
-    """Return a copy of the network, on the CPU, with that pool at some downsamplings, and what was done and left.
+) -> tuple[nn.Module, list[str]]:
+    """Return a copy of the network, on the CPU, with that pool at some downsamplings, and what was done in words.
 
-    Both are lines of text. A max pool whose windows do not overlap gets the pool behind a dense maximum ("max_blur3"
+    A max pool whose windows do not overlap gets the pool behind a dense maximum ("max_blur3"
     for "blur3"), since the pool alone would drop the maximum. Raises UsageError where surgery does, and where a
     downsampling cannot be replaced.
     """
@@ -59,7 +59,7 @@ def swapped(
         left |= {one.path: one.reason for one in found.left if one.path in by_pool[name]}
     if left:
         raise UsageError("; ".join(f"{own_path(path)}: {reason}" for path, reason in left.items()))
-    return changed.eval(), done, []
+    return changed.eval(), done
 
 
 def _name_at(module: nn.Module, pool: str) -> str:

@@ -63,7 +63,7 @@ def _outcome(one: Outcome) -> dict[str, Any]:
         "seeds": len(trial.tables),
         "time": plain(trial.time),
     }
-    return {**own, **found, "remedy": asdict(trial.remedy), "changed": list(trial.changed), "left": list(trial.left)}
+    return {**own, **found, "remedy": asdict(trial.remedy), "changed": list(trial.changed)}
 
 
 def to_html(found: Advice) -> str:

@@ -158,12 +158,7 @@ class MlflowSink:
 
     def _experiment(self, members: Members) -> str:
         """Return the id of a group's experiment, which is made with its description and views if it does not exist."""
-        name = members.experiment
-        is_new = self.store.find_experiment(name) is None
-        experiment = self.store.experiment(name, experiment_note(members.benchmark))
-        if is_new:
-            self.store.set_experiment_tags(name, _views_of([members]))
-        return experiment
+        return self.store.experiment(members.experiment, experiment_note(members.benchmark), _views_of([members]))
 
     def _sync_experiment(self, name: str, groups: Sequence[Members], notes: Mapping[str, str]) -> Iterator[int]:
         """Complete an experiment, group by group; yield the number of new runs of seeds of each."""

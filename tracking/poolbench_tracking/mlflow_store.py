@@ -8,6 +8,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from poolbench.files import write_atomically
@@ -63,11 +64,11 @@ class Store:
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
 
-    def experiment(self, name: str, description: str) -> str:
-        """Return the id of an experiment, which is made with this description if it does not exist."""
+    def experiment(self, name: str, description: str, tags: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return the id of an experiment, which is made with this description and tags if it does not exist."""
         if name not in self._experiments:
             existing = self.find_experiment(name)
-            made = self._create_experiment(name, description) if existing is None else existing.experiment_id
+            made = self._create_experiment(name, description, tags) if existing is None else existing.experiment_id
             if existing is not None and existing.lifecycle_stage == "deleted":
                 self.client.restore_experiment(made)
             self._experiments[name] = made
@@ -77,11 +78,11 @@ class Store:
         """Return the experiment of that name, None if there is none."""
         return self.client.get_experiment_by_name(name)
 
-    def _create_experiment(self, name: str, description: str) -> str:
+    def _create_experiment(self, name: str, description: str, more: Mapping[str, str]) -> str:
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
         place = (self.folder / "mlartifacts" / name.replace(" ", "-")).resolve().as_uri() if local else None
-        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description}
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
         return self.client.create_experiment(name, place, tags)
 
     def set_experiment_tags(self, name: str, tags: Mapping[str, str]) -> None:
