@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("poolbench.task",),
     ("poolbench.bisect", "poolbench.decide", "poolbench.runner", "poolbench.shift_map", "poolbench.tune"),
     ("poolbench.own_model",),
+    ("poolbench.inspect",),
     ("poolbench_tasks", "poolbench_tracking"),
     ("poolbench.cli",),
 )

@@ -13,6 +13,7 @@ from poolbench import __version__
 from poolbench.cli.baselines import baseline_group
 from poolbench.cli.bisect import bisect_command
 from poolbench.cli.deciding import claims_command, decide_command
+from poolbench.cli.inspect import inspect_group
 from poolbench.cli.issue import issue_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.own_model import advise_command, evaluate_command
@@ -87,6 +88,7 @@ for command in (
     shift_map_command,
     evaluate_command,
     advise_command,
+    inspect_group,
     ui_command,
 ):
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""Pictures of what pools and networks see."""
