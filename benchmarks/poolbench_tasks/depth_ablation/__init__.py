@@ -118,7 +118,7 @@ def depth_ablation() -> Benchmark:
         metrics=METRICS,
         presets={
             "smoke": _grids("tops_sample", brief, 4, heads=("avg",), depths=(1, 3), measure=DepthOptions(20, 40)),
-            "quick": _grids("tops_sample", train, 4),
+            "quick": _grids("tops_sample", train, 4, measure=DepthOptions(100, 300)),
             "paper": _grids(
                 "cats_dogs",
                 TrainConfig(epochs=30, batch_size=64, learning_rate=3e-3, schedule="one_cycle", augment=("flip",)),
