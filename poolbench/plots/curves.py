@@ -19,6 +19,9 @@ from poolbench.plots.panels import label_first_column, panel_grid
 from poolbench.plots.scene import Scene
 from poolbench.plots.style import GREY
 
+FAR_APART = 5
+"""Ratio of the largest to the smallest value of a field from which on its axis is logarithmic."""
+
 
 def learning_curves(
     scene: Scene, sources: Sequence[str], panels: Sequence[str] = (), colour: str = "pool", label: str = ""
@@ -100,7 +103,7 @@ def _field_curves(
     colour: str,
     label: str,
 ) -> Figure | None:
-    """Draw the intervals of groups, by id, against the field ``along`` on a logarithmic axis."""
+    """Draw the intervals of groups, by id, against the field ``along``; the axis is logarithmic for a wide range."""
     groups = [group for group in scene.groups if intervals.get(group.id) is not None]
     if len({group.fields.get(along) for group in groups}) < 2:
         return None
@@ -117,7 +120,8 @@ def _field_curves(
         for value, by_x in found.items():
             interval_line(panel, by_x, styles[value][0], "-", styles[value][1], band_opacity(2))
         xs = sorted({x for by_x in found.values() for x in by_x})
-        panel.set_xscale("log")
+        if xs[-1] > FAR_APART * xs[0]:
+            panel.set_xscale("log")
         panel.set_xticks(xs, [f"{x:g}" for x in xs])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(along)

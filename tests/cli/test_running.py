@@ -41,7 +41,8 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
 
     status = cli("status")
     assert [line.split()[:2] for line in status.stdout.splitlines()[1:]] == [
-        ["depth_ablation", "4"], ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "8"], ["training_budget", "4"],
+        ["depth_ablation", "4"], ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "8"],
+        ["training_budget", "4"],
     ]  # fmt: skip
     assert cli("plan", "all", "--preset", "smoke").stdout.count("finished") == 28
 

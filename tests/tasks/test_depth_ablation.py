@@ -39,6 +39,7 @@ from poolbench_tasks.depth_ablation.measure import (
     stages_of,
     summary,
 )
+from poolbench_tasks.depth_ablation.montage import maps_across, montage
 
 SIDE = 16
 
@@ -299,7 +300,7 @@ class Stored:
     def array(self, name: str) -> np.ndarray[Any, Any]:
         if name != "feature_maps":
             raise KeyError(name)
-        return np.linspace(0, 1, 64 * 320).reshape(64, 320)
+        return np.linspace(0, 1, 192 * 6 * 192).reshape(192, 6 * 192)
 
 
 def scene_of(results: Sequence[Result], record: Any) -> Scene:
@@ -347,7 +348,27 @@ def test_figures_draw_what_is_stored() -> None:
         assert len(figure.axes) == count
     picture = maps(results[0], Stored())
     assert picture is not None
-    assert [axes.get_title() for axes in picture.axes][4] == "stage 5: 128 maps, 32 px"
+    titles = [axes.get_title() for axes in picture.axes]
+    assert titles[0] == "image, 32 px"
+    assert titles[5] == "stage 5: 128 maps, 32 px"
+
+
+def test_the_picture_of_the_maps_holds_the_most_active_ones_in_order() -> None:
+    image = np.zeros((3, 8, 8))
+    image[:, 2, 5] = 1.0
+    units = np.stack([np.full((2, 2), value) for value in (1.0, 4.0, 0.0, 2.0, 3.0)])
+    picture = montage([image, units])
+    assert picture.shape == (192, 384)
+    assert picture[:192, :192].mean() == pytest.approx(1 / 64)
+    assert picture[2 * 24, 5 * 24] == 1.0
+    # The four most active of five, from 0 (the least of the four) to 1.
+    corners = [picture[y, 192 + x] for y in (0, 191) for x in (0, 191)]
+    assert corners == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+
+
+@pytest.mark.parametrize(("units", "across"), [(1, 1), (3, 1), (4, 2), (8, 2), (9, 3), (16, 4), (256, 4)])
+def test_maps_fill_a_square(units: int, across: int) -> None:
+    assert maps_across(units) == across
 
 
 def test_figures_without_their_tables_are_left_out() -> None:

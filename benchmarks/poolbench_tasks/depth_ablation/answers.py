@@ -9,16 +9,24 @@ from poolbench.plots.scene import Scene
 
 
 def sufficient_depths(scene: Scene) -> list[str]:
-    """Return a sentence per data set, pool and head on the depth that suffices, and one on noise in the last stage."""
+    """Return a sentence per data set, pool and head on the depth that suffices, and one on noise in the last stage.
+
+    Networks that have not learned count for the depth.
+    """
     sentences = []
     for title, members in scene.panels(scene.groups, ("dataset", "pool", "head"), within=("blocks", "variant")).items():
-        values = {int(str(group.fields["blocks"])): group.values("accuracy") for group in members if group.learned}
+        # A training that fails counts against its depth, as in any choice by cross-validation.
+        values = {int(str(group.fields["blocks"])): _accuracies(group) for group in members}
         found = sufficient(values)
         if found is not None:
             sentences.append(_sentence(title or str(members[0].fields["head"]), found))
         deepest = max(members, key=lambda group: int(str(group.fields["blocks"])))
         sentences += _carried(scene, title or str(deepest.fields["head"]), deepest)
     return sentences
+
+
+def _accuracies(group: Group) -> dict[int, float]:
+    return {result.cell.seed: result.metrics["accuracy"] for result in group.results}
 
 
 def _sentence(title: str, found: Sufficient) -> str:

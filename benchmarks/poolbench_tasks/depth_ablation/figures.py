@@ -16,9 +16,11 @@ from poolbench.plots.legends import key, legend, legend_rows
 from poolbench.plots.lines import Curve, band_opacity, line
 from poolbench.plots.panels import axes_at, panel_grid
 from poolbench.plots.scene import Record, Scene
-from poolbench.plots.style import GREY
+from poolbench.plots.style import GREY, WIDTH
+from poolbench_tasks.depth_ablation.montage import maps_across
 
 STAGE_COLUMNS = ("stage", "units", "noise", "noise_untrained", "probe", "dead", "duplicates", "rank", "separation")
+DEPTH = ("variant", "blocks")
 KINDS = {
     "with_noise": "noise",
     "with_mean": "mean",
@@ -55,7 +57,7 @@ def _by_stage(scene: Scene, columns: dict[str, str]) -> Figure | None:
     groups = _deepest(scene)
     if not groups:
         return None
-    members_of, styles = scene.panels(groups, ("dataset", "pool"), within=("head",)), scene.styles("head")
+    members_of, styles = scene.panels(groups, ("dataset", "pool"), within=("head", *DEPTH)), scene.styles("head")
     titles = [" · ".join(filter(None, (title, name))) for title in members_of for name in columns.values()]
     keys = scene.keys("head", groups)
     keys += [key("before training", GREY)] if "noise" in columns else []
@@ -91,7 +93,7 @@ def replaced(scene: Scene) -> Figure | None:
     groups = [group for group in _deepest(scene) if group.learned]
     if not groups:
         return None
-    members_of = scene.panels(groups, ("dataset", "pool", "head"))
+    members_of = scene.panels(groups, ("dataset", "pool", "head"), within=DEPTH)
     columns = min(2, len(members_of))
     figure, axes = panel_grid(members_of, columns, 1.75, 0, share_y=False, left=1.45, right=0.95)
     image = None
@@ -119,15 +121,20 @@ def maps(result: Result, record: Record) -> Figure | None:
         array, table = record.array("feature_maps"), record.table("stages")
     except (FileNotFoundError, KeyError):
         return None
-    rows = table[table["stage"] > 0]
-    side, gap = array.shape[0], 0.12
-    size = min(1.9, (9.0 - 0.2 - gap * (len(rows) - 1)) / len(rows))
+    rows, side, gap = table.to_dict("records"), array.shape[0], 0.12
+    size = min(1.9, (WIDTH - 0.2 - gap * (len(rows) - 1)) / len(rows))
     figure = Figure(figsize=(0.2 + len(rows) * (size + gap), size + 0.85))
-    for index, row in enumerate(rows.to_dict("records")):
+    for index, row in enumerate(rows):
         axes = axes_at(figure, 0.1 + index * (size + gap), 0.3, size, size)
         axes.imshow(array[:, index * side : (index + 1) * side], cmap="magma", vmin=0, vmax=1)
+        across = maps_across(int(row["units"])) if row["stage"] else 1
+        for line_at in (side * k / across - 0.5 for k in range(1, across)):
+            axes.axhline(line_at, color="white", linewidth=1.2)
+            axes.axvline(line_at, color="white", linewidth=1.2)
         axes.set(xticks=[], yticks=[])
-        axes.set_title(f"stage {row['stage']}: {row['units']} maps, {row['side']} px")
-        axes.set_xlabel(f"noise {row['noise']:.2f}\nprobe accuracy {row['probe']:.2f}")
+        axes.grid(visible=False)
+        title = f"stage {row['stage']}: {row['units']} maps" if row["stage"] else "image"
+        axes.set_title(f"{title}, {row['side']} px", fontsize=8)
+        axes.set_xlabel(f"noise {row['noise']:.2f}\nprobe accuracy {row['probe']:.2f}", fontsize=8)
         axes.spines[:].set_visible(False)
     return figure

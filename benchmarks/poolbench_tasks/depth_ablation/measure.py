@@ -22,12 +22,9 @@ from poolbench.measures.classification import predictions
 from poolbench.measures.probes import pooled, probe_accuracy
 from poolbench.recording import outputs
 from poolbench_tasks.depth_ablation import DepthOptions
+from poolbench_tasks.depth_ablation.montage import montage
 
 Array = np.ndarray[Any, Any]
-
-SHOWN = 16
-"""Maps per stage in the stored picture."""
-SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,11 @@ def measure(cell: Cell, options: DepthOptions, model: nn.Module, data: Dataset) 
     logits = outputs(stages.end, seen[-1])
     accuracy = float((predictions(logits) == data.test.labels).double().mean())
     metrics = {"accuracy": accuracy, "loss": float(loss_of(logits, data.test.labels)), **summary(table, accuracy)}
-    return Measurement(metrics, {"stages": table.drop(columns="smooth_units")}, {"feature_maps": montage(drawn)})
+    return Measurement(
+        metrics,
+        {"stages": table.drop(columns="smooth_units")},
+        {"feature_maps": montage([maps[0].cpu().numpy() for maps in drawn])},
+    )
 
 
 def _pixels(split: Split, cell: Cell) -> Tensor:
@@ -206,20 +207,3 @@ def rank_correlation(one: Array, other: Array) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(one, other).statistic)
-
-
-def montage(stages: Sequence[Tensor]) -> Array:
-    """Return the most active maps of the first image, a row of stages, each from 0 to 1 on its own scale.
-
-    Stage k takes SHOWN maps in a square of 4 x 4, each enlarged to SIDE px: (4 SIDE, stages * 4 SIDE).
-    """
-    columns = []
-    for maps in stages[1:]:
-        chosen = maps[0][maps[0].mean((1, 2)).argsort(descending=True)[:SHOWN]]
-        low, high = chosen.amin(), chosen.amax()
-        scaled = (chosen - low) / (high - low).clamp(min=1e-12)
-        large = F.interpolate(scaled[None], (SIDE, SIDE), mode="nearest")[0]
-        filled = torch.zeros(SHOWN, SIDE, SIDE)
-        filled[: len(large)] = large.cpu()
-        columns.append(filled.view(4, 4, SIDE, SIDE).permute(0, 2, 1, 3).reshape(4 * SIDE, 4 * SIDE))
-    return torch.cat(columns, 1).numpy()
