@@ -1,17 +1,14 @@
-"""The scenes of a live page: networks that are trained for it, or finished cells of a work folder."""
+"""The scenes of a live page, and networks that are trained for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from poolbench.analysis.learning import judged
-from poolbench.core import Cell, Component, DataLocation, Result, Scalar, TrainConfig, UsageError
+from poolbench.core import Cell, Component, DataLocation, TrainConfig
 from poolbench.inspect.live_scene import LiveNetwork, LiveObject, LiveScene
-from poolbench.registry import architectures, benchmarks, datasets, heads, pools
-from poolbench.runner.ledger import Ledger
+from poolbench.registry import architectures, datasets, heads, pools
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,24 +82,27 @@ def _own_scene(recipe: Recipe, counter: _Counter) -> LiveScene:
 
     data = load_dataset(recipe.dataset, DataLocation(""), "cpu")
     trained = [(pool, head, *_trained(recipe, data, pool, head, counter)) for head in HEADS for pool in POOLS]
-    networks = [_network(pool, head, model, data, learned) for pool, head, model, learned in trained]
+    networks = []
+    for pool, head, model, learned, seed in trained:
+        detail = f"{recipe.architecture.name}, pool {pool}, head {head}, circular padding, seed {seed}"
+        networks.append(describe_network(pool, head, model, data, learned, detail))
     train = recipe.train
     note = (
         f"The networks were trained for this page: {recipe.architecture.name}, {train.epochs} epochs of "
         f"{len(data.train):,} images{' with shifts of up to 4 px' if train.augment else ''}, circular padding. Up to "
         f"{ATTEMPTS} seeds were tried until a network was right about {recipe.enough:.0%} of {JUDGED} held-out images; "
-        f"the accuracies are those of other images. {_about_objects(data)}"
+        f"the accuracies are those of other images. {about_objects(data)}"
     )
-    return _scene(recipe.title, data, networks, [model for _, _, model, _ in trained], note)
+    return build_scene(recipe.title, data, networks, [one[2] for one in trained], note)
 
 
-def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Counter) -> tuple[nn.Module, bool]:
-    """Return the best network of the attempts, and whether it has learned."""
+def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Counter) -> tuple[nn.Module, bool, int]:
+    """Return the best network of the attempts, whether it has learned, and its seed."""
     from poolbench.engine import build_model, evaluate, fit
 
     tuned = data.for_tuning()
     tuned = replace(tuned, test=tuned.test.sample(JUDGED))
-    best: tuple[float, nn.Module] | None = None
+    best: tuple[float, nn.Module, int] | None = None
     for seed in range(ATTEMPTS):
         if seed:
             counter.total += recipe.train.epochs
@@ -114,22 +114,27 @@ def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Coun
         fit(model, tuned, recipe.train, seed, counter.add)
         accuracy = evaluate(model, tuned.test)[1]
         if best is None or accuracy > best[0]:
-            best = accuracy, model
+            best = accuracy, model, seed
         if accuracy >= recipe.enough:
             break
     assert best is not None
-    return best[1].eval(), best[0] >= recipe.enough
+    accuracy, model, seed = best
+    return model.eval(), accuracy >= recipe.enough, seed
 
 
-def _network(name: str, head: str, model: nn.Module, data: Dataset, learned: bool) -> LiveNetwork:
+def describe_network(name: str, head: str, model: nn.Module, data: Dataset, learned: bool, detail: str) -> LiveNetwork:
+    """Return a network with its program and its accuracy on the test images.
+
+    Raises UsageError for a network that a page cannot evaluate (see ``program.export_program``).
+    """
     from poolbench.engine import evaluate
     from poolbench.inspect.program import export_program
 
     program = export_program(model, data.in_shape).config()
-    return LiveNetwork(name, head, evaluate(model, data.test)[1], len(data.test), learned, program)
+    return LiveNetwork(name, head, evaluate(model, data.test)[1], len(data.test), learned, detail, program)
 
 
-def _about_objects(data: Dataset) -> str:
+def about_objects(data: Dataset) -> str:
     """Say which objects a scene has; drawn ones were not sampled, images were chosen."""
     from poolbench.inspect.live_objects import HARD, SHIFTS
 
@@ -142,9 +147,10 @@ def _about_objects(data: Dataset) -> str:
     )
 
 
-def _scene(
+def build_scene(
     title: str, data: Dataset, networks: Sequence[LiveNetwork], models: Sequence[nn.Module], note: str
 ) -> LiveScene:
+    """Return a scene with objects of the data set; ``models`` are the networks' modules."""
     from poolbench.inspect.live_objects import drawn_objects, image_objects, most_changes_first
 
     canvas = data.in_shape

@@ -37,7 +37,8 @@ class LiveObject:
 class LiveNetwork:
     """A trained network: its name on the page, its program, and its accuracy on ``images`` test images.
 
-    Networks of one ``head`` are shown side by side; "" where a scene has only one such group.
+    Networks of one ``head`` are shown side by side; "" where a scene has only one such group. ``detail`` says how the
+    network was trained.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LiveNetwork:
     accuracy: float
     images: int
     learned: bool
+    detail: str
     program: Mapping[str, Any]
 
     def config(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class LiveNetwork:
             "accuracy": self.accuracy,
             "images": self.images,
             "learned": self.learned,
+            "detail": self.detail,
             "program": self.program,
         }
 

@@ -79,7 +79,9 @@ def export_program(model: nn.Module, in_shape: tuple[int, int, int]) -> Program:
     """
     model.eval()
     layers = list(_layers(model))
-    if unknown := [f"{path or 'the network'} ({type(module).__name__})" for path, module in layers if not _known(module)]:
+    if unknown := [
+        f"{path or 'the network'} ({type(module).__name__})" for path, module in layers if not _known(module)
+    ]:
         raise UsageError(f"a page cannot evaluate {', '.join(unknown)}; it has steps for {', '.join(supported())}")
     steps: list[Step] = []
     pooled = maps = None

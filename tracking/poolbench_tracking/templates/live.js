@@ -91,10 +91,10 @@ function choose(object) {
 
 function makeCard(network) {
   const root = make("section", "card");
-  const { accuracy, images } = network;
+  const { accuracy, images, learned } = network;
   const parts = {
     title: make("h2", "", network.name),
-    known: make("p", "soft", `${percent(accuracy)} right of ${plural(images, "test image")}`),
+    known: make("p", "soft", `${percent(accuracy)} right of ${plural(images, "test image")}${learned ? "" : ": not learned"}`),
     verdict: make("p", "verdict"),
     bars: make("div", state.scene.classes.length === 2 ? "bars two" : "bars"),
     maps: make("div", "views"),
@@ -187,6 +187,7 @@ function chooseScene(scene) {
   });
   find("#objects").replaceChildren(...buttons);
   find("#note").textContent = scene.note;
+  find("#details").replaceChildren(...scene.networks.map(({ detail, program }) => make("li", "", `${detail}; ${plural(program.parameters, "parameter")}`)));
   find("#key").textContent =
     scene.classes.length === 2
       ? `${scene.classes[0]} ↔ ${scene.classes[1]}`
