@@ -79,13 +79,14 @@ class _Counter:
 
 def _own_scene(recipe: Recipe, counter: _Counter) -> LiveScene:
     from poolbench.data import load_dataset
+    from poolbench.engine import evaluate
 
     data = load_dataset(recipe.dataset, DataLocation(""), "cpu")
     trained = [(pool, head, *_trained(recipe, data, pool, head, counter)) for head in HEADS for pool in POOLS]
     networks = []
     for pool, head, model, learned, seed in trained:
-        detail = f"{recipe.architecture.name}, pool {pool}, head {head}, circular padding, seed {seed}"
-        networks.append(describe_network(pool, head, model, data, learned, detail))
+        detail = f"pool {pool}, head {head}, seed {seed}. {pool}: {pools.summary(pool)}"
+        networks.append(describe_network(pool, head, model, data, evaluate(model, data.test)[1], learned, detail))
     train = recipe.train
     note = (
         f"The networks were trained for this page: {recipe.architecture.name}, {train.epochs} epochs of "
@@ -122,16 +123,17 @@ def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Coun
     return model.eval(), accuracy >= recipe.enough, seed
 
 
-def describe_network(name: str, head: str, model: nn.Module, data: Dataset, learned: bool, detail: str) -> LiveNetwork:
-    """Return a network with its program and its accuracy on the test images.
+def describe_network(
+    name: str, head: str, model: nn.Module, data: Dataset, accuracy: float, learned: bool, detail: str
+) -> LiveNetwork:
+    """Return a network with its program; ``accuracy`` is that on the test images of ``data``.
 
     Raises UsageError for a network that a page cannot evaluate (see ``program.export_program``).
     """
-    from poolbench.engine import evaluate
     from poolbench.inspect.program import export_program
 
     program = export_program(model, data.in_shape).config()
-    return LiveNetwork(name, head, evaluate(model, data.test)[1], len(data.test), learned, detail, program)
+    return LiveNetwork(name, head, accuracy, len(data.test), learned, detail, program)
 
 
 def about_objects(data: Dataset) -> str:

@@ -73,7 +73,8 @@ def _sets(results: Sequence[Result]) -> list[list[Result]]:
     firsts = [group[0] for group in _grouped(suited, lambda result: result.cell.group).values()]
     sets = [found for found in _grouped(firsts, lambda result: _shared(result.cell)).values() if len(found) > 1]
     by_data = _grouped(sets, lambda found: found[0].cell.dataset.name)
-    return [max(found, key=len) for found in by_data.values()]
+    # Small networks first, so that large ones do not use up the page.
+    return sorted((max(found, key=len) for found in by_data.values()), key=lambda found: _parameters(found[0]))
 
 
 def _shared(cell: Cell) -> str:
@@ -178,7 +179,8 @@ def _scenes(results: Iterable[Result], ledger: Ledger, location: DataLocation) -
         networks: list[LiveNetwork] = []
         for (name, head), result, model in zip(names, members, models, strict=True):
             detail = f"cell {result.cell.id}: {result.cell.label}"
-            networks.append(describe_network(name, head, model, data, bool(result.facts.get("learned")), detail))
+            learned, accuracy = bool(result.facts.get("learned")), result.metrics["accuracy"]
+            networks.append(describe_network(name, head, model, data, accuracy, learned, detail))
         note = f"The networks are finished cells of a work folder. {about_objects(data)}"
         scenes.append(build_scene(data.name.replace("_", " "), data, networks, models, note))
     return scenes

@@ -270,9 +270,9 @@ def _head(function: str) -> Callable[[nn.Module], Iterator[tuple[str, Settings]]
     def steps(module: nn.Module) -> Iterator[tuple[str, Settings]]:
         settings: Settings = {"function": function}
         if isinstance(module, heads.GlobalGem):
-            settings |= {"p": float(module.p), "eps": module.eps}
+            settings |= {"p": module.p.item(), "eps": module.eps}
         if isinstance(module, heads.GlobalLse):
-            settings["r"] = float(module.log_r.exp())
+            settings["r"] = module.log_r.exp().item()
         if isinstance(module, heads.GlobalTopK):
             settings["k"] = module.k
         yield "head", settings

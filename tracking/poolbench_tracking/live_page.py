@@ -10,9 +10,7 @@ from markupsafe import Markup
 
 from poolbench.files import storage, write_atomically
 from poolbench.inspect.live_scene import LiveScene
-from poolbench_tracking.report import templates
-
-PAGE = "live.html"
+from poolbench_tracking.report import LIVE, templates
 
 
 def live_page(scenes: Sequence[LiveScene]) -> str:
@@ -26,5 +24,5 @@ def write_live(scenes: Sequence[LiveScene], folder: Path) -> Path:
     """Write live.html into ``folder``; return its path. Raises StorageError if the folder cannot be written."""
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / PAGE, live_page(scenes).encode())
-    return folder / PAGE
+        write_atomically(folder / LIVE, live_page(scenes).encode())
+    return folder / LIVE

@@ -93,7 +93,7 @@ function makeCard(network) {
   const root = make("section", "card");
   const { accuracy, images, learned } = network;
   const parts = {
-    title: make("h2", "", network.name),
+    title: Object.assign(make("h2", "", network.name), { title: network.detail }),
     known: make("p", "soft", `${percent(accuracy)} right of ${plural(images, "test image")}${learned ? "" : ": not learned"}`),
     verdict: make("p", "verdict"),
     bars: make("div", state.scene.classes.length === 2 ? "bars two" : "bars"),
@@ -122,7 +122,7 @@ function makeCard(network) {
   positions.setAttribute("aria-label", `answers of ${network.name} at all positions`);
   const cursor = all.appendChild(make("span", "cursor"));
   const [pooled, pooledText] = network.program.pooled === null ? [null, null] : figure("pooled", "after the first pool");
-  const [maps] = figure("classes", network.program.classMaps ? "class maps" : "before the head");
+  const [maps] = figure("classes", network.program.classMaps ? (network.program.outputs === 1 ? "class map" : "class maps") : "before the head");
   root.append(...Object.values(parts));
   const card = { network, root, answer, share, bars, positions, cursor, count, pooled, pooledText, maps, scales: {}, channels: {} };
   dragging(positions, (event, box) => {
@@ -167,12 +167,14 @@ function radios(holder, names, chosen, onChange) {
 
 function chooseHead(head) {
   state.head = head;
+  find("#heads").querySelectorAll("input").forEach((input) => (input.checked = input.value === head));
   showNetworks();
   refresh();
 }
 
 function chooseScene(scene) {
   state.scene = scene;
+  find("#scenes").querySelectorAll("input").forEach((input) => (input.checked = input.value === scene.title));
   const heads = [...new Set(scene.networks.map((network) => network.head))];
   state.head = heads[0];
   radios(find("#heads"), heads, state.head, chooseHead);

@@ -73,7 +73,7 @@ function drawClassMaps(card, result) {
   const scale = scaleOf(card, "classes", result.maps.data);
   const order = [...result.probabilities.keys()].sort((a, b) => result.probabilities[b] - result.probabilities[a]);
   const channels = result.maps.shape[0] === 1 ? [0] : order.slice(0, 2);
-  const labels = channels.map((channel) => (result.maps.shape[0] === 1 ? `${classes[0]} ↔ ${classes[1]}` : classes[channel]));
+  const labels = result.maps.shape[0] === 1 ? [""] : channels.map((channel) => classes[channel]);
   drawTiles(card.maps, result.maps, channels, labels, (value) => diverging(value / scale, colours));
 }
 
