@@ -347,11 +347,12 @@ class TestInBrowser:
         model = nn.Sequential(pool, ClassMaps(Component("flatten"), 1, (8, 8)))
         program = export_program(model, (1, 16, 16)).config()
         tied = 0
-        # With even sides the four grids of a rectangle are equal up to a roll; of the other they are mirrored in pairs.
-        for top, left, hole in itertools.product((4, 5), (4, 5), (0, 1)):
+        # With even sides (odd ones, before a maximum over 2x2) the four grids of a rectangle are equal up to a roll;
+        # those of a rectangle with a mark are not.
+        for top, left, mark, (height, width) in itertools.product((4, 5), (4, 5), (0, 1), ((6, 4), (5, 7))):
             image = torch.zeros(1, 1, 16, 16)
-            image[..., top : top + 6, left : left + 4] = 1
-            image[..., top + 1, left : left + 4] -= 0.5 * hole
+            image[..., top : top + height, left : left + width] = 1
+            image[..., top + 1, left : left + width] -= 0.5 * mark
             scores = pool.components(pool.prepare(image)).square().sum((1, 3, 4))[0]  # type: ignore[operator]
             tied += int((scores > scores.max() * (1 - 1e-5)).sum() > 1)
             given = {"shape": [1, 16, 16], "data": image.flatten().tolist()}
