@@ -49,7 +49,7 @@ def recipes() -> tuple[Recipe, ...]:
             datasets.resolve("mnist_sample", {"pad": 2}),
             architectures.resolve("fashion_convnet", {"width": 4}),
             replace(cycle, learning_rate=1e-2, augment=("shift",)),
-            0.8,
+            0.7,
         ),
     )
 
@@ -79,30 +79,35 @@ class _Counter:
 
 def _own_scene(recipe: Recipe, counter: _Counter) -> LiveScene:
     from poolbench.data import load_dataset
-    from poolbench.engine import evaluate
 
     data = load_dataset(recipe.dataset, DataLocation(""), "cpu")
     trained = [(pool, head, *_trained(recipe, data, pool, head, counter)) for head in HEADS for pool in POOLS]
     networks = []
     for pool, head, model, learned, seed in trained:
-        detail = f"pool {pool}, head {head}, seed {seed}. {pool}: {pools.summary(pool)}"
-        networks.append(describe_network(pool, head, model, data, evaluate(model, data.test)[1], learned, detail))
+        detail = f"pool {pool}, head {head}, seed {seed}. {pool}: {pools.describe(pool)}"
+        networks.append(describe_network(pool, head, model, data, learned, detail))
     train = recipe.train
+    moved = " with shifts of up to 4 px" if train.augment else ""
     note = (
         f"The networks were trained for this page: {recipe.architecture.name}, {train.epochs} epochs of "
-        f"{len(data.train):,} images{' with shifts of up to 4 px' if train.augment else ''}, circular padding. Up to "
+        f"{len(_tuned(data).train):,} images{moved}, circular padding. Up to "
         f"{ATTEMPTS} seeds were tried until a network was right about {recipe.enough:.0%} of {JUDGED} held-out images; "
         f"the accuracies are those of other images. {about_objects(data)}"
     )
     return build_scene(recipe.title, data, networks, [one[2] for one in trained], note)
 
 
+def _tuned(data: Dataset) -> Dataset:
+    """Return the data set with ``JUDGED`` held-out training images in place of its test images."""
+    tuned = data.for_tuning()
+    return replace(tuned, test=tuned.test.sample(JUDGED))
+
+
 def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Counter) -> tuple[nn.Module, bool, int]:
     """Return the best network of the attempts, whether it has learned, and its seed."""
     from poolbench.engine import build_model, evaluate, fit
 
-    tuned = data.for_tuning()
-    tuned = replace(tuned, test=tuned.test.sample(JUDGED))
+    tuned = _tuned(data)
     best: tuple[float, nn.Module, int] | None = None
     for seed in range(ATTEMPTS):
         if seed:
@@ -123,17 +128,16 @@ def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Coun
     return model.eval(), accuracy >= recipe.enough, seed
 
 
-def describe_network(
-    name: str, head: str, model: nn.Module, data: Dataset, accuracy: float, learned: bool, detail: str
-) -> LiveNetwork:
-    """Return a network with its program; ``accuracy`` is that on the test images of ``data``.
+def describe_network(name: str, head: str, model: nn.Module, data: Dataset, learned: bool, detail: str) -> LiveNetwork:
+    """Return a network with its program and its accuracy on the test images of ``data``.
 
     Raises UsageError for a network that a page cannot evaluate (see ``program.export_program``).
     """
+    from poolbench.engine import evaluate
     from poolbench.inspect.program import export_program
 
     program = export_program(model, data.in_shape).config()
-    return LiveNetwork(name, head, accuracy, len(data.test), learned, detail, program)
+    return LiveNetwork(name, head, evaluate(model, data.test)[1], len(data.test), learned, detail, program)
 
 
 def about_objects(data: Dataset) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from poolbench.analysis.learning import judged
-from poolbench.core import Cell, Component, DataLocation, Result, Scalar, UsageError
+from poolbench.core import Cell, Component, DataLocation, MissingData, Result, Scalar, UsageError
 from poolbench.inspect.live import about_objects, build_scene, describe_network
 from poolbench.inspect.live_scene import LiveNetwork, LiveScene
 from poolbench.registry import benchmarks
@@ -136,9 +137,11 @@ def _suggestions(results: Sequence[Result], ledger: Ledger, location: DataLocati
     for result in results:
         if len(found) == SUGGESTED:
             break
-        finished = result.status == "finished" and result.cell.group not in found
-        if finished and not _obstacle(result, ledger, location):
-            found[result.cell.group] = result
+        if result.status != "finished" or result.cell.group in found:
+            continue
+        with suppress(MissingData):
+            if not _obstacle(result, ledger, location):
+                found[result.cell.group] = result
     if not found:
         return "no finished cell of the folder would do: leave CELLs out to train small networks"
     names = (f"{one.cell.id} ({one.cell.architecture.name} {one.cell.pool.name})" for one in found.values())
@@ -179,8 +182,7 @@ def _scenes(results: Iterable[Result], ledger: Ledger, location: DataLocation) -
         networks: list[LiveNetwork] = []
         for (name, head), result, model in zip(names, members, models, strict=True):
             detail = f"cell {result.cell.id}: {result.cell.label}"
-            learned, accuracy = bool(result.facts.get("learned")), result.metrics["accuracy"]
-            networks.append(describe_network(name, head, model, data, accuracy, learned, detail))
+            networks.append(describe_network(name, head, model, data, bool(result.facts.get("learned")), detail))
         note = f"The networks are finished cells of a work folder. {about_objects(data)}"
         scenes.append(build_scene(data.name.replace("_", " "), data, networks, models, note))
     return scenes

@@ -297,8 +297,9 @@ class TestInBrowser:
             expected = p[:, 2] / (p[:, 2] + p[:, :2].amax(1))
             torch.testing.assert_close(torch.tensor(found["positions"]["values"]), expected, **CLOSE)
             assert found["positions"]["kept"] == int(p.argmax(1).bincount().max())
-            text = f"{found['positions']['kept']:,} of {len(images):,} positions"
-            assert text in browser.find_element(By.ID, "cards").text
+            kept = found["positions"]["kept"]
+            where = f"{kept:,} of {len(images):,} positions" if kept < len(images) else f"all {kept:,} positions"
+            assert f"at {where}" in browser.find_element(By.ID, "cards").text
 
     def test_next_flip_goes_to_a_flip(self, browser: Chrome, start: Mapping[str, Any]) -> None:
         WebDriverWait(browser, PATIENCE).until(

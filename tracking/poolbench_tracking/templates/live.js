@@ -26,7 +26,7 @@ function sentence(what, before, after) {
   const same = after.filter((result, index) => result.answer === before[index].answer).map(name);
   if (changed.length && !same.length) return `${what}: all answers changed.`;
   if (changed.length) {
-    return `${what}: ${listed(changed)} changed ${changed.length > 1 ? "their answers" : "its answer"}, ${listed(same)} did not.`;
+    return `${what}: ${listed(changed)} changed ${changed.length > 1 ? "their answers" : "its answer"}; ${listed(same)} did not.`;
   }
   const moves = after.map(({ probabilities }, index) => {
     const { answer, probabilities: old } = before[index];
@@ -83,6 +83,7 @@ function choose(object) {
   [state.y, state.x] = object.start;
   Object.assign(state, { object, degrees: 0 });
   turn();
+  find("#name").textContent = object.name;
   for (const button of find("#objects").children) button.setAttribute("aria-pressed", button.object === object);
   cards.forEach((card) => Object.assign(card, { scales: {}, channels: {} }));
   refresh();
@@ -124,25 +125,14 @@ function makeCard(network) {
   const [pooled, pooledText] = network.program.pooled === null ? [null, null] : figure("pooled", "after the first pool");
   const [maps] = figure("classes", network.program.classMaps ? (network.program.outputs === 1 ? "class map" : "class maps") : "before the head");
   root.append(...Object.values(parts));
-  const card = { network, root, answer, share, bars, positions, cursor, count, pooled, pooledText, maps, scales: {}, channels: {} };
-  dragging(positions, (event, box) => {
+  const card = { network, root, answer, share, bars, positions, cursor, count, pooled, pooledText, maps, scales: {}, channels: {}, drawn: {} };
+  positions.addEventListener("click", (event) => {
+    const box = positions.getBoundingClientRect();
     const side = Math.max(range.rows, range.columns);
     const at = (offset, size, count) => Math.floor((offset / size) * side) - ((side - count) >> 1);
     moveTo(range.top + at(event.clientY - box.top, box.height, range.rows), range.left + at(event.clientX - box.left, box.width, range.columns));
   });
   return card;
-}
-
-// Calls move(event, box of the element, first event, state at the first event) while a pointer is down on an element.
-function dragging(element, move) {
-  let first = null;
-  element.addEventListener("pointerdown", (event) => {
-    element.setPointerCapture(event.pointerId);
-    first = { event, y: state.y, x: state.x };
-    move(event, element.getBoundingClientRect(), first);
-  });
-  element.addEventListener("pointermove", (event) => first && move(event, element.getBoundingClientRect(), first));
-  for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, () => (first = null));
 }
 
 function showNetworks() {
@@ -192,8 +182,8 @@ function chooseScene(scene) {
   find("#details").replaceChildren(...scene.networks.map(({ detail, program }) => make("li", "", `${detail}; ${plural(program.parameters, "parameter")}`)));
   find("#key").textContent =
     scene.classes.length === 2
-      ? `${scene.classes[0]} ↔ ${scene.classes[1]}`
-      : "another answer ↔ the object's own class, against the strongest other class";
+      ? `${scene.classes[0]} ↔ ${scene.classes[1]}. The answer flips where the colour changes.`
+      : "another answer ↔ the object's own class. Between blue and orange, the answer flips.";
   state.object = scene.objects[0];
   showNetworks();
   choose(scene.objects[0]);
@@ -238,12 +228,20 @@ function onKey(event) {
 }
 
 stage.addEventListener("keydown", onKey);
-dragging(stage, (event, box, first) => {
-  const pixels = (distance, size, count) => Math.round((distance * count) / size);
-  const [, rows, columns] = state.scene.canvas;
-  const dy = pixels(event.clientY - first.event.clientY, box.height, rows);
-  moveTo(first.y + dy, first.x + pixels(event.clientX - first.event.clientX, box.width, columns));
+let held = null; // where the pointer went down, and where the object was
+stage.addEventListener("pointerdown", (event) => {
+  stage.setPointerCapture(event.pointerId);
+  held = { clientY: event.clientY, clientX: event.clientX, y: state.y, x: state.x };
 });
+stage.addEventListener("pointermove", (event) => {
+  if (!held) return;
+  const box = stage.getBoundingClientRect();
+  const [, rows, columns] = state.scene.canvas;
+  const dy = Math.round(((event.clientY - held.clientY) * rows) / box.height);
+  const dx = Math.round(((event.clientX - held.clientX) * columns) / box.width);
+  moveTo(held.y + dy, held.x + dx);
+});
+for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => (held = null));
 slider.addEventListener("input", () => turnTo(Number(slider.value)));
 find("#flip").addEventListener("click", nextFlip);
 for (const button of document.querySelectorAll("[data-key]")) {

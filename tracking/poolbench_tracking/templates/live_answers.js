@@ -9,7 +9,6 @@ const KEPT = 60; // maps of all positions that are remembered
 const page = JSON.parse(document.getElementById("live-data").textContent);
 const find = (selector, root = document) => root.querySelector(selector);
 const make = (tag, className = "", text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
-const round = (value) => Math.round(value * 1000) / 1000;
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 for (const scene of page.scenes) {
@@ -92,14 +91,7 @@ function answerOf(logits) {
 function lookAt(network) {
   const outputs = evaluate(network.program, canvasAt(state.y, state.x));
   const { pooled, maps } = network.program;
-  const phases = outputs.map((output) => output.phase).filter((phase) => phase !== undefined);
-  return {
-    network,
-    ...answerOf(outputs.at(-1).data),
-    pooled: pooled === null ? null : outputs[pooled],
-    maps: outputs[maps],
-    phases,
-  };
+  return { network, ...answerOf(outputs.at(-1).data), pooled: pooled === null ? null : outputs[pooled], maps: outputs[maps] };
 }
 
 const visible = () => state.scene.networks.filter((network) => network.head === state.head);
@@ -122,12 +114,14 @@ function tally(map) {
   return { answer, kept, done: map.done, of: map.answers.length };
 }
 
-let run = 0; // grows with every new queue; an old queue stops when it sees that
+let queue = ""; // what the maps are being computed for; an older queue stops when it sees another
 const idle = window.requestIdleCallback || ((work) => setTimeout(() => work({ timeRemaining: () => SLICE }), 16));
 
-// Fills the maps of the visible networks from the current position outwards, a slice at a time.
+// Fills the maps of the visible networks, a slice at a time, from where the object is when it starts outwards.
 function fillMaps() {
-  const mine = ++run;
+  const mine = [page.scenes.indexOf(state.scene), state.head, state.object.index, state.degrees].join();
+  if (queue === mine) return;
+  queue = mine;
   const { columns, rows } = range;
   const order = Array.from({ length: rows * columns }, (_, index) => index);
   const distance = (index) => Math.hypot(Math.floor(index / columns) + range.top - state.y, (index % columns) + range.left - state.x);
@@ -137,7 +131,7 @@ function fillMaps() {
   let next = 0;
   let drawn = performance.now();
   const slice = () => {
-    if (mine !== run) return;
+    if (queue !== mine) return;
     const began = performance.now();
     while (next < order.length && performance.now() - began < SLICE) {
       const index = order[next++];
@@ -156,7 +150,8 @@ function fillMaps() {
       drawn = performance.now();
       cards.forEach(drawPositions);
     }
-    if (!ended) idle(slice, { timeout: 200 });
+    if (ended) queue = "";
+    else idle(slice, { timeout: 200 });
   };
   idle(slice, { timeout: 200 });
 }

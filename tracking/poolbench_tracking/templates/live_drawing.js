@@ -83,20 +83,24 @@ function drawPositions(card) {
   const side = Math.max(range.rows, range.columns);
   const [above, before] = [(side - range.rows) >> 1, (side - range.columns) >> 1];
   const colours = palette();
-  paint(card.positions, side, side, (i) => {
-    const [y, x] = [Math.floor(i / side) - above, (i % side) - before];
-    const inside = y >= 0 && x >= 0 && y < range.rows && x < range.columns;
-    const value = inside ? map.values[y * range.columns + x] : NaN;
-    return Number.isNaN(value) ? colours.none : diverging(2 * value - 1, colours, 0.16);
-  });
+  // A move changes the cursor only.
+  if (card.drawn.map !== map || card.drawn.done !== map.done || card.drawn.dark !== dark.matches) {
+    card.drawn = { map, done: map.done, dark: dark.matches };
+    paint(card.positions, side, side, (i) => {
+      const [y, x] = [Math.floor(i / side) - above, (i % side) - before];
+      const inside = y >= 0 && x >= 0 && y < range.rows && x < range.columns;
+      const value = inside ? map.values[y * range.columns + x] : NaN;
+      return Number.isNaN(value) ? colours.none : diverging(2 * value - 1, colours, 0.16);
+    });
+  }
   const { style } = card.cursor;
   style.left = `${(100 * (state.x - range.left + before)) / side}%`;
   style.top = `${(100 * (state.y - range.top + above)) / side}%`;
   style.width = style.height = `${100 / side}%`;
   const { answer, kept, done, of } = tally(map);
-  const known = done < of ? `${done.toLocaleString("en")} computed` : plural(of, "position");
-  card.count.textContent = done ? `${state.scene.classes[answer]} at ${kept.toLocaleString("en")} of ${known}` : "";
-  card.root.classList.toggle("steady", done === of && kept === of);
+  const [same, known] = [kept.toLocaleString("en"), done.toLocaleString("en")];
+  const where = done < of ? `${same} of ${known} positions so far` : kept < of ? `${same} of ${known} positions` : `all ${known} positions`;
+  card.count.textContent = done ? `${state.scene.classes[answer]} at ${where}` : "";
 }
 
 function drawCard(card, result) {
@@ -109,7 +113,11 @@ function drawCard(card, result) {
     bar.style.setProperty("--share", result.probabilities[index]);
     bar.classList.toggle("chosen", index === result.answer);
   });
-  if (result.pooled) drawFeatures(card, card.pooled, "pooled", result.pooled);
+  if (result.pooled) {
+    const { phase } = result.pooled;
+    drawFeatures(card, card.pooled, "pooled", result.pooled);
+    card.pooledText.textContent = `after the first pool${phase === undefined ? "" : `, grid ${phase + 1}`}`;
+  }
   if (card.network.program.classMaps) drawClassMaps(card, result);
   else drawFeatures(card, card.maps, "last", result.maps);
   drawPositions(card);
