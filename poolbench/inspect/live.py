@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 POOLS = ("max", "avg", "max_blur3", "max_aps", "decimate")
 HEADS = ("avg", "max")
-ATTEMPTS = 3  # seeds that are tried until a network has learned
+ATTEMPTS = 3  # seeds that are tried until a network is accurate enough
 JUDGED = 200  # held-out images that say so
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the networks of an own scene are trained; they have learned from ``enough`` accuracy on."""
+    """How the networks of an own scene are trained; below an accuracy of ``enough`` another seed is tried."""
 
     title: str
     dataset: Component
@@ -49,7 +49,7 @@ def recipes() -> tuple[Recipe, ...]:
             datasets.resolve("mnist_sample", {"pad": 2}),
             architectures.resolve("fashion_convnet", {"width": 4}),
             replace(cycle, learning_rate=1e-2, augment=("shift",)),
-            0.7,
+            0.8,
         ),
     )
 
@@ -57,8 +57,8 @@ def recipes() -> tuple[Recipe, ...]:
 def own_scenes(progress: Progress) -> list[LiveScene]:
     """Train a network per scene, pool and head on the CPU, with circular padding; return the scenes.
 
-    ``progress`` gets the epochs done and expected. A network that has not learned is trained again from another seed,
-    ``ATTEMPTS`` times at most; the best one is kept.
+    ``progress`` gets the epochs done and expected. A network below the recipe's accuracy is trained again from
+    another seed, ``ATTEMPTS`` times at most; the best one is kept.
     """
     plans = recipes()
     counter = _Counter(progress, sum(one.train.epochs for one in plans) * len(POOLS) * len(HEADS))
@@ -82,8 +82,11 @@ def _own_scene(recipe: Recipe, counter: _Counter) -> LiveScene:
 
     data = load_dataset(recipe.dataset, DataLocation(""), "cpu")
     trained = [(pool, head, *_trained(recipe, data, pool, head, counter)) for head in HEADS for pool in POOLS]
+    chance, best = 1 / len(data.classes), max(accuracy for *_, accuracy, _ in trained)
     networks = []
-    for pool, head, model, learned, seed in trained:
+    for pool, head, model, accuracy, seed in trained:
+        # As analysis.learning judges cells: half of the way from chance to the best.
+        learned = accuracy >= chance + (best - chance) / 2
         detail = f"pool {pool}, head {head}, seed {seed}. {pool}: {pools.describe(pool)}"
         networks.append(describe_network(pool, head, model, data, learned, detail))
     train = recipe.train
@@ -103,8 +106,8 @@ def _tuned(data: Dataset) -> Dataset:
     return replace(tuned, test=tuned.test.sample(JUDGED))
 
 
-def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Counter) -> tuple[nn.Module, bool, int]:
-    """Return the best network of the attempts, whether it has learned, and its seed."""
+def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Counter) -> tuple[nn.Module, float, int]:
+    """Return the best network of the attempts, its accuracy on the held-out images, and its seed."""
     from poolbench.engine import build_model, evaluate, fit
 
     tuned = _tuned(data)
@@ -125,7 +128,7 @@ def _trained(recipe: Recipe, data: Dataset, pool: str, head: str, counter: _Coun
             break
     assert best is not None
     accuracy, model, seed = best
-    return model.eval(), accuracy >= recipe.enough, seed
+    return model.eval(), accuracy, seed
 
 
 def describe_network(name: str, head: str, model: nn.Module, data: Dataset, learned: bool, detail: str) -> LiveNetwork:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from poolbench import engine
 from poolbench.core import DataLocation, TrainConfig
 from poolbench.data import load_dataset
 from poolbench.inspect import live
@@ -45,13 +46,17 @@ def test_a_network_that_learns_at_once_is_trained_once(few: pytest.MonkeyPatch) 
     assert "0% of 200 held-out images" in scene.note
 
 
-def test_attempts_end_and_the_page_says_that_nothing_was_learned(few: pytest.MonkeyPatch) -> None:
+def test_attempts_end_and_the_best_one_is_kept(few: pytest.MonkeyPatch) -> None:
     few.setattr(live, "recipes", lambda: (small(1.1),))
+    found = iter([0.6, 0.9, 0.7, 0.55, 0.6, 0.5])
+    few.setattr(engine, "evaluate", lambda model, split: (0.0, next(found, 0.4)))
     counts: list[tuple[int, int]] = []
     (scene,) = own_scenes(lambda done, total: counts.append((done, total)))
     # Two networks, three seeds, two epochs.
     assert counts[-1] == (12, 12)
-    assert not any(one.learned for one in scene.networks)
+    assert [one.detail.partition(".")[0][-6:] for one in scene.networks] == ["seed 1", "seed 1"]
+    # Chance is 0.5 and the best 0.9: from 0.7 on.
+    assert [one.learned for one in scene.networks] == [True, False]
 
 
 def test_equal_commands_train_equal_networks(few: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ function makeCard(network) {
   positions.setAttribute("role", "img");
   positions.setAttribute("aria-label", `answers of ${network.name} at all positions`);
   const cursor = all.appendChild(make("span", "cursor"));
-  const [pooled, pooledText] = network.program.pooled === null ? [null, null] : figure("pooled", "after the first pool");
+  const [pooled, pooledText] = network.program.pooled === null ? [null, null] : figure("pooled", "first pool");
   const [maps] = figure("classes", network.program.classMaps ? (network.program.outputs === 1 ? "class map" : "class maps") : "before the head");
   root.append(...Object.values(parts));
   const card = { network, root, answer, share, bars, positions, cursor, count, pooled, pooledText, maps, scales: {}, channels: {}, drawn: {} };

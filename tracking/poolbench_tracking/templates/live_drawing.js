@@ -116,7 +116,7 @@ function drawCard(card, result) {
   if (result.pooled) {
     const { phase } = result.pooled;
     drawFeatures(card, card.pooled, "pooled", result.pooled);
-    card.pooledText.textContent = `after the first pool${phase === undefined ? "" : `, grid ${phase + 1}`}`;
+    card.pooledText.textContent = `first pool${phase === undefined ? "" : `, grid ${phase + 1}`}`;
   }
   if (card.network.program.classMaps) drawClassMaps(card, result);
   else drawFeatures(card, card.maps, "last", result.maps);
