@@ -21,7 +21,7 @@ from poolbench.cli.options import (
     say,
     uri_option,
 )
-from poolbench.core import DataLocation, Result
+from poolbench.core import DataLocation, Result, UsageError
 
 if TYPE_CHECKING:
     from poolbench.runner.attempt import Settings
@@ -103,17 +103,30 @@ class Tracking:
 
 
 def write_report(ledger: Ledger, tracking: Tracking, invocation: Invocation | None = None) -> Path:
-    """Write the report into the work folder, with links to MLflow; return the path of the HTML.
+    """Write the report into the work folder, with links to MLflow and a live page; return the path of the HTML.
 
     The MLflow run of ``invocation`` gets a copy.
     """
     from poolbench_tracking.links import Links
     from poolbench_tracking.report import write_report
 
+    _write_live(ledger)
     path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
     if invocation is not None:
         tracking.attempt(lambda sink: sink.publish(invocation, path.parent), None)
     return path
+
+
+def _write_live(ledger: Ledger) -> None:
+    """Write the live page of the report's smallest networks, if there are any; nothing is trained for it."""
+    from poolbench.inspect.live_cells import report_scenes
+    from poolbench_tracking.live_page import write_live
+
+    try:
+        if scenes := report_scenes(ledger):
+            write_live(scenes, ledger.folder / "report")
+    except UsageError as error:
+        say(f"poolbench: the report has no live page: {error}")
 
 
 @contextmanager

@@ -33,6 +33,19 @@ def draw_rectangles(centres: Tensor, half_sizes: Tensor, canvas: int) -> Tensor:
     return _fill(centres, _rectangle_rows(centres, half_sizes, canvas))
 
 
+def draw_morphs(centres: Tensor, radii: Tensor, roundness: Tensor, canvas: int) -> Tensor:
+    """Draw superellipses at centres (n, 2) as x, y with radii (n, 1), on the CPU: uint8 (n, 1, canvas, canvas).
+
+    Each covers |dx / r|^p + |dy / r|^p <= 1 with 2 / p = ``roundness`` (n, 1), in float64 above 0: close to 0 a square
+    without its corners, 1 a circle.
+    """
+    dx, dy = ((torch.arange(canvas) - centres[:, axis : axis + 1]).abs() / radii for axis in (0, 1))
+    power = 2 / roundness
+    # Pixels on the curve belong to the object, whatever rounding makes of them.
+    inside = (dx.double() ** power)[:, None, :] + (dy.double() ** power)[:, :, None] <= 1 + 1e-9
+    return inside.to(torch.uint8).mul_(255).unsqueeze(1)
+
+
 def sample_shapes(
     n: int, canvas: int, generator: torch.Generator, device: str | torch.device, margin: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -50,17 +63,13 @@ def sample_morphs(
 ) -> Tensor:
     """Draw n random objects between square and circle, superellipses: uint8 (n, 1, canvas, canvas).
 
-    Each covers |dx / r|^p + |dy / r|^p <= 1, with 2 / p uniform from 0 (a square without its corners) to 1 (a circle).
-    Radius and centre are sampled as in :func:`sample_shapes`.
+    The roundness of :func:`draw_morphs` is uniform from 0 to 1. Radius and centre are sampled as in
+    :func:`sample_shapes`.
     """
     roundness = 1 - torch.rand((n, 1), generator=generator, dtype=torch.float64)  # above 0
     radii = torch.randint(SMALLEST, LARGEST + 1, (n, 1), generator=generator)
     centres = torch.randint(margin, canvas - margin, (n, 2), generator=generator)
-    dx, dy = ((torch.arange(canvas) - centres[:, axis : axis + 1]).abs() / radii for axis in (0, 1))
-    power = 2 / roundness
-    # Pixels on the curve belong to the object, whatever rounding makes of them.
-    inside = (dx.double() ** power)[:, None, :] + (dy.double() ** power)[:, :, None] <= 1 + 1e-9
-    return inside.to(torch.uint8).mul_(255).unsqueeze(1).to(device)
+    return draw_morphs(centres, radii, roundness, canvas).to(device)
 
 
 def _sample_parameters(n: int, canvas: int, generator: torch.Generator, margin: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,8 @@ from poolbench_tracking.overview import overview
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import NO_LINKS, Drawing, Section, sections_of, summary_frame
 
+LIVE = "live.html"
+"""The live page (see ``live_page``), which the report links to if it lies beside it."""
 SHOWN_FIGURES = 3
 """Figures of a benchmark that are shown at full size; the others are folded."""
 
@@ -37,6 +39,7 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
         "sections": sections,
         "overview": overview(sections),
         "metric_label": metric_label,
+        "live": LIVE if (folder / LIVE).exists() else "",
         **provenance(found.results, ledger.invocations(), ledger.left_out()),
     }
     markdown, page = templates(finalize=markdown_text), templates(autoescape=True)

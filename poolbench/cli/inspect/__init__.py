@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
+from poolbench.cli.inspect.live import live_command
+
 
 @click.group("inspect")
 def inspect_group() -> None:
     """Draw what pools and networks see."""
+
+
+for command in (live_command,):
+    inspect_group.add_command(command)
