@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
+from poolbench.cli.inspect.pools import pools_command
+
 
 @click.group("inspect")
 def inspect_group() -> None:
     """Draw what pools and networks see."""
+
+
+inspect_group.add_command(pools_command)
