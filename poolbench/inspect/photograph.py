@@ -50,12 +50,10 @@ def _read(path: Path, size: int) -> Tensor:
     image, _ = decoded_image(path)
     width, height = image.size
     if min(width, height) < LEAST:
-        raise UsageError(
-            f"'{path}' is {width}x{height} px; give a picture of at least {LEAST} px on its shorter side"
-        )
+        raise UsageError(f"'{path}' is {width}x{height} px; give a picture of at least {LEAST} px on its shorter side")
     if max(width, height) > LONGEST * min(width, height):
         raise UsageError(
-            f"'{path}' is {width}x{height} px; crop it so that its longer side is at most {LONGEST} times its shorter side"
+            f"'{path}' is {width}x{height} px; crop it so that its longer side is at most {LONGEST} times the other"
         )
     if min(width, height) > size:
         scale = size / min(width, height)

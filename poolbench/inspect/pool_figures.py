@@ -47,7 +47,12 @@ def sequence(found: PoolInspection) -> Figure:
     high = _panel_height(found.photograph.numpy())
     rows = (
         ("filtered", responses, (-limit, limit), MAP_COLOURS),
-        ("after ReLU: negative values are 0", [np.maximum(each, 0) for each in responses], (0, limit), ACTIVATION_COLOURS),
+        (
+            "after ReLU: negative values are 0",
+            [np.maximum(each, 0) for each in responses],
+            (0, limit),
+            ACTIVATION_COLOURS,
+        ),
         ("after 2x2 max pooling with stride 2", pooled, (0, limit), ACTIVATION_COLOURS),
     )
     with matplotlib.rc_context(STYLE):
@@ -125,7 +130,8 @@ def _panel(figure: Figure, column: int, top: float, height: float) -> Axes:
 
 def _panel_height(image: Array) -> float:
     """Return the height of a panel in inches that an image (h, w) fills, at most ``TALLEST`` times its width."""
-    return PANEL * min(TALLEST, image.shape[0] / image.shape[1])
+    height, width = image.shape
+    return PANEL * min(TALLEST, float(height) / float(width))
 
 
 def _photograph(axes: Axes, image: Array) -> None:
@@ -143,6 +149,7 @@ def _weights(axes: Axes, weights: Array, name: str) -> None:
 
 
 def _brightest(values: Array) -> float:
+    """Return the end of the colour scale of activations."""
     return float(np.percentile(values, BRIGHTEST)) or float(values.max()) or 1.0
 
 
@@ -159,15 +166,15 @@ PICTURES: Sequence[Picture] = (
         "sequence",
         "Filter, ReLU, max pooling",
         "The photograph in grey, four filters of the bank with their weights, their responses (red: positive, blue: "
-        "negative), what a ReLU leaves of them, and the largest value of each 2x2 window. Axes are in px: pooling halves "
-        f"them. The colours end at the {BRIGHTEST:g}th percentile of the responses.",
+        "negative), what a ReLU leaves of them, and the largest value of each 2x2 window. Axes are in px: pooling "
+        f"halves the sides. The colours end at the {BRIGHTEST:g}th percentile of the responses.",
         sequence,
     ),
     Picture(
         "pools",
         "One activated map behind every pool",
-        "All on the colour scale of the map without a pool; values beyond its ends have the colours of the ends. The order is "
-        "that of the next picture. * At its initial weights.",
+        "All on the colour scale of the map without a pool; values beyond its ends have the colours of the ends. The "
+        "order is that of the next picture. A star marks pools at their initial weights.",
         pools_side_by_side,
     ),
     Picture(
@@ -175,9 +182,9 @@ PICTURES: Sequence[Picture] = (
         "What a step of one pixel changes",
         "Left: the pooled map after the photograph has moved one pixel down and one to the right. Beside it, on one "
         "colour scale: the difference to the map before the step, moved by 0 or 1 px along each axis, whichever leaves "
-        "least, in standard deviations of the map. White: the map has only moved. Window: new content enters at the border, "
-        "which is not compared. Torus: what leaves on one side enters on the other. The number is the root mean "
-        "square of the difference.",
+        "least, in standard deviations of the map. White: the map has only moved. Window: new content enters at the "
+        "border, which is not compared. Torus: what leaves on one side enters on the other. The number is the root "
+        "mean square of the difference.",
         step_differences,
     ),
 )

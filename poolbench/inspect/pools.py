@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +30,7 @@ STEP = (1, 1)
 MARGIN = 8
 """Border of the map, in px, that is not compared after a step: new content enters there. The widest window of the
 registered pools reaches 4 px, and the aligned map has moved by 2."""
-OFFSETS = tuple(product(range(0, 7, 3), repeat=2))
+OFFSETS = tuple((top, left) for top in (0, 3, 6) for left in (0, 3, 6))
 """Corners of the windows of a photograph, in px: a pool's change depends on where the window lies. An odd distance,
 so that the windows have all phases of the stride."""
 SHOWN = len(OFFSETS) // 2
@@ -40,9 +39,9 @@ FLAT = 1e-9
 """Standard deviation below which a map counts as constant (brightness runs from 0 to 1)."""
 
 
-WHOLE = tuple(product((0.0, 1.0), repeat=2))
+WHOLE = tuple((down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
 """The moves of an output (down, right), in px of the output, that a step of the input can turn into."""
-HALVES = tuple(product((0.0, 0.5, 1.0), repeat=2))
+HALVES = tuple((down, right) for down in (0.0, 0.5, 1.0) for right in (0.0, 0.5, 1.0))
 """The same with half pixels: a step of 1 px is half a pixel of an output with stride 2."""
 
 
@@ -80,9 +79,10 @@ class PooledMap:
     """One pool on the map of one filter.
 
     ``weights`` is empty for a pool without learned weights, otherwise "initial" or "random". ``before`` and ``after``
-    (h, w) are the pooled maps before and after the step. ``shown`` is what the step changed in them, without the border;
-    ``shown_circular`` is what it changes on a torus, where no new content enters. The spreads are over all windows:
-    ``change`` and ``circular`` for moves by whole pixels, ``halves`` on a torus if moves by half pixels are tried, too. ``contrast`` is the standard deviation of ``before`` over that of the activated map.
+    (h, w) are the pooled maps before and after the step. ``shown`` is what the step changed in them, without the
+    border; ``shown_circular`` is what it changes on a torus, where no new content enters. The spreads are over all
+    windows: ``change`` and ``circular`` for moves by whole pixels, ``halves`` on a torus if moves by half pixels are
+    tried, too. ``contrast`` is the standard deviation of ``before`` over that of the activated map.
     """
 
     pool: str
@@ -142,8 +142,12 @@ def inspect_pools(
     # NaN, for a pool whose output is constant, would not sort.
     maps.sort(key=lambda one: (math.isnan(one.change.mean), one.change.mean))
     largest = _applied(initial_pool(registered.resolve("max")), responses.relu())
-    named = ({one.name: each for one, each in zip(FILTERS, values, strict=True)} for values in (responses, largest))
-    return PoolInspection(brightness, *named, chosen, pairs[SHOWN][0][index], maps)
+    return PoolInspection(brightness, _by_name(responses), _by_name(largest), chosen, pairs[SHOWN][0][index], maps)
+
+
+def _by_name(maps: Tensor) -> dict[str, Tensor]:
+    """Return {filter: (h, w)} of the maps (n, h, w) of the bank."""
+    return {one.name: each for one, each in zip(FILTERS, maps, strict=True)}
 
 
 def filtered(image: Tensor, filters: Sequence[Filter]) -> Tensor:
@@ -186,13 +190,11 @@ def _turned(maps: Tensor) -> Pair:
     return maps, maps.roll(STEP, (1, 2))
 
 
-def change(
-    before: Tensor, after: Tensor, margin: int = 0, moves: Sequence[tuple[float, float]] = WHOLE
-) -> Change:
+def change(before: Tensor, after: Tensor, margin: int = 0, moves: Sequence[tuple[float, float]] = WHOLE) -> Change:
     """Return how the maps ``after`` a step (n, h, w) differ from those ``before``, apart from one of the ``moves``.
 
-    ``margin`` rows and columns on each side are not compared; with 0 the maps are compared as tori. Moves by fractions
-    of a pixel interpolate the whole map as a band-limited torus.
+    Maps are float64. ``margin`` rows and columns on each side are not compared; with 0 the maps are compared as tori.
+    Moves by fractions of a pixel interpolate the whole map as a band-limited torus.
     """
     inside = (slice(None), *(slice(margin, side - margin) for side in before.shape[1:]))
     differences = torch.stack([(after - _moved(before, *move))[inside] for move in moves])
