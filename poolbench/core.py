@@ -233,6 +233,7 @@ class Metric:
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
     count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
     "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too.
+    ``folds`` is that of the benchmark, which sets it: its seeds are folds of a cross-validation (0: they are not).
     Raises ValueError for "log" without a floor, a logarithmic share, a gated metric without direction or tolerance, and
     another form of ``per_image``.
     """
@@ -248,6 +249,7 @@ class Metric:
     per_image: str = ""
     gated: bool = False
     share: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         if self.scale == "log" and self.floor <= 0:

@@ -133,8 +133,10 @@ class Benchmark:
     that robustness never appears without it. ``load(cell, location, device)`` returns the data set; None loads
     the registered data set unchanged. The report starts with the ``choices`` and with the sentences that
     ``answers(scene)`` returns. It shows the first figures at full size and folds the others. ``maps`` names stored
-    arrays (h, w) between 0 and 1 that MLflow shows as images, seed by seed. Raises ValueError for a choice without
-    metrics, or by one that is unknown or has no direction.
+    arrays (h, w) between 0 and 1 that MLflow shows as images, seed by seed. With ``folds`` the seeds are folds of a
+    repeated cross-validation over all stored images (see ``data.folds``); no metric then has values per image, since
+    every seed is judged on others. Raises ValueError for a choice without metrics, or by one that is unknown or has no
+    direction, for a single fold, and for values per image in folds.
     """
 
     name: str
@@ -152,9 +154,14 @@ class Benchmark:
     answers: Callable[[Scene], Sequence[str]] | None = None
     figures: Sequence[Figure] = ()
     maps: Sequence[str] = ()
+    folds: int = 0
     version: int = 1
 
     def __post_init__(self) -> None:
+        if self.folds:
+            if self.folds == 1 or any(metric.per_image for metric in self.metrics):
+                raise ValueError(f"benchmark {self.name} needs two folds or more, and metrics without values per image")
+            object.__setattr__(self, "metrics", tuple(replace(metric, folds=self.folds) for metric in self.metrics))
         if not all(choice.metrics for choice in self.choices):
             raise ValueError(f"benchmark {self.name} has a choice without metrics")
         directed = {metric.name for metric in self.metrics if metric.higher_is_better is not None}

@@ -10,7 +10,14 @@ import numpy as np
 
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import NO_IMAGES, Array, ImageValues, image_contributions, scaled
-from poolbench.analysis.statistics import Estimate, Interval, anytime_interval, crossed_estimate, seeds_estimate
+from poolbench.analysis.statistics import (
+    Estimate,
+    Interval,
+    anytime_interval,
+    crossed_estimate,
+    folds_estimate,
+    seeds_estimate,
+)
 from poolbench.core import Cell, Metric
 
 Key = tuple[int, tuple[object, ...]]
@@ -22,18 +29,20 @@ class Point:
     """One value on its metric's scale, with what each image contributes to it (mean: the value).
 
     ``images`` is None if that is unknown. Points with equal ``source`` were measured on the same images. ``range`` is
-    that of what an image may contribute: 1 for a share, the sum of both in a difference, 0 if unknown.
+    that of what an image may contribute: 1 for a share, the sum of both in a difference, 0 if unknown. ``folds`` is
+    that of the metric.
     """
 
     value: float
     images: Array | None
     source: object
     range: float = 0.0
+    folds: int = 0
 
     def minus(self, other: Point) -> Point:
         """Return the difference; it has values per image if both sides were measured on the same images."""
         images = _combined([self, other], (1.0, -1.0))
-        return Point(self.value - other.value, images, self.source, self.range + other.range)
+        return Point(self.value - other.value, images, self.source, self.range + other.range, self.folds)
 
     def times(self, factor: float) -> Point:
         return replace(self, value=factor * self.value, images=None if self.images is None else factor * self.images)
@@ -43,7 +52,7 @@ def mean_point(points: Sequence[Point]) -> Point:
     """Return the mean of points; it has values per image if all were measured on the same images."""
     weights = [1 / len(points)] * len(points)
     value = float(np.mean([point.value for point in points]))
-    return Point(value, _combined(points, weights), points[0].source, points[0].range)
+    return Point(value, _combined(points, weights), points[0].source, points[0].range, points[0].folds)
 
 
 def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None:
@@ -56,14 +65,16 @@ def _combined(points: Sequence[Point], weights: Sequence[float]) -> Array | None
 
 def point(value: float, metric: Metric, cell: str, source: object, images: ImageValues) -> Point:
     """Return a cell's value of a metric as a point."""
-    return Point(scaled(value, metric), image_contributions(value, metric, cell, images), source, float(metric.share))
+    contributions = image_contributions(value, metric, cell, images)
+    return Point(scaled(value, metric), contributions, source, float(metric.share), metric.folds)
 
 
 def estimate(points: Mapping[Key, Point]) -> Estimate:
     """Return the mean over seeds of the mean over the other fields, from one or more points.
 
     Seeds count, not points. The variance covers seeds and images if every point has values per image and every
-    combination of the other fields has every seed, otherwise seeds alone.
+    combination of the other fields has every seed, otherwise seeds alone. Seeds that are folds are not independent:
+    see ``statistics.folds_estimate``.
     """
     seeds = sorted({seed for seed, _ in points})
     strata = list(dict.fromkeys(stratum for _, stratum in points))
@@ -73,7 +84,9 @@ def estimate(points: Mapping[Key, Point]) -> Estimate:
         most = max(point.range for point in points.values())
         return _of_shares(found, blocks, most) if most else found
     by_seed = [[point.value for (seed, _), point in points.items() if seed == wanted] for wanted in seeds]
-    return seeds_estimate([float(np.mean(values)) for values in by_seed])
+    values = [float(np.mean(found)) for found in by_seed]
+    folds = max(point.folds for point in points.values())
+    return folds_estimate(values, folds) if folds else seeds_estimate(values)
 
 
 def _of_shares(found: Estimate, blocks: Sequence[Array], most: float) -> Estimate:

@@ -140,6 +140,17 @@ def seeds_estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(array.mean()), float(array.var(ddof=1)) / n, 0.0, n - 1, n)
 
 
+def folds_estimate(values: Sequence[float], folds: int) -> Estimate:
+    """Return the mean of one value per seed, where seeds are folds of a repeated cross-validation with ``folds`` parts.
+
+    Trainings of different folds share most of their images, so their values are correlated and s^2 / n is too small.
+    By Nadeau and Bengio (2003) the variance is s^2 (1 / n + test images / training images) with the ratio
+    1 / (folds - 1); the second part does not fall with more seeds, since they bring no new images.
+    """
+    found = seeds_estimate(values)
+    return replace(found, fixed_part=found.seeds_part * found.n / (folds - 1))
+
+
 def crossed_estimate(blocks: Sequence[Array], weights: Sequence[float] = (1.0,)) -> Estimate:
     """Return the mean over seeds and images, both drawn at random, from a value per seed and image.
 

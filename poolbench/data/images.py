@@ -142,7 +142,7 @@ def _damaged(source: _Source, folder: Path, reason: str) -> UsageError:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
     """A file of an image folder: where it lies and what identifies its content without reading it."""
 
     path: Path
@@ -153,15 +153,15 @@ class _Picture:
 
 def _read_image_folder(root: Path, channels: int) -> tuple[tuple[str, ...], Split, Split]:
     """Return class names (sorted folder names), train and test split of ROOT/{train,test}/CLASS/picture."""
-    classes = _subfolders(root / "train")
-    test_classes = _subfolders(root / "test")
+    classes = class_folders(root / "train")
+    test_classes = class_folders(root / "test")
     if classes != test_classes or not classes:
         odd = ", ".join(sorted(set(classes) ^ set(test_classes))) or "no classes at all"
         raise UsageError(
             f"train and test in {root} need the same classes, one folder each, "
             f"but differ in {odd}: add the missing folders"
         )
-    train, test = (_list_pictures(root / part, classes) for part in ("train", "test"))
+    train, test = (pictures_of(root / part, classes) for part in ("train", "test"))
     cache = root.with_name(f"{root.name}.cache.pt")
     fingerprint = _fingerprint(root, channels, [*train, *test])
     images = _read_cache(cache, fingerprint)
@@ -173,13 +173,15 @@ def _read_image_folder(root: Path, channels: int) -> tuple[tuple[str, ...], Spli
     return classes, Split(images[:n], labels[:n]), Split(images[n:], labels[n:])
 
 
-def _subfolders(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Return the sorted names of the folders in a folder; raise UsageError if it is missing."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is missing: an image folder has train/CLASS/ and test/CLASS/")
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
 
 
-def _list_pictures(folder: Path, classes: Sequence[str]) -> list[_Picture]:
+def pictures_of(folder: Path, classes: Sequence[str]) -> list[Picture]:
+    """Return the pictures of each class's folder, sorted by name; raise UsageError for a folder without any."""
     pictures = []
     for label, name in enumerate(classes):
         found = sorted(
@@ -190,11 +192,11 @@ def _list_pictures(folder: Path, classes: Sequence[str]) -> list[_Picture]:
             raise UsageError(f"{folder / name} holds no pictures ({', '.join(SUFFIXES)}): add some or remove the class")
         for entry in found:
             facts = entry.stat()
-            pictures.append(_Picture(Path(entry.path), label, facts.st_size, facts.st_mtime_ns))
+            pictures.append(Picture(Path(entry.path), label, facts.st_size, facts.st_mtime_ns))
     return pictures
 
 
-def _fingerprint(root: Path, channels: int, pictures: Sequence[_Picture]) -> str:
+def _fingerprint(root: Path, channels: int, pictures: Sequence[Picture]) -> str:
     summary = hashlib.sha256(f"{CACHE_FORMAT}/{channels}".encode())
     for picture in pictures:
         name = picture.path.relative_to(root).as_posix()
@@ -202,14 +204,14 @@ def _fingerprint(root: Path, channels: int, pictures: Sequence[_Picture]) -> str
     return summary.hexdigest()
 
 
-def _decode(pictures: Sequence[_Picture], channels: int) -> torch.Tensor:
+def _decode(pictures: Sequence[Picture], channels: int) -> torch.Tensor:
     """Return the pictures as uint8 (n, channels, h, w)."""
     # PIL and not torchvision.io: PIL refuses a truncated JPEG, the other fills it with gray.
     from PIL import Image
 
     mode = "L" if channels == 1 else "RGB"
 
-    def decode(picture: _Picture) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def decode(picture: Picture) -> np.ndarray[Any, np.dtype[np.uint8]]:
         try:
             with Image.open(picture.path) as image:
                 return np.asarray(image.convert(mode))

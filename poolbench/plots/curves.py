@@ -104,7 +104,7 @@ def _field_curves(
     groups = [group for group in scene.groups if intervals.get(group.id) is not None]
     if len({group.fields.get(along) for group in groups}) < 2:
         return None
-    members_of = scene.panels(groups, panels, within=(colour, along))
+    members_of = scene.panels(groups, panels, within=(colour, along, *scene.following(along)))
     keys, styles = scene.keys(colour, groups), scene.styles(colour)
     # Negative ticks need room beside the label.
     figure, axes = panel_grid(members_of, min(3, len(members_of)), 2.1, legend_rows(keys), left=0.75)

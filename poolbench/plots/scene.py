@@ -85,6 +85,15 @@ class Scene:
         """Return the fields that vary besides these."""
         return [name for name in self.varying if name not in fields]
 
+    def following(self, field: str) -> list[str]:
+        """Return the other varying fields that follow from a field: all groups with one value of it agree in them."""
+        found = []
+        for name in self.others(field):
+            pairs = {(group.fields.get(field), group.fields.get(name)) for group in self.groups}
+            if len(pairs) == len({value for value, _ in pairs}):
+                found.append(name)
+        return found
+
     def split(self, groups: Sequence[Group], fields: Sequence[str]) -> dict[str, list[Group]]:
         """Return {title: groups} by those of the fields that differ between the groups.
 

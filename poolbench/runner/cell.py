@@ -28,11 +28,19 @@ T = TypeVar("T")
 
 
 def replica_groups(cells: Sequence[Cell], settings: Settings) -> list[Sequence[Cell]]:
-    """Return the cells in groups that :func:`run_cells` takes together, in the order of each group's first cell."""
+    """Return the cells in groups that :func:`run_cells` takes together, in the order of each group's first cell.
+
+    Seeds that are folds have different data, so each is a group of its own.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.group, []).append(cell)
-    return [part for group in groups.values() for part in _parts(group, settings.max_replicas)]
+    return [part for group in groups.values() for part in _parts(group, _most_together(group[0], settings))]
+
+
+def _most_together(cell: Cell, settings: Settings) -> int:
+    benchmark: Benchmark = benchmarks.get(cell.benchmark)()
+    return 1 if benchmark.folds else settings.max_replicas
 
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -82,6 +90,7 @@ def run_cells(
 def _load(benchmark: Benchmark, attempts: Sequence[Attempt], settings: Settings) -> Dataset | None:
     """Return the data set of the cells; record the reason and return None where there is none."""
     from poolbench.data import load_dataset
+    from poolbench.data.folds import fold
 
     cell = attempts[0].cell
     try:
@@ -89,6 +98,8 @@ def _load(benchmark: Benchmark, attempts: Sequence[Attempt], settings: Settings)
             data = benchmark.load(cell, settings.location, settings.device)
         else:
             data = load_dataset(cell.dataset, settings.location, settings.device)
+        if benchmark.folds:
+            data = fold(data, benchmark.folds, cell.seed)
         return data.for_tuning() if cell.split == "validation" else data
     except MissingData as missing:
         for attempt in attempts:

@@ -30,27 +30,27 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
             "select count(*), count(distinct t.value) from runs r join tags t on r.run_uuid = t.run_uuid "
             "where t.key = 'poolbench.cell' and r.status = 'FINISHED'"
         )
-        assert database.execute(query).fetchone() == (24, 24)
+        assert database.execute(query).fetchone() == (28, 28)
         assert database.execute("select count(*) from runs where status = 'RUNNING'").fetchone() == (0,)
 
     stamp = report.stat().st_mtime_ns
     second = poolbench("run", "all", "--preset", "smoke", "--device", "cpu")
     assert second.returncode == 0
-    assert "24 done before, 0 to run" in second.stderr
+    assert "28 done before, 0 to run" in second.stderr
     assert report.stat().st_mtime_ns == stamp
 
     status = cli("status")
     assert [line.split()[:2] for line in status.stdout.splitlines()[1:]] == [
-        ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "8"], ["training_budget", "4"],
+        ["depth_ablation", "4"], ["global_pooling", "8"], ["rotation_variance", "4"], ["shift_robustness", "8"], ["training_budget", "4"],
     ]  # fmt: skip
-    assert cli("plan", "all", "--preset", "smoke").stdout.count("finished") == 24
+    assert cli("plan", "all", "--preset", "smoke").stdout.count("finished") == 28
 
     regress = cli("regress", "--baseline", "poolbench-out/report")
     assert regress.exit_code == 0, regress.stdout
     assert (tmp_path / "poolbench-out" / "regress" / "junit.xml").exists()
 
     (tmp_path / "poolbench-out" / "mlflow.db").unlink()
-    assert "24 runs of seeds are new" in poolbench("sync").stderr
+    assert "28 runs of seeds are new" in poolbench("sync").stderr
     assert "0 runs of seeds are new" in poolbench("sync").stderr
 
 

@@ -117,9 +117,16 @@ def accuracies(folder: Path) -> dict[str, list[float]]:
 def test_the_printed_links_show_every_group_with_its_accuracy_and_charts(
     links: dict[str, str], folder: Path, browser: Chrome
 ) -> None:
-    assert list(links) == ["global_pooling", "rotation_variance", "shift_robustness", "training_budget"]
+    assert list(links) == [
+        "depth_ablation",
+        "global_pooling",
+        "rotation_variance",
+        "shift_robustness",
+        "training_budget",
+    ]
     wait_for_server(links["global_pooling"].partition("#")[0])
     groups = {
+        "depth_ablation": ("depth1", "depth3"),
         "global_pooling": ("avg", "max"),
         "rotation_variance": ("plain", "rotated"),
         "shift_robustness": ("none", "blur3"),

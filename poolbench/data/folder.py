@@ -1,0 +1,50 @@
+"""The data set ``image_folder``: photographs of the user's, a folder per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poolbench.core import DataLocation, MissingData, UsageError
+from poolbench.data.dataset import Dataset, Split, images_dataset
+from poolbench.data.images import class_folders, pictures_of
+from poolbench.registry import datasets
+
+TESTED = 0.2
+SMALLEST = 8
+
+
+@datasets.register("image_folder")
+def image_folder(location: DataLocation, device: str, folder: str = "photos", size: int = 64) -> Dataset:
+    """Your photographs in FOLDER/CLASS/*.png|jpg below the data folder, of any size, RGB; a fifth are test images."""
+    root = Path(location.folder) / folder
+    if not root.is_dir():
+        raise MissingData(f"there is no folder {root}: put photographs into {root}/CLASS/, or name it with folder=NAME")
+    if size < SMALLEST:
+        raise UsageError(f"size is at least {SMALLEST} px, got {size}")
+    classes = class_folders(root)
+    if len(classes) < 2:
+        raise UsageError(
+            f"{root} needs a folder per class, two or more, got {len(classes)}: sort the pictures into them"
+        )
+    pictures = pictures_of(root, classes)
+    images = torch.stack([_read(picture.path, size) for picture in pictures])
+    everything = Split(images, torch.tensor([picture.label for picture in pictures]))
+    train, test = everything.held_out(TESTED, seed=0)
+    return images_dataset("image_folder", classes, train.to(device), test.to(device), f"image folder {root}")
+
+
+def _read(path: Path, size: int) -> Tensor:
+    """Return the centre of a picture as uint8 (3, size, size), its shorter side resized to ``size`` px."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size))
+    # PIL's decoders raise SyntaxError for a broken PNG, ValueError or OSError for others.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} is damaged or not a picture ({error}): replace or remove it") from error
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
