@@ -101,16 +101,17 @@ def test_names_of_files_are_text_on_the_page(tmp_path: Path, cli: Cli) -> None:
         (("absent.png",), "'absent.png' does not exist; give a PNG or JPEG"),
         (("--pool", "maxx"), "unknown pool 'maxx'; did you mean 'max"),
         (("--pool", "gem_local:p=0"), "needs a power p > 0"),
+        (("--pool", ","), "--pool names no pool; give some"),
         (("--filter", "edge"), "unknown filter 'edge'; did you mean 'edges'?"),
         (("--size", "20"), "20 is not in the range 48<=x<=512"),
-        (("flat.png",), "finds nothing in this photograph"),
-        (("--out", "flat.png"), "cannot write to 'flat.png'"),
+        (("flat.png", "--pool", "max"), "finds nothing in this photograph"),
+        (("--out", "flat.png", "--pool", "max"), "cannot write to 'flat.png'"),
     ],
 )
 def test_each_mistake_is_one_line(tmp_path: Path, cli: Cli, arguments: tuple[str, ...], message: str) -> None:
     Image.new("RGB", (60, 60), "grey").save(tmp_path / "flat.png")
     given = arguments if "--out" in arguments else (*arguments, "--out", "out")
-    done = cli("inspect", "pools", *given, "--pool", "max")
+    done = cli("inspect", "pools", *given)
     assert done.exit_code == 2
     lines = [line for line in done.stderr.splitlines() if "of 1 pools" not in line]
     assert len(lines) == 1

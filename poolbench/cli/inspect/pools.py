@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.options import plugin_option, say, split_components
-from poolbench.core import Component
+from poolbench.core import Component, UsageError
 from poolbench.inspect.filters import FILTERS, named_filter
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def pools_command(image: Path | None, out: Path, wanted: Sequence[str], name: st
     from poolbench_tracking.inspect_pools_page import write_pools
     from poolbench_tracking.own_model_report import make_folder
 
-    pools = _components([entry for text in wanted for entry in split_components(text)])
     photograph = read_photograph(image, size)
+    pools = _components(wanted)
     make_folder(out)
     with counting("pools") as show:
         found = inspect_pools(photograph, pools, chosen, show)
@@ -56,17 +56,20 @@ def pools_command(image: Path | None, out: Path, wanted: Sequence[str], name: st
     click.echo(page)
 
 
-def _components(entries: Sequence[str]) -> list[Component]:
+def _components(wanted: Sequence[str]) -> list[Component]:
     """Return the pools that were asked for, each once; say which ones the default leaves out."""
     from poolbench.inspect.pools import default_pools
     from poolbench.registry import pools
 
-    if not entries:
+    if not wanted:
         chosen = default_pools()
         missing = sorted({*pools.names()} - {pool.name for pool in chosen})
         if missing:
             say(f"left out, because their initial weights are random: {', '.join(missing)}; --pool all takes them, too")
         return chosen
+    entries = [entry for text in wanted for entry in split_components(text)]
+    if not entries:
+        raise UsageError("--pool names no pool; give some, like max,max_blur3, or leave it out")
     names = [name for entry in entries for name in (pools.names() if entry == "all" else [entry])]
     return list(dict.fromkeys(pools.parse(name) for name in names))
 
