@@ -111,7 +111,8 @@ def _of_one_cell(
     figures = tuple(figure for figure in benchmark.figures if figure.name == name)
     alone = replace(benchmark, figures=figures)
     # The last of a grid is its largest network, or the one trained longest.
-    for result in sorted(results[::-1], key=lambda one: not has_learned(one)):
+    latest_first = results[::-1]
+    for result in sorted(latest_first, key=lambda one: not has_learned(one)):
         picture = cell_figures(alone, result, found.record(result.cell.id), most=1).get(name)
         if picture is not None:
             return result.cell.label, webp(picture)

@@ -37,8 +37,6 @@ SHOWN = len(OFFSETS) // 2
 """The window that is drawn: the one in the middle."""
 FLAT = 1e-9
 """Standard deviation below which a map counts as constant (brightness runs from 0 to 1)."""
-
-
 WHOLE = tuple((down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
 """The moves of an output (down, right), in px of the output, that a step of the input can turn into."""
 HALVES = tuple((down, right) for down in (0.0, 0.5, 1.0) for right in (0.0, 0.5, 1.0))
