@@ -208,7 +208,15 @@ def test_core_imports_only_the_standard_library() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["list"], ["plan", "all"], ["run", "--help"], ["bisect", "--help"], ["evaluate", "--help"]],
+    [
+        ["--help"],
+        ["list"],
+        ["plan", "all"],
+        ["run", "--help"],
+        ["bisect", "--help"],
+        ["evaluate", "--help"],
+        ["inspect", "pools", "--help"],
+    ],
 )
 def test_fast_commands_import_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
     script = (

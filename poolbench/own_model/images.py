@@ -145,7 +145,7 @@ def read_images(
     rescaled = {step: torch.empty(len(compared), 3, size, size, dtype=dtype) for step in steps}
     place_of = {int(index): place for place, index in enumerate(compared)}
     for index, path in enumerate(listing.files):
-        image, content = _decoded(path)
+        image, content = decoded_image(path)
         digest.update(f"{path.relative_to(listing.folder).as_posix()}\n".encode() + content)
         enlarged += min(image.size) < large
         if transform is not None:
@@ -159,8 +159,8 @@ def read_images(
     return Images(listing, larger, compared, rescaled, enlarged, digest.hexdigest()[:16])
 
 
-def _decoded(path: Path) -> tuple[Any, bytes]:
-    """Return an upright RGB image and the content of its file."""
+def decoded_image(path: Path) -> tuple[Any, bytes]:
+    """Return an upright RGB image of PIL and the content of its file; raise UsageError if it cannot be decoded."""
     from PIL import Image, ImageOps
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from poolbench.cli.inspect.live import live_command
+from poolbench.cli.inspect.pools import pools_command
 
 
 @click.group("inspect")
@@ -12,5 +13,5 @@ def inspect_group() -> None:
     """Draw what pools and networks see."""
 
 
-for command in (live_command,):
+for command in (pools_command, live_command):
     inspect_group.add_command(command)
