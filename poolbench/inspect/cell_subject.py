@@ -65,11 +65,20 @@ def load_cell(
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:limit].sort().values
     measured = data.test.take(order.to(data.test.labels.device))
     names = tuple(f"test image {number}" for number in order.tolist())
-    source = f"the test images of {data.name}"
     return Subject(
-        cell.label, {AS_IT_IS: network}, f"of cell {cell.id}", False, data.classes, shown, measured.images, names,
-        measured.labels, source, cell.train.mask,
-    )  # fmt: skip
+        name=f"cell {cell.id[:8]}",
+        description=cell.label,
+        networks={AS_IT_IS: network},
+        weights=f"of cell {cell.id}",
+        is_untrained=False,
+        classes=data.classes,
+        shown=shown,
+        images=measured.images,
+        names=names,
+        labels=measured.labels,
+        source=f"the {cell.split} images of {data.name}",
+        mask=cell.train.mask,
+    )
 
 
 def cell_with_pools(

@@ -86,6 +86,7 @@ class Inspection:
     """All that was found about a network and the same network with other pools."""
 
     name: str
+    description: str
     weights: str
     is_untrained: bool
     source: str

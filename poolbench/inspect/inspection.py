@@ -83,6 +83,7 @@ def inspect_model(subject: Subject, show: Show) -> Inspection:
     steps.end()
     return Inspection(
         subject.name,
+        subject.description,
         subject.weights,
         subject.is_untrained,
         subject.source,

@@ -8,7 +8,7 @@ from statistics import fmean
 from poolbench.inspect.class_maps import Answered, ClassHead
 from poolbench.inspect.findings import Inspection, NetworkFindings
 from poolbench.inspect.saliency import METHODS, Kept
-from poolbench.own_model.answers import points, with_interval
+from poolbench.own_model.answers import percent, points, with_interval
 
 FEW = 30
 """Below so many images shares of dead and duplicate units say little."""
@@ -35,13 +35,28 @@ def warnings(found: Inspection) -> list[str]:
 
 def answers(found: Inspection) -> list[str]:
     """Return the findings in sentences, for the network as it is, then for each pool; brackets are 95 % intervals."""
-    several = len(found.networks) > 1
-    told = []
-    for network in found.networks:
-        start = f"{network.name}: " if several else ""
-        own = [_of_units(network), _of_depth(network), _of_classes(network), _of_saliency(network)]
-        told += [f"{start}{sentence}" for sentence in own]
-    return told
+    first, *others = found.networks
+    told = [_of_units(first), _of_depth(first), _of_classes(first), _of_saliency(first)]
+    return told + [_of_pool(other, first) for other in others]
+
+
+def _of_pool(other: NetworkFindings, first: NetworkFindings) -> str:
+    """Return the sentence on a network with other pools beside the original."""
+    parts = []
+    if other.accuracy is not None and first.accuracy is not None:
+        parts.append(
+            f"accuracy {with_interval(other.accuracy)} instead of {with_interval(first.accuracy)} of "
+            f"{counted(other.accuracy.n, 'image')}"
+        )
+    last, before = other.stages[-1].invariance, first.stages[-1].invariance
+    if last.shift_max is not None and before.shift_max is not None:
+        parts.append(
+            f"maxima of the last maps change by {percent(last.shift_max)} instead of {percent(before.shift_max)} when "
+            f"the image moves by 1 px ({counted(last.images, 'image')})"
+        )
+    decided = [a.decision != b.decision for a, b in zip(other.looks, first.looks, strict=True)]
+    parts.append(f"{sum(decided)} of {counted(len(decided), 'shown image')} decided otherwise")
+    return f"With pool {other.name}, weights kept: {'; '.join(parts)}."
 
 
 def counted(number: int, what: str) -> str:
@@ -63,15 +78,15 @@ def _of_units(network: NetworkFindings) -> str:
 
 def _of_depth(network: NetworkFindings) -> str:
     first, last = network.stages[0], network.stages[-1]
-    told = f"The last maps have {last.shape[1]}x{last.shape[2]} positions, the first {first.shape[1]}x{first.shape[2]}"
+    told = f"The last maps have {last.shape[1]}x{last.shape[2]} positions, the first {first.shape[1]}x{first.shape[2]}."
     one, other = first.invariance.follows, last.invariance.follows
     if one is None or other is None:
-        return f"{told}."
+        return told
     base = last.invariance.other
-    against = "" if base is None else f" (with another image: {base:.2f})"
+    against = "" if base is None else f" ({base:.2f} with another image)"
     return (
-        f"{told}. Maps of an image turned by 10°, turned back, correlate with those of the image by {other:.2f} in the "
-        f"last stage{against} and by {one:.2f} in the first; noise would give 0 "
+        f"{told} Turn the image by 10° and turn its maps back: they correlate with the maps of the upright image by "
+        f"{other:.2f} in the last stage{against} and by {one:.2f} in the first; noise would give 0 "
         f"({counted(last.invariance.images, 'image')}, median over units)."
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -83,13 +84,15 @@ def draw_stage(number: int, index: int, shown: Shown, found: Sequence[NetworkFin
     order = found[0].stages[number].units.order[:MOST_MAPS]
     rows = -(-len(order) // ACROSS)
     block = rows * (TILE + LABEL) + 0.3
-    width, left = 2 * TILE + GAP + ACROSS * (TILE + GAP) + 0.8, 2 * TILE + 2 * GAP
+    side = min(2, rows) * TILE
+    left = side + 2 * GAP
+    width = left + ACROSS * (TILE + GAP) + 0.65
     figure, axes = _canvas(width, len(found) * block + 0.05)
     for place, (network, own) in enumerate(zip(found, seen, strict=True)):
         top = place * block + 0.3
         if len(found) > 1:
             axes.text(left, top - 0.12, network.name, fontsize=9, fontweight="bold")
-        _put(axes, picture(shown.pixels), 0.05, top + LABEL, min(2.0, rows) * TILE)
+        _put(axes, picture(shown.pixels), 0.05, top + LABEL, side)
         units = network.stages[number].units
         for tile, unit in enumerate(order):
             x = left + (tile % ACROSS) * (TILE + GAP)
@@ -153,8 +156,11 @@ def draw_saliency(shown: Shown, look: Look, maps: dict[Method, dict[str, Tensor]
             is_signed = method != "grad_cam"
             norm = Normalize(-reach if is_signed else 0.0, reach)
             drawn = versions[version]
-            if version != "original":
-                drawn = moved_back(drawn[None, None], _move(version))[0, 0]
+            if version == "shift":
+                # The last column has left the image.
+                drawn = F.pad(moved_back(drawn[None, None], "shift")[0, 0, :, :-1], (0, 1), value=float("nan"))
+            elif version == "turn":
+                drawn = moved_back(drawn[None, None], "turn")[0, 0]
             _put(axes, drawn.numpy(), x, top, side, MAP_COLOURS if is_signed else SEQUENTIAL, norm)
             text = METHODS[method]
             if version != "original":

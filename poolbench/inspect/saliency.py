@@ -18,7 +18,7 @@ from poolbench.engine.build import initialise
 from poolbench.geometry import disc_mask, rotate, shift
 from poolbench.inspect.stages import Stage
 
-STEPS = 24
+STEPS = 16
 """Steps of the path from black to the image (integrated gradients)."""
 DEGREES = 10.0
 SMALL = 64
@@ -114,7 +114,7 @@ def occlusion(network: nn.Module, image: Tensor, decision: int, batch: int = 8) 
 
 def occlusion_stride(size: int) -> int:
     """Return the distance in px between two squares for an image of that side."""
-    return max(1, size // (14 if size <= SMALL else 8))
+    return max(1, size // (14 if size <= SMALL else 7))
 
 
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -39,10 +39,12 @@ class Subject:
 
     ``networks`` are {name: network} with inputs (b, c, h, w), the original first. ``images`` (n, c, h, w), pixels as
     uint8 or inputs as float32, are those that numbers are measured on, with their ``names`` and ``labels`` (n,), None
-    if unknown. ``weights`` says where the weights are from, ``source`` where the images are. ``mask`` is put on pixels.
+    if unknown. ``description`` says more than the name, ``weights`` where the weights are from, ``source`` where the
+    images are. ``mask`` is put on pixels.
     """
 
     name: str
+    description: str
     networks: dict[str, nn.Module]
     weights: str
     is_untrained: bool
@@ -120,7 +122,15 @@ def own_subject(
         Shown(name, pixels, classes.index(folder) if folder in classes else None)
         for (name, pixels), folder in zip(pictures, folders, strict=True)
     )
-    described = model.spec, {AS_IT_IS: model.network}, model.weights, model.is_untrained, classes, shown
+    described = (
+        model.spec,
+        model.description,
+        {AS_IT_IS: model.network},
+        model.weights,
+        model.is_untrained,
+        classes,
+        shown,
+    )
     if images is None:
         names = tuple(one.name for one in shown)
         return Subject(*described, torch.stack([one.pixels for one in shown]), names, None, "the images shown")
