@@ -75,6 +75,8 @@ def find_class_head(network: nn.Module, images: Tensor) -> ClassHead | None:
     for (tap, name), values in zip(candidates, maps, strict=True):
         own = {name: next(outputs).flatten(1)} if name else {key: pool(values) for key, pool in POOLS.items()}
         for pool, features in own.items():
+            if features.shape != values.shape[:2]:
+                continue  # a head with several features per map
             if _equal(features, logits) or _equal(features.sigmoid(), logits):
                 return ClassHead(tap, pool, None)
             if feeds is not None and _equal(features, feeds):

@@ -42,7 +42,7 @@ from poolbench.own_model.model import own_path
 from poolbench.runner.environment import environment
 
 MAP_ELEMENTS = 2**25
-"""Elements of the maps of one stage that are kept at once: they bound the number of images behind its units."""
+"""Elements of the maps of all stages that are kept at once: they bound the number of images behind the units."""
 MOVED_IMAGES = 100
 """Images that are moved: each takes seven passes."""
 Show = Callable[[int, int], None]
@@ -119,7 +119,7 @@ def _inspect_network(
     findings = _stage_findings(network, stages, subject, steps)
     head = find_class_head(network, next(subject.batches(2)))
     answered = None if head is None else answer(network, head, subject.batches(), subject.labels)
-    accuracy = _accuracy(network, subject)
+    accuracy = answered.own if answered is not None else _accuracy(network, subject)
     steps.end()
     logits, maps = _shown_maps(network, stages, shown)
     of_classes = None if head is None else class_maps(network, head, shown)[1].cpu()
@@ -138,9 +138,9 @@ def _inspect_network(
 def _stage_findings(
     network: nn.Module, stages: Sequence[Stage], subject: Subject, steps: _Steps
 ) -> tuple[StageFindings, ...]:
-    largest = max(height * width * units for units, height, width in (stage.shape for stage in stages))
-    most = max(1, MAP_ELEMENTS // largest)
-    units = [measure_units(stage_maps(network, subject.batches(most), stage)) for stage in stages]
+    elements = sum(height * width * units for units, height, width in (stage.shape for stage in stages))
+    most = max(1, MAP_ELEMENTS // elements)
+    units = [measure_units(maps) for maps in stage_maps(network, subject.batches(most), stages)]
     steps.end()
     invariance = measure_invariance(network, stages, subject.batches(MOVED_IMAGES))
     steps.end()

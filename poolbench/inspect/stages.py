@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,9 +95,11 @@ def _stage(graph: Trace, value: int, active: bool) -> Stage:
     return Stage(tap, (channels, height, width), active, graph.runs_once(call.path))
 
 
-def stage_maps(network: nn.Module, batches: Iterable[Tensor], stage: Stage) -> Tensor:
-    """Return the maps (n, c, h, w) of a stage for batches of images (b, c, h, w), on the CPU."""
-    return torch.cat([read(network, batch, [stage.tap])[1][0].cpu() for batch in batches])
+def stage_maps(network: nn.Module, batches: Iterable[Tensor], stages: Sequence[Stage]) -> list[Tensor]:
+    """Return the maps (n, c, h, w) of each stage for batches of images (b, c, h, w), on the CPU."""
+    taps = [stage.tap for stage in stages]
+    found = [[maps.cpu() for maps in read(network, batch, taps)[1]] for batch in batches]
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def measure_units(maps: Tensor) -> Units:
