@@ -93,7 +93,7 @@ def inspect_model(subject: Subject, show: Show) -> Inspection:
         tuple(found),
         tuple(pictures),
         _thumbnails(subject, found),
-        {key: str(value) for key, value in environment(str(subject.device)).items()},
+        {key: str(value) for key, value in environment(str(subject.device)).items() if value},
         time.perf_counter() - began,
     )
 
