@@ -95,12 +95,14 @@ def _candidates(network: nn.Module, in_shape: Shape) -> tuple[list[tuple[Tap, st
     for call in graph.calls:
         part, number = network.get_submodule(call.path), graph.calls_of(call.path).index(call)
         own = names.get(type(part), "") if isinstance(part, Head) else ""
-        if len(call.inputs) == 1 and call.path and is_map(tuple(graph.shape(call.inputs[0])), in_shape):
-            if own and len(call.outputs) == 1:
+        if not call.path or len(call.outputs) != 1:
+            continue
+        made = tuple(graph.shape(call.outputs[0]))
+        if len(call.inputs) == 1 and is_map(tuple(graph.shape(call.inputs[0])), in_shape):
+            pools_all = len(made) == 2 or made[2:] == (1, 1)
+            if own or pools_all:
                 found.append((call.stop, Tap(call.path, number, "input"), own))
-            elif graph.shape(call.outputs[0])[-1] == 1 or len(graph.shape(call.outputs[0])) == 2:
-                found.append((call.stop, Tap(call.path, number, "input"), ""))
-        if len(call.outputs) == 1 and call.path and is_map(tuple(graph.shape(call.outputs[0])), in_shape):
+        if is_map(made, in_shape):
             found.append((call.stop, Tap(call.path, number), ""))
     found.sort(key=lambda one: (bool(one[2]), one[0]), reverse=True)
     linear = [call.path for call in graph.calls if isinstance(network.get_submodule(call.path), nn.Linear)]

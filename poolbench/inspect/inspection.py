@@ -132,7 +132,7 @@ def _inspect_network(
         saliency.append(drawn)
         steps.end()
     found = NetworkFindings(name, accuracy, findings, _as_user_knows(head), answered, tuple(looks))
-    return found, Seen(maps, of_classes, logits, saliency)
+    return found, Seen(maps, of_classes, saliency)
 
 
 def _stage_findings(

@@ -40,13 +40,12 @@ Array = np.ndarray[Any, Any]
 class Seen:
     """What a network makes of the shown images.
 
-    ``maps`` are those of each stage (images, c, h, w), ``class_maps`` (images, outputs, h, w) or None, ``logits``
-    (images, outputs), ``saliency`` of each image {method: {version of the image: map (h, w)}}.
+    ``maps`` are those of each stage (images, c, h, w), ``class_maps`` (images, outputs, h, w) or None, ``saliency`` of
+    each image {method: {version of the image: map (h, w)}}.
     """
 
     maps: Sequence[Tensor]
     class_maps: Tensor | None
-    logits: Tensor
     saliency: Sequence[dict[Method, dict[str, Tensor]]]
 
 
