@@ -216,6 +216,8 @@ def test_core_imports_only_the_standard_library() -> None:
         ["bisect", "--help"],
         ["evaluate", "--help"],
         ["inspect", "pools", "--help"],
+        ["inspect", "model", "--help"],
+        ["inspect", "live", "--help"],
     ],
 )
 def test_fast_commands_import_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
