@@ -30,9 +30,10 @@ from poolbench.core import DataLocation, UsageError
 def live_command(cells: Sequence[str], out: Path, work: Path | None, data_dir: str) -> None:
     """Write live.html: move or rotate an object by hand, and see maps and answers of several pools.
 
-    CELLs are ids of finished cells, or unique starts of ids. Without any, 20 small networks are trained first.
+    CELLs are ids of finished cells, or unique starts of ids. Without any, 15 small networks are trained first.
     """
     from poolbench.cli.progress import counting
+    from poolbench.engine.process import prepare_process
     from poolbench.files import storage
     from poolbench.inspect.live import own_scenes
     from poolbench.inspect.live_cells import cell_scenes
@@ -46,7 +47,8 @@ def live_command(cells: Sequence[str], out: Path, work: Path | None, data_dir: s
     if cells:
         scenes = cell_scenes(existing(work or Path("poolbench-out")), cells, DataLocation(data_dir))
     else:
-        say("training 20 networks; give CELLs to show networks that are trained already")
+        say("training 15 networks; give CELLs to show networks that are trained already")
+        prepare_process("cpu")
         with counting("epochs") as show:
             scenes = own_scenes(show)
     click.echo(str(write_live(scenes, out)))

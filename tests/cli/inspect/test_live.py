@@ -59,9 +59,8 @@ def test_own_networks_are_trained_and_the_page_is_printed(
     cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "POOLS", ("max", "avg"))
-    monkeypatch.setattr(live, "HEADS", ("avg",))
     shapes = live.recipes()[0]
-    quick = live.Recipe("shapes", shapes.dataset, shapes.architecture, TrainConfig(epochs=1), 0.0)
+    quick = live.Recipe("shapes", ("avg",), shapes.dataset, shapes.architecture, TrainConfig(epochs=1), 0.0)
     monkeypatch.setattr(live, "recipes", lambda: (quick,))
     done = cli("--out", "new/folder")
     assert done.exit_code == 0, done.stderr
