@@ -8,35 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import Cell, DataLocation, Result, UsageError
-from poolbench.data import Dataset, load_dataset
+from poolbench.core import Cell, DataLocation, UsageError
 from poolbench.engine.build import build_model
 from poolbench.inspect.subject import AS_IT_IS, Shown, Subject, as_input
 from poolbench.pooling import pool_class, pooling_paths
-from poolbench.registry import benchmarks, pools
-from poolbench.runner.ledger import CellRecord, Ledger
-from poolbench.task import Benchmark
+from poolbench.registry import pools
+from poolbench.runner.ledger import CellRecord
+from poolbench.runner.trained import cell_data, cell_weights
 
 DEFAULT_SHOWN = 4
-
-
-def find_cell(ledger: Ledger, prefix: str) -> Result:
-    """Return the finished cell whose id begins with ``prefix``; raise UsageError for none, several or another state."""
-    results = ledger.results()
-    found = [result for result in results if result.cell.id.startswith(prefix)]
-    if not found:
-        finished = [result.cell.id for result in results if result.status == "finished"]
-        known = f"it has {len(finished)} finished cells, like {finished[0]}" if finished else "it has no finished cell"
-        raise UsageError(
-            f"'{ledger.folder}' has no cell '{prefix}' ({known}); give the id of a cell, or a model as timm:NAME, "
-            "torchvision:NAME, package.module:NAME or file.py:NAME"
-        )
-    if len(found) > 1:
-        ids = ", ".join(result.cell.id for result in found[:3])
-        raise UsageError(f"{len(found)} cells begin with '{prefix}' ({ids}); give more characters of the id")
-    if found[0].status != "finished":
-        raise UsageError(f"cell {found[0].cell.id} is {found[0].status}, not finished; run its command again")
-    return found[0]
 
 
 def load_cell(
@@ -48,8 +28,8 @@ def load_cell(
     four classes. Numbers are measured on at most ``limit`` test images, drawn with a fixed seed. Raises UsageError for
     a test image that does not exist and for damaged weights, MissingData without the data set.
     """
-    data = _data_of(cell, location, device)
-    network = filled(build_model(cell, data, device), _weights(record))
+    data = cell_data(cell, location, device)
+    network = filled(build_model(cell, data, device), cell_weights(record))
     chosen = list(numbers) or _first_of_classes(data.test.labels)
     for number in chosen:
         if not 0 <= number < len(data.test):
@@ -90,7 +70,7 @@ def cell_with_pools(
     whose network does not take the weights.
     """
     device = str(subject.device)
-    data, state = _data_of(cell, location, device), _weights(record)
+    data, state = cell_data(cell, location, device), cell_weights(record)
     networks = dict(subject.networks)
     for name in names:
         pool = pools.parse(name)
@@ -122,24 +102,6 @@ def filled(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 def _fits(given: Tensor | None, value: Tensor) -> bool:
     return given is not None and given.shape == value.shape
-
-
-def _weights(record: CellRecord) -> dict[str, Tensor]:
-    path = record.folder / "weights.pt"
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(f"the weights '{path}' cannot be read ({type(error).__name__}); run the cell again") from error
-    return state
-
-
-def _data_of(cell: Cell, location: DataLocation, device: str) -> Dataset:
-    benchmark: Benchmark = benchmarks.get(cell.benchmark)()
-    if benchmark.load is not None:
-        data = benchmark.load(cell, location, device)
-    else:
-        data = load_dataset(cell.dataset, location, device)
-    return data.for_tuning() if cell.split == "validation" else data
 
 
 def _first_of_classes(labels: Tensor) -> list[int]:

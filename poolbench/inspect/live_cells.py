@@ -11,9 +11,8 @@ from poolbench.analysis.learning import judged
 from poolbench.core import Cell, Component, DataLocation, MissingData, Result, Scalar, UsageError
 from poolbench.inspect.live import about_objects, build_scene, describe_network
 from poolbench.inspect.live_scene import LiveNetwork, LiveScene
-from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger
-from poolbench.task import Benchmark
+from poolbench.runner.trained import cell_data, cell_weights, find_cell
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +35,7 @@ def cell_scenes(ledger: Ledger, wanted: Sequence[str], location: DataLocation) -
     evaluate, naming cells that it can; MissingData where their data set is absent.
     """
     results = judged(ledger.results())
-    found = {result.cell.id: result for result in (_named(start, results) for start in wanted)}
+    found = {result.cell.id: result for result in (find_cell(results, start, ledger) for start in wanted)}
     for result in found.values():
         if reason := _obstacle(result, ledger, location):
             raise UsageError(f"cell {result.cell.id}: {reason}; {_suggestions(results, ledger, location)}")
@@ -94,20 +93,6 @@ def _parameters(result: Result) -> float:
     return result.metrics.get("cost_parameters", float("inf"))
 
 
-def _named(start: str, results: Sequence[Result]) -> Result:
-    """Return the finished cell whose id starts so; raise UsageError where none or several do."""
-    found = [result for result in results if result.cell.id.startswith(start)]
-    finished = [result for result in found if result.status == "finished"]
-    if len(finished) == 1:
-        return finished[0]
-    if finished:
-        ids = ", ".join(result.cell.id for result in finished[:SUGGESTED])
-        raise UsageError(f"{len(finished)} finished cells start with '{start}', among them {ids}; give more of the id")
-    if found:
-        raise UsageError(f"cell {found[0].cell.id} is {found[0].status}; give finished cells")
-    raise UsageError(f"no cell of the work folder starts with '{start}'; its folder 'cells' has a folder per cell id")
-
-
 def _unseen(cell: Cell) -> str:
     """Return why a page would show a cell's network other images than it was trained for; "" if it would not."""
     if cell.train.mask != "none":
@@ -121,7 +106,7 @@ def _obstacle(result: Result, ledger: Ledger, location: DataLocation) -> str:
 
     if reason := _unseen(result.cell):
         return reason
-    data = _data(result.cell, location)
+    data = cell_data(result.cell, location, "cpu")
     if data.in_shape[0] not in (1, 3):
         return f"its images have {data.in_shape[0]} channels, and a page shows 1 or 3"
     try:
@@ -148,41 +133,32 @@ def _suggestions(results: Sequence[Result], ledger: Ledger, location: DataLocati
     return f"of this folder would do, for example: {', '.join(names)}"
 
 
-def _data(cell: Cell, location: DataLocation) -> Dataset:
-    from poolbench.data import load_dataset
-
-    benchmark: Benchmark = benchmarks.get(cell.benchmark)()
-    if benchmark.load is not None:
-        return benchmark.load(cell, location, "cpu")
-    return load_dataset(cell.dataset, location, "cpu")
-
-
 def _model(cell: Cell, data: Dataset, ledger: Ledger) -> nn.Module:
     """Return the trained network of a cell; raise UsageError for weights that cannot be read."""
-    import torch
-
     from poolbench.engine import build_model
 
     model = build_model(cell, data, "cpu")
-    file = ledger.record(cell.id).folder / "weights.pt"
+    state = cell_weights(ledger.record(cell.id))
     try:
-        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:
+        model.load_state_dict(state)
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"its weights in '{file}' cannot be read: {reason}") from error
+        raise UsageError(f"its weights do not fit: {reason}") from error
     return model.eval()
 
 
 def _scenes(results: Iterable[Result], ledger: Ledger, location: DataLocation) -> list[LiveScene]:
     scenes = []
     for members in _grouped(results, lambda result: result.cell.dataset).values():
-        data = _data(members[0].cell, location)
-        models = [_model(result.cell, data, ledger) for result in members]
+        # Seeds that are folds have different test images.
+        data_of = [cell_data(result.cell, location, "cpu") for result in members]
+        data = data_of[0]
+        models = [_model(result.cell, own, ledger) for result, own in zip(members, data_of, strict=True)]
         names = names_of([result.cell for result in members])
         networks: list[LiveNetwork] = []
-        for (name, head), result, model in zip(names, members, models, strict=True):
+        for (name, head), result, model, own in zip(names, members, models, data_of, strict=True):
             detail = f"cell {result.cell.id}: {result.cell.label}"
-            networks.append(describe_network(name, head, model, data, bool(result.facts.get("learned")), detail))
+            networks.append(describe_network(name, head, model, own, bool(result.facts.get("learned")), detail))
         note = f"The networks are finished cells of a work folder. {about_objects(data)}"
         scenes.append(build_scene(data.name.replace("_", " "), data, networks, models, note))
     return scenes

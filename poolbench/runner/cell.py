@@ -15,6 +15,7 @@ from poolbench.files import StorageError
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.attempt import Attempt, EpochLog, Settings, open_attempt
 from poolbench.runner.ledger import CellRecord
+from poolbench.runner.trained import cell_data
 from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run_cells(
     benchmark: Benchmark = benchmarks.get(cells[0].benchmark)()
     attempts = [open_attempt(cell, record, settings) for cell, record in zip(cells, records, strict=True)]
     began = time.perf_counter()
-    data = _load(benchmark, attempts, settings)
+    data = _load(attempts, settings)
     if data is None:
         return
     load_seconds = (time.perf_counter() - began) / len(cells)
@@ -87,20 +88,11 @@ def run_cells(
                 _finish(benchmark, attempt, model, data, {"seconds_load": load_seconds, "replicas": len(batch)})
 
 
-def _load(benchmark: Benchmark, attempts: Sequence[Attempt], settings: Settings) -> Dataset | None:
+def _load(attempts: Sequence[Attempt], settings: Settings) -> Dataset | None:
     """Return the data set of the cells; record the reason and return None where there is none."""
-    from poolbench.data import load_dataset
-    from poolbench.data.folds import fold
-
     cell = attempts[0].cell
     try:
-        if benchmark.load is not None:
-            data = benchmark.load(cell, settings.location, settings.device)
-        else:
-            data = load_dataset(cell.dataset, settings.location, settings.device)
-        if benchmark.folds:
-            data = fold(data, benchmark.folds, cell.seed)
-        return data.for_tuning() if cell.split == "validation" else data
+        return cell_data(cell, settings.location, settings.device)
     except MissingData as missing:
         for attempt in attempts:
             attempt.record.append("skipped", reason=str(missing) or type(missing).__name__)

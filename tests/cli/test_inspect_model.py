@@ -237,7 +237,7 @@ def test_mistakes_about_cells(cells: list[Cell], ledger: Ledger, run_cells: Call
         return done.stderr.strip().splitlines()[-1]
 
     assert "1 finished cells, like" in said("zzzz")
-    assert "2 cells begin with ''" in said("")
+    assert "the id of a cell is empty" in said("")
     assert f"cell {cells[1].id} is pending, not finished" in said(cells[1].id)
     assert "there is no test image 40; give --image 0 to 39" in said(finished, "--image", "40")
     assert "is the number of a test image for a cell, like 2, got 'cat.png'" in said(finished, "--image", "cat.png")

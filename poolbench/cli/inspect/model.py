@@ -167,7 +167,8 @@ def _stored(
 ) -> tuple[Subject, Cell]:
     """Return a finished cell with its test images, and the cell; the folder ``out`` is made in between."""
     from poolbench.engine.process import keep_freed_memory
-    from poolbench.inspect.cell_subject import cell_with_pools, find_cell, load_cell
+    from poolbench.inspect.cell_subject import cell_with_pools, load_cell
+    from poolbench.runner.trained import find_cell
     from poolbench_tracking.own_model_report import make_folder
 
     if any(value is not None for value in astuple(choice)) or looked.data is not None:
@@ -178,7 +179,10 @@ def _stored(
         )
     keep_freed_memory()
     ledger = existing(stored.work)
-    cell = find_cell(ledger, spec).cell
+    try:
+        cell = find_cell(ledger.results(), spec, ledger).cell
+    except UsageError as error:
+        raise UsageError(f"{error}, or a model as timm:NAME, torchvision:NAME or file.py:NAME") from None
     location, record = DataLocation(stored.data_dir), ledger.record(cell.id)
     subject = load_cell(cell, record, _numbers(looked.images), looked.limit, location, device)
     say(f"cell {cell.id}: {cell.label}")

@@ -113,5 +113,5 @@ def test_mistakes_are_one_line(cli: Callable[..., Result], arguments: list[str],
 def test_an_unknown_cell_is_one_line(cli: Callable[..., Result], finished: list[Cell]) -> None:
     done = cli("zzz", "--work", "out")
     assert done.exit_code == 2
-    assert done.stderr.startswith("poolbench: no cell of the work folder starts with 'zzz'")
+    assert done.stderr.startswith("poolbench: 'out' has no cell 'zzz' (it has 2 finished cells")
     assert len(done.stderr.splitlines()) == 1
