@@ -20,9 +20,11 @@ from PIL import Image
 
 from poolbench import registry
 from poolbench.analysis.groups import has_learned
-from poolbench.core import Result, UsageError
+from poolbench.core import DataLocation, Result, UsageError
 from poolbench.files import write_atomically
+from poolbench.inspect.cell_subject import load_cell
 from poolbench.inspect.filters import FILTERS
+from poolbench.inspect.inspection import inspect_model
 from poolbench.inspect.photograph import read_photograph
 from poolbench.inspect.pool_figures import PICTURES
 from poolbench.inspect.pools import inspect_pools
@@ -38,6 +40,8 @@ from poolbench_tracking.sections import Section, sections_of
 FREE = ("shapes", "colour_shapes", "mnist_sample", "fashion_mnist_sample", "tops_sample")
 """Data sets that are drawn or part of the package: only their results are shown."""
 POOLS = ("max", "max_blur3", "max_blur5", "max_aps", "avg", "ideal_lowpass", "decimate", "dense")
+INSPECTED, INSPECTED_IMAGE, LIMIT = "global_pooling", 0, 1000
+"""Task and test image of ``inspect model``, and how many test images it measures at most."""
 SIZE = 96  # px, of the photograph: its pixels are visible in a small picture
 DPI, QUALITY, COLOURS = 90, 85, 256
 
@@ -128,6 +132,20 @@ def pool_pictures() -> Iterator[Shown]:
         yield Shown(f"inspect-pools-{picture.name}", picture.name, picture.title, picture.caption, content)
 
 
+def model_pictures(found: Evidence) -> Iterator[Shown]:
+    """Yield the pictures of ``inspect model`` of one test image, for the last cell of a task that has class maps."""
+    suited = [one for one in found.results if one.cell.benchmark == INSPECTED and has_learned(one)]
+    for result in suited[-1:]:
+        record = found.record(result.cell.id)
+        subject = load_cell(result.cell, record, [INSPECTED_IMAGE], LIMIT, DataLocation(""), "cpu")
+        for picture in inspect_model(subject, lambda done, total: None).pictures:
+            name = picture.name.removesuffix(".png")
+            with Image.open(BytesIO(picture.png)) as image:
+                content = BytesIO()
+                image.convert("RGB").save(content, "WEBP", quality=QUALITY, method=6)
+            yield Shown(f"inspect-model-{name}", name, picture.section, picture.caption, content.getvalue())
+
+
 def page(sections: Sequence[tuple[str, str, str, Sequence[Shown]]], folder: str) -> str:
     """Return the Markdown of the page; sections are (heading, introduction, command, pictures)."""
     lines = [
@@ -135,7 +153,8 @@ def page(sections: Sequence[tuple[str, str, str, Sequence[Shown]]], folder: str)
         "",
         "What the suite draws, and the command for each. The pictures come from one run of the `quick` preset on the",
         "embedded and drawn data. They show what a figure looks like and are no result to cite:",
-        "[lab/results.md](lab/results.md) has results.",
+        "[lab/results.md](lab/results.md) has results. Pages that cannot be shown here: [live.html](live.html), the",
+        "[MLflow UI](mlflow.md), and what `evaluate` and `advise` draw ([own-model.md](own-model.md)).",
         "",
         "```bash",
         "poolbench run all --out work",
@@ -178,6 +197,9 @@ def make_gallery(work: Path, out: Path) -> Path:
     command = f"poolbench inspect pools --size {SIZE} --pool {','.join(POOLS)} --out pools"
     introduction = "What pools make of a photograph ([inspect.md](inspect.md))."
     sections.append(("inspect pools", introduction, command, named(pool_pictures(), ".png")))
+    command = f"poolbench inspect model CELL --image {INSPECTED_IMAGE} --work work --out seen"
+    introduction = f"What a network of {INSPECTED} makes of one test image ([inspect-model.md](inspect-model.md))."
+    sections.append(("inspect model", introduction, command, named(model_pictures(found), ".webp")))
     out.mkdir(parents=True, exist_ok=True)
     shown = [one for *_, pictures in sections for one in pictures if one.content is not None]
     for stale in {*out.glob("*.webp"), *out.glob("inspect-pools-*.png")} - {out / one.file for one in shown}:

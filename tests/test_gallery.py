@@ -84,7 +84,7 @@ def test_the_script_draws_what_a_run_has_and_names_the_rest(
     page = script.make_gallery(tmp_path / "work", out)
     assert page == tmp_path / "docs" / "gallery.md"
     found = sections(page.read_text())
-    assert list(found) == [*benchmarks.names(), "inspect pools"]
+    assert list(found) == [*benchmarks.names(), "inspect pools", "inspect model"]
     assert "](pictures/global_pooling-learning_curves.webp)" in found["global_pooling"]
     assert "There was no data for this figure." in found["rotation_variance"]
     assert "0 networks are shown; the preset has 32." in found["rotation_variance"]
