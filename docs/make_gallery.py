@@ -133,8 +133,9 @@ def pool_pictures() -> Iterator[Shown]:
 
 
 def model_pictures(found: Evidence) -> Iterator[Shown]:
-    """Yield the pictures of ``inspect model`` of one test image, for the last cell of a task that has class maps."""
-    suited = [one for one in found.results if one.cell.benchmark == INSPECTED and has_learned(one)]
+    """Yield the pictures of ``inspect model`` of one test image, for the last cell of a task with class maps."""
+    of_task = [one for one in found.results if one.cell.benchmark == INSPECTED and one.cell.head.name == "avg"]
+    suited = [one for one in of_task if has_learned(one)]
     for result in suited[-1:]:
         record = found.record(result.cell.id)
         subject = load_cell(result.cell, record, [INSPECTED_IMAGE], LIMIT, DataLocation(""), "cpu")
