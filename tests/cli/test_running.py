@@ -24,7 +24,7 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
     assert report.read_text().startswith("<!doctype html>")
     cells = list((tmp_path / "poolbench-out").glob("cells/*/result.json"))
     assert f"{len(cells)} finished" in first.stderr
-    assert len(cells) == 24
+    assert len(cells) == 28
     with sqlite3.connect(tmp_path / "poolbench-out" / "mlflow.db") as database:
         query = (
             "select count(*), count(distinct t.value) from runs r join tags t on r.run_uuid = t.run_uuid "
