@@ -17,6 +17,7 @@ import pytest
 
 from poolbench.analysis.groups import groups_of
 from poolbench.analysis.learning import judged
+from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger
 
 selenium = pytest.importorskip("selenium")
@@ -54,7 +55,7 @@ def links(folder: Path) -> Iterator[dict[str, str]]:
     serve = [*command, "ui", "--port", str(port)]
     with subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
-        lines = [server.stdout.readline() for _ in range(4)]
+        lines = [server.stdout.readline() for _ in benchmarks.names()]
         yield dict(line.strip().split(": ", 1) for line in lines)
         server.terminate()
 
