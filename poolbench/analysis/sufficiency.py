@@ -8,6 +8,8 @@ from math import sqrt
 
 import numpy as np
 
+from poolbench.analysis.statistics import folds_estimate
+
 
 @dataclass(frozen=True)
 class Sufficient:
@@ -25,25 +27,27 @@ class Sufficient:
     n: int
 
 
-def sufficient(values: Mapping[int, Mapping[int, float]]) -> Sufficient | None:
+def sufficient(values: Mapping[int, Mapping[int, float]], folds: int) -> Sufficient | None:
     """Return the smallest size whose mean is within one standard error of the best mean (Breiman et al. 1984).
 
-    ``values`` are {size: {seed: value}}, higher is better; only seeds that all sizes have count. None for fewer than
-    3 of them or fewer than 2 sizes.
+    ``values`` are {size: {seed: value}}, higher is better; only seeds that all sizes have count. Seeds are folds of a
+    cross-validation with ``folds`` parts, whose overlap the standard error allows for (see
+    ``statistics.folds_estimate``). None for fewer than 3 seeds or fewer than 2 sizes.
     """
     seeds = sorted(set.intersection(*(set(found) for found in values.values()))) if values else []
     if len(values) < 2 or len(seeds) < 3:
         return None
     table = {size: np.array([values[size][seed] for seed in seeds]) for size in sorted(values)}
-    size, best, error = _rule(table)
-    leaving_out = [_rule({k: np.delete(found, i) for k, found in table.items()})[0] for i in range(len(seeds))]
+    size, best, error = _rule(table, folds)
+    leaving_out = [_rule({k: np.delete(found, i) for k, found in table.items()}, folds)[0] for i in range(len(seeds))]
     extremes = min(leaving_out), max(leaving_out)
     return Sufficient(size, best, float(table[size].mean()), float(table[best].mean()), error, extremes, len(seeds))
 
 
-def _rule(table: Mapping[int, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> tuple[int, int, float]:
+def _rule(table: Mapping[int, np.ndarray[tuple[int, ...], np.dtype[np.float64]]], folds: int) -> tuple[int, int, float]:
     """Return the smallest sufficient size, the best size, and its standard error."""
     best = max(table, key=lambda size: float(table[size].mean()))
-    error = float(table[best].std(ddof=1)) / sqrt(len(table[best]))
+    estimate = folds_estimate(table[best].tolist(), folds)
+    error = sqrt(estimate.seeds_part + estimate.fixed_part)
     threshold = float(table[best].mean()) - error
     return next(size for size in sorted(table) if float(table[size].mean()) >= threshold), best, error

@@ -44,7 +44,8 @@ class Suite(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("interrupted; finished cells are kept, the same command continues")
+            has_cells = ctx.invoked_subcommand != inspect_group.name
+            say("interrupted" + ("; finished cells are kept, the same command continues" if has_cells else ""))
             ctx.exit(INTERRUPTED)
         except MissingData as error:
             say(f"poolbench: {error}")

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolbench.core import DataLocation, MissingData, UsageError
+from poolbench.core import DataLocation, UsageError
 from poolbench.data.dataset import Dataset, Split, images_dataset
+from poolbench.data.decoding import decoded_image
 from poolbench.data.images import class_folders, pictures_of
 from poolbench.registry import datasets
 
@@ -22,7 +23,7 @@ def image_folder(location: DataLocation, device: str, folder: str = "photos", si
     """Your photographs in FOLDER/CLASS/*.png|jpg below the data folder, of any size, RGB; a fifth are test images."""
     root = Path(location.folder) / folder
     if not root.is_dir():
-        raise MissingData(f"there is no folder {root}: put photographs into {root}/CLASS/, or name it with folder=NAME")
+        raise UsageError(f"there is no folder {root}: put photographs into {root}/CLASS/, or name it with folder=NAME")
     if size < SMALLEST:
         raise UsageError(f"size is at least {SMALLEST} px, got {size}")
     classes = class_folders(root)
@@ -39,12 +40,7 @@ def image_folder(location: DataLocation, device: str, folder: str = "photos", si
 
 def _read(path: Path, size: int) -> Tensor:
     """Return the centre of a picture as uint8 (3, size, size), its shorter side resized to ``size`` px."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as image:
-            fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size))
-    # PIL's decoders raise SyntaxError for a broken PNG, ValueError or OSError for others.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} is damaged or not a picture ({error}): replace or remove it") from error
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+    image, _ = decoded_image(path)
+    return torch.from_numpy(np.array(ImageOps.fit(image, (size, size)))).permute(2, 0, 1)

@@ -47,10 +47,10 @@ class StageInvariance:
     """The changes of a stage over ``images`` images: medians over the ``units`` units that answer at all, and extremes.
 
     The ``least`` invariant units have the largest ``UnitChange.largest``, the ``most`` invariant ones the smallest.
-    ``follows`` is the median over units of the correlation, over images and positions, between the maps and the maps of
-    the turned image turned back: 1 for maps that turn with the image, 0 for noise. ``other`` is the same with the maps
-    of another image, which is what borders and positions alone give; None for a single image. Medians are None where
-    no unit answers.
+    ``follows`` is the median over units of the correlation, over positions within the images, between the maps and the
+    maps of the turned image turned back: 1 for maps that turn with the image, 0 for noise. ``other`` is the same with
+    the maps of another image, which is what borders and positions alone give; None for a single image. Medians are
+    None where no unit answers.
     """
 
     images: int
@@ -72,8 +72,12 @@ class _Sums:
     sums: Tensor = field(default_factory=lambda: torch.zeros(6, 1, dtype=torch.float64))
 
     def add(self, first: Tensor, second: Tensor, inside: Tensor) -> None:
-        """Add pairs of maps (b, c, h, w) at the positions ``inside`` (h, w)."""
-        x, y = (maps[:, :, inside].double().transpose(0, 1).flatten(1) for maps in (first, second))
+        """Add pairs of maps (b, c, h, w) at the positions ``inside`` (h, w), each without its own mean.
+
+        With the means, maps of noise would correlate too: a unit that answers to an image answers to it turned.
+        """
+        values = (maps[:, :, inside].double() for maps in (first, second))
+        x, y = ((one - one.mean(2, keepdim=True)).transpose(0, 1).flatten(1) for one in values)
         count = torch.full((len(x),), float(x.shape[1]), dtype=torch.float64)
         self.sums = self.sums + torch.stack(
             [count, x.sum(1), y.sum(1), x.square().sum(1), y.square().sum(1), (x * y).sum(1)]

@@ -10,6 +10,8 @@ from poolbench.inspect.findings import Inspection, NetworkFindings
 from poolbench.inspect.saliency import METHODS, Kept
 from poolbench.own_model.answers import percent, points, with_interval
 
+LEAST_VALUES = 100
+"""Values of a unit, over images and positions, below which it is not called dead or a copy."""
 FEW = 30
 """Below so many images shares of dead and duplicate units say little."""
 
@@ -69,10 +71,16 @@ def _of_units(network: NetworkFindings) -> str:
     dead = sum(len(stage.units.dead) for stage in network.stages)
     copies = sum(len(stage.units.duplicates) for stage in network.stages)
     last = network.stages[-1]
+    values = last.units.images * last.shape[1] * last.shape[2]
+    told = f"{counted(units, 'unit')} in {counted(len(network.stages), 'stage')}"
+    if values < LEAST_VALUES:
+        return (
+            f"{told}. Which of them are dead or copies is not said: {counted(last.units.images, 'image')} gives "
+            f"{counted(values, 'value')} per unit of the last stage, and that takes {LEAST_VALUES}."
+        )
     return (
-        f"{counted(units, 'unit')} in {counted(len(network.stages), 'stage')}: {dead} never answer and {copies} copy "
-        f"another one, over {counted(last.units.images, 'image')}. In the last stage: {len(last.units.dead)} and "
-        f"{len(last.units.duplicates)} of {last.shape[0]}."
+        f"{told}: {dead} never answer and {copies} copy another one, over {counted(last.units.images, 'image')}. In "
+        f"the last stage: {len(last.units.dead)} and {len(last.units.duplicates)} of {last.shape[0]}."
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from poolbench.core import UsageError
-from poolbench.own_model.images import decoded_image
+from poolbench.data.decoding import decoded_image
 
 SAMPLE = "cat.jpg"
 SHA256 = "56b59bd857ccdbd305a51b03c387a475c28ed01ffb80311e086746296b176bfd"

@@ -60,8 +60,10 @@ def spatial_entropy(maps: Tensor, seed: int = 0) -> Tensor:
 
     The conditional entropy of a pixel's grey level given that of its right or lower neighbour (co-occurrences,
     Haralick 1973), over that of the same map with its pixels shuffled, which is white noise with the same levels. Each
-    map has ``LEVELS`` levels between its own minimum and maximum, as an eye sees a picture. Maps without any contrast
-    do not count; a unit without others is NaN, and so is a map of one pixel.
+    map has ``LEVELS`` levels between its own minimum and maximum, as an eye sees a picture. White noise has 1 at every
+    size, but anything else looks noisier the fewer positions a map has: compare with the image averaged to that size.
+    Few maps scatter around the value, also above 1. Maps without any contrast do not count; a unit without others is
+    NaN, and so is a map of one pixel.
     """
     n, c, height, width = maps.shape
     flat = maps.flatten(2).double()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PENALTIES = np.logspace(-3, 5, 9)
 
 
-def pooled(maps: Tensor) -> Tensor:
-    """Return mean and maximum of each map: (n, c, h, w) -> (n, 2c), what a global head could read."""
-    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+GRID = 2
+
+
+def gridded(maps: Tensor) -> Tensor:
+    """Return each map averaged to 2x2 positions: (n, c, h, w) -> (n, 4c).
+
+    The coarse layout stays, so that early stages, whose units are few and local, are not read by their amounts alone.
+    """
+    return F.adaptive_avg_pool2d(maps, GRID).flatten(1)
 
 
 def probe_accuracy(features: Tensor, labels: Tensor, new_features: Tensor, new_labels: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from poolbench.core import UsageError, derive_seed
+from poolbench.data.decoding import decoded_image
 from poolbench.own_model.model import Preprocessing
 from poolbench.plugins import import_code
 
@@ -157,28 +158,6 @@ def read_images(
                     crops[place_of[index]] = _resized(image, large + step, size, preprocessing.interpolation)
         show(index + 1, count)
     return Images(listing, larger, compared, rescaled, enlarged, digest.hexdigest()[:16])
-
-
-def decoded_image(path: Path) -> tuple[Any, bytes]:
-    """Return an upright RGB image of PIL and the content of its file; raise UsageError if it cannot be decoded."""
-    from PIL import Image, ImageOps
-
-    try:
-        content = path.read_bytes()
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if "transparency" in upright.info or upright.mode in ("LA", "PA", "RGBA"):
-                # Colours below transparent pixels are arbitrary.
-                opaque = Image.new("RGBA", upright.size, "black")
-                upright = Image.alpha_composite(opaque, upright.convert("RGBA"))
-            if upright.mode.startswith("I;16"):
-                # PIL would cut off everything above 255.
-                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            return upright.convert("RGB"), content
-    # PIL's decoders raise SyntaxError for a broken PNG, ValueError, EOFError or OSError for others.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"'{path}' is damaged or not an image ({reason}); replace or remove it") from error
 
 
 def _resized(image: Any, shorter: int, crop: int, interpolation: str) -> Tensor:

@@ -19,26 +19,35 @@ def shifted(by: float) -> dict[int, float]:
 
 
 def test_the_smallest_size_within_one_standard_error_of_the_best_is_enough() -> None:
-    found = sufficient({1: shifted(0.1), 2: shifted(0.012), 3: shifted(0.005), 4: BEST, 5: shifted(0.001)})
+    found = sufficient({1: shifted(0.1), 2: shifted(0.012), 3: shifted(0.005), 4: BEST, 5: shifted(0.001)}, 1001)
     assert found is not None
     assert (found.size, found.best, found.n) == (2, 4, 4)
     assert found.best_mean == pytest.approx(0.83)
-    assert found.standard_error == pytest.approx(np.std(list(BEST.values()), ddof=1) / 2)
-    found = sufficient({1: shifted(0.1), 2: shifted(0.014), 3: shifted(0.013), 4: BEST})
+    # With a thousand folds training sets hardly overlap less, but test sets are tiny: the correction vanishes.
+    assert found.standard_error == pytest.approx(np.std(list(BEST.values()), ddof=1) / 2, rel=0.01)
+    found = sufficient({1: shifted(0.1), 2: shifted(0.014), 3: shifted(0.013), 4: BEST}, 1001)
     assert found is not None
     assert found.size == 4
 
 
 def test_the_rule_says_how_much_it_hangs_on_one_seed() -> None:
     # Without seed 3 size 1 is as good as size 2.
-    found = sufficient({1: {0: 0.7, 1: 0.7, 2: 0.71, 3: 0.4}, 2: {0: 0.7, 1: 0.7, 2: 0.71, 3: 0.7}})
+    found = sufficient({1: {0: 0.7, 1: 0.7, 2: 0.71, 3: 0.4}, 2: {0: 0.7, 1: 0.7, 2: 0.71, 3: 0.7}}, 1001)
     assert found is not None
     assert found.size == 2
     assert found.without_one == (1, 2)
 
 
+def test_the_standard_error_allows_for_the_overlap_of_the_folds() -> None:
+    found = sufficient({1: shifted(0.018), 2: BEST}, 4)
+    assert found is not None
+    assert found.standard_error == pytest.approx(np.std(list(BEST.values()), ddof=1) * sqrt(1 / 4 + 1 / 3))
+    # It is 0.0197; without the overlap it would be 0.0129, and .018 less too little.
+    assert found.size == 1
+
+
 def test_seeds_that_a_size_lacks_do_not_count() -> None:
-    found = sufficient({1: {0: 0.5, 1: 0.5, 2: 0.5}, 2: {0: 0.6, 1: 0.61, 2: 0.62, 3: 0.1}})
+    found = sufficient({1: {0: 0.5, 1: 0.5, 2: 0.5}, 2: {0: 0.6, 1: 0.61, 2: 0.62, 3: 0.1}}, 1001)
     assert found is not None
     assert found.n == 3
     assert found.best_mean == pytest.approx(0.61)
@@ -46,7 +55,7 @@ def test_seeds_that_a_size_lacks_do_not_count() -> None:
 
 @pytest.mark.parametrize("values", [{}, {1: BEST}, {1: BEST, 2: {0: 0.5, 1: 0.5}}])
 def test_too_little_is_no_answer(values: dict[int, dict[int, float]]) -> None:
-    assert sufficient(values) is None
+    assert sufficient(values, 5) is None
 
 
 def test_the_interval_of_folds_is_nadeau_and_bengios() -> None:

@@ -80,8 +80,27 @@ def test_a_photograph_is_cut_to_its_centre(tmp_path: Path) -> None:
     assert data.train.images[0].min() == 255
 
 
+def test_pictures_of_odd_kinds_are_read_as_they_look(tmp_path: Path) -> None:
+    location = photographs(tmp_path, 5)
+    folder = tmp_path / "photos" / "hot dog"
+    Image.fromarray(np.full((40, 40), 32768, dtype=np.uint16)).save(folder / "0.png")  # 16 bits: half way to white
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(folder / "1.png")  # transparent
+    half = np.zeros((40, 40, 3), dtype=np.uint8)
+    half[:20] = 255
+    turned = Image.fromarray(half)
+    turned.getexif()[0x0112] = 3  # to be turned by 180 degrees
+    turned.save(folder / "2.png", exif=turned.getexif())
+    data = load_dataset("image_folder", location, size=40)
+    assert isinstance(data.train, Split)
+    everything = torch.cat([data.train.images, data.test.images])
+    means = sorted(everything[torch.cat([data.train.labels, data.test.labels]) == 0].float().mean((1, 2, 3)).tolist())
+    assert means == pytest.approx([0, 0, 0, 127, 127.5], abs=1)
+    upside_down = [image for image in everything if 100 < image.float().mean() < 150 and image[0, 0, 0] == 0]
+    assert len(upside_down) == 1
+
+
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match=r"there is no folder .*absent: put photographs into .*absent/CLASS/"):
+    with pytest.raises(UsageError, match=r"there is no folder .*absent: put photographs into .*absent/CLASS/"):
         load_dataset("image_folder", DataLocation(str(tmp_path)), folder="absent")
     (tmp_path / "one" / "cat").mkdir(parents=True)
     with pytest.raises(UsageError, match="needs a folder per class, two or more, got 1"):
@@ -93,7 +112,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "three" / name).mkdir(parents=True)
         (tmp_path / "three" / name / "a.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"a\.png is damaged or not a picture .*: replace or remove it"):
+    with pytest.raises(UsageError, match=r"a\.png' is damaged or not an image .*; replace or remove it"):
         load_dataset("image_folder", DataLocation(str(tmp_path)), folder="three")
     with pytest.raises(UsageError, match="size is at least 8 px, got 7"):
         load_dataset("image_folder", DataLocation(str(tmp_path)), folder="two", size=7)

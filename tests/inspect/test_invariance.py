@@ -95,10 +95,31 @@ def test_the_correlation_is_that_of_all_images_and_positions_of_the_disc() -> No
     back = rotate(rotate(images, torch.full((5,), 10.0), "reflect"), torch.full((5,), -10.0), "reflect")
     row = torch.arange(12) - 5.5
     inside = row[:, None] ** 2 + row**2 <= 36
-    pairs = torch.stack([images[:, 0, inside].flatten(), back[:, 0, inside].flatten()])
+    # Each map without its own mean.
+    one, two = (maps[:, 0, inside] - maps[:, 0, inside].mean(1, keepdim=True) for maps in (images, back))
+    pairs = torch.stack([one.flatten(), two.flatten()])
     assert found.follows == pytest.approx(float(torch.corrcoef(pairs)[0, 1]), abs=1e-4)
-    others = torch.stack([images[:-1, 0, inside].flatten(), back[1:, 0, inside].flatten()])
+    others = torch.stack([one[:-1].flatten(), two[1:].flatten()])
     assert found.other == pytest.approx(float(torch.corrcoef(others)[0, 1]), abs=1e-4)
+
+
+class BrightnessAndNoise(OneUnit):
+    """A unit that answers to the brightness of an image, at every position with another noise."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.generator = torch.Generator().manual_seed(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        level = x.mean((1, 2, 3), keepdim=True)
+        maps = self.maps(level + 0.1 * torch.rand(x.shape[0], 1, *x.shape[2:], generator=self.generator))
+        return maps.mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_noise_on_images_of_different_brightness_follows_nothing() -> None:
+    brightness = torch.linspace(0, 1, 20).view(20, 1, 1, 1).expand(20, 1, 12, 12).contiguous()
+    (found,) = measure_invariance(BrightnessAndNoise(), [Stage(Tap("maps"), (1, 12, 12), True, True)], [brightness])
+    assert found.follows == pytest.approx(0.0, abs=0.1)
 
 
 def test_one_image_has_no_other_and_dead_stages_have_no_units() -> None:

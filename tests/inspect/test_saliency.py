@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from poolbench.inspect.inspection import saliency_maps
 from poolbench.inspect.saliency import (
     METHODS,
+    compared_positions,
     evidence,
     grad_cam,
     integrated_gradients,
@@ -233,3 +234,9 @@ def test_saliency_falls_apart_with_random_weights(method: str, trained: nn.Seque
 
 def test_an_edge_detector_fails_the_randomisation_test(trained: nn.Sequential) -> None:
     assert likeness(edges, trained) == pytest.approx(1.0)
+
+
+def test_compared_positions_are_those_that_come_back() -> None:
+    image = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(2)) + 1
+    back = moved_back(moved(image, "shift"), "shift")
+    assert torch.equal(back == image, compared_positions((5, 7), "shift").expand_as(image))

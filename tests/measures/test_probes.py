@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from poolbench.measures.probes import PENALTIES, pooled, probe_accuracy
+from poolbench.measures.probes import PENALTIES, gridded, probe_accuracy
 
 
-def test_pooled_features_are_mean_and_maximum_of_each_map() -> None:
-    maps = torch.arange(24.0).view(1, 2, 3, 4)
-    assert pooled(maps).tolist() == [[5.5, 17.5, 11.0, 23.0]]
+def test_features_are_the_maps_averaged_to_two_by_two() -> None:
+    maps = torch.arange(32.0).view(1, 2, 4, 4)
+    quarters = [[2.5, 4.5, 10.5, 12.5], [18.5, 20.5, 26.5, 28.5]]
+    assert gridded(maps).tolist() == [quarters[0] + quarters[1]]
 
 
 def test_a_class_in_one_unit_is_read_and_noise_is_not() -> None:

@@ -16,7 +16,7 @@ FOLDS = 5
 DEPTHS = (1, 2, 3, 4, 5)
 BY_STAGE = (
     "Of the deepest networks, mean over the folds with its 95 % band. Stage 0 is the image, stage k the maps after "
-    "block k. Grey: the same networks before training."
+    "block k. Grey: the same networks before training; dashed: the image itself, averaged to the size of the maps."
 )
 
 draw = deferred("poolbench_tasks.depth_ablation.figures")
@@ -37,8 +37,8 @@ FIGURES = (
     Figure(
         "maps",
         "The most active maps of each stage",
-        "One test image; every stage has its own scale. Below: how noisy the maps look (1 is white noise), and the "
-        "accuracy of a linear probe on the stage.",
+        "One test image; every stage has its own scale. Below: how noisy the maps look (1 is white noise), how noisy "
+        "the image would at their size, and the accuracy of a linear probe on the stage.",
         draw_cell=draw.maps,
     ),
 )
@@ -83,12 +83,12 @@ METRICS = (
     Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
     Metric("probe_last", "probe accuracy, last stage", higher_is_better=True, tolerance=0.02, share=True),
     Metric("probe_gain", "gain of probe accuracy by the last two blocks", higher_is_better=True, tolerance=0.02),
-    Metric("noise_change", "noise, last stage minus first", tolerance=0.05),
-    Metric("noise_change_untrained", "noise, last stage minus first, before training", tolerance=0.05, headline=False),
+    Metric("excess_change", "excess noise, last judged stage minus first", tolerance=0.05),
+    Metric("excess_change_untrained", "excess noise, last minus first, untrained", tolerance=0.05, headline=False),
     Metric("smooth_stages", "rank correlation of smoothness and probe accuracy, stages", tolerance=0.1),
     Metric("smooth_units", "rank correlation of smoothness and class separation, units", tolerance=0.05),
-    Metric("noise_cost", "accuracy lost with noise for the last stage", tolerance=0.02),
-    Metric("skip_cost", "accuracy lost without the last block", tolerance=0.02),
+    Metric("layout_cost", "accuracy lost with the positions of the last maps shuffled", tolerance=0.02),
+    Metric("last_block_gain", "gain of probe accuracy by the last block", tolerance=0.02),
     Metric("dead", "dead units", higher_is_better=False, tolerance=0.02, share=True),
     Metric("duplicates", "duplicate units", higher_is_better=False, tolerance=0.02, share=True),
     Metric("rank_last", "effective rank, last stage", tolerance=0.02, unit="of the units", headline=False),

@@ -19,7 +19,19 @@ from poolbench.plots.scene import Record, Scene
 from poolbench.plots.style import GREY, WIDTH
 from poolbench_tasks.depth_ablation.montage import maps_across
 
-STAGE_COLUMNS = ("stage", "units", "noise", "noise_untrained", "probe", "dead", "duplicates", "rank", "separation")
+STAGE_COLUMNS = (
+    "stage",
+    "units",
+    "noise",
+    "noise_untrained",
+    "noise_image",
+    "probe",
+    "probe_untrained",
+    "dead",
+    "duplicates",
+    "rank",
+    "separation",
+)
 DEPTH = ("variant", "blocks")
 KINDS = {
     "with_noise": "noise",
@@ -60,14 +72,16 @@ def _by_stage(scene: Scene, columns: dict[str, str]) -> Figure | None:
     members_of, styles = scene.panels(groups, ("dataset", "pool"), within=("head", *DEPTH)), scene.styles("head")
     titles = [" · ".join(filter(None, (title, name))) for title in members_of for name in columns.values()]
     keys = scene.keys("head", groups)
-    keys += [key("before training", GREY)] if "noise" in columns else []
+    keys += [key("before training", GREY), key("the image at this size", GREY, "--")] if "noise" in columns else []
     figure, axes = panel_grid(titles, len(columns), 1.9, legend_rows(keys), share_y=False, left=0.5)
     places = iter(axes)
     for members in members_of.values():
         for column in columns:
             panel = next(places)
             if column == "noise":
-                line(panel, _curve(scene, members, "noise_untrained"), GREY, "-", "o", 0)
+                line(panel, _curve(scene, members, "noise_image"), GREY, "--", "", 0)
+            if f"{column}_untrained" in STAGE_COLUMNS:
+                line(panel, _curve(scene, members, f"{column}_untrained"), GREY, "-", "o", 0)
             for group in members:
                 colour, marker = styles[group.fields.get("head")]
                 line(panel, _curve(scene, [group], column), colour, "-", marker, band_opacity(len(members)))
@@ -135,6 +149,8 @@ def maps(result: Result, record: Record) -> Figure | None:
         axes.grid(visible=False)
         title = f"stage {row['stage']}: {row['units']} maps" if row["stage"] else "image"
         axes.set_title(f"{title}, {row['side']} px", fontsize=8)
-        axes.set_xlabel(f"noise {row['noise']:.2f}\nprobe accuracy {row['probe']:.2f}", fontsize=8)
+        axes.set_xlabel(
+            f"noise {row['noise']:.2f} (image {row['noise_image']:.2f})\nprobe accuracy {row['probe']:.2f}", fontsize=8
+        )
         axes.spines[:].set_visible(False)
     return figure

@@ -19,12 +19,15 @@ from poolbench.engine import build_model
 from poolbench.engine.evaluation import loss_of
 from poolbench.measures import maps as map_measures
 from poolbench.measures.classification import predictions
-from poolbench.measures.probes import pooled, probe_accuracy
+from poolbench.measures.probes import gridded, probe_accuracy
 from poolbench.recording import outputs
 from poolbench_tasks.depth_ablation import DepthOptions
 from poolbench_tasks.depth_ablation.montage import montage
 
 Array = np.ndarray[Any, Any]
+
+SMALLEST_JUDGED = 8
+"""Side in px from which on the noise of maps is compared with that of the image."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,18 @@ def measure(cell: Cell, options: DepthOptions, model: nn.Module, data: Dataset) 
     stages, untrained = stages_of(model), stages_of(build_model(cell, data, str(data.test.images.device)))
     fitted, shown = data.train.sample(options.probe_images), data.test.sample(options.images)
     seen, read, drawn = (stages.maps(_pixels(split, cell)) for split in (data.test, fitted, shown))
-    before = untrained.maps(_pixels(shown, cell))
+    before, for_probe = (untrained.maps(_pixels(split, cell)) for split in (data.test, fitted))
+    chosen = untrained.maps(_pixels(shown, cell))
     rows = []
     for stage, maps in enumerate(seen):
         row: dict[str, float] = {"stage": stage, "units": maps.shape[1], "side": maps.shape[2]}
         row |= _looks(drawn[stage], shown.labels)
-        row["noise_untrained"] = _looks(before[stage], shown.labels)["noise"]
-        row["probe"] = probe_accuracy(pooled(read[stage]), fitted.labels, pooled(maps), data.test.labels)
+        row["noise_untrained"] = _noise(chosen[stage])
+        row["noise_image"] = _noise(F.adaptive_avg_pool2d(drawn[0], (maps.shape[2], maps.shape[3])))
+        row["probe"] = probe_accuracy(gridded(read[stage]), fitted.labels, gridded(maps), data.test.labels)
+        row["probe_untrained"] = probe_accuracy(
+            gridded(for_probe[stage]), fitted.labels, gridded(before[stage]), data.test.labels
+        )
         if stage:
             row |= dict(_without(stages, stage, seen, read, fitted.labels, data.test.labels, cell.seed))
         rows.append(row)
@@ -138,6 +146,10 @@ def measure(cell: Cell, options: DepthOptions, model: nn.Module, data: Dataset) 
 
 def _pixels(split: Split, cell: Cell) -> Tensor:
     return to_pixels(split.images, cell.train.mask)
+
+
+def _noise(maps: Tensor) -> float:
+    return float(map_measures.spatial_entropy(maps).nanmean())
 
 
 def _looks(maps: Tensor, labels: Tensor) -> dict[str, float]:
@@ -170,7 +182,7 @@ def _without(
         yield f"with_{name}", stages.accuracy(replace(seen[stage], generator), stage, labels)
     bypassed, for_probe = (skipped(maps[stage - 1], maps[stage]) for maps in (seen, read))
     yield "skipped", stages.accuracy(bypassed, stage, labels)
-    last, last_for_probe = (pooled(stages.last_maps(maps, stage)) for maps in (bypassed, for_probe))
+    last, last_for_probe = (gridded(stages.last_maps(maps, stage)) for maps in (bypassed, for_probe))
     yield "skipped_probe", probe_accuracy(last_for_probe, fitted, last, labels)
 
 
@@ -180,15 +192,20 @@ def summary(table: pd.DataFrame, accuracy: float) -> dict[str, float]:
     columns = {str(name): blocks[name].to_numpy(dtype=np.float64) for name in blocks}
     last = {name: float(values[-1]) for name, values in columns.items()}
     units, within = columns["units"], columns["smooth_units"]
+    # How much noisier the maps look than the image does at their size. On smaller maps everything looks like noise.
+    judged = columns["side"] >= SMALLEST_JUDGED
+    excess, untrained = (
+        columns[name][judged] - columns["noise_image"][judged] for name in ("noise", "noise_untrained")
+    )
     return {
         "probe_last": last["probe"],
         "probe_gain": last["probe"] - float(columns["probe"][-3]) if len(units) > 2 else float("nan"),
-        "noise_change": _change(columns["noise"]),
-        "noise_change_untrained": _change(columns["noise_untrained"]),
+        "excess_change": _change(excess),
+        "excess_change_untrained": _change(untrained),
         "smooth_stages": rank_correlation(1 - columns["noise"], columns["probe"]),
         "smooth_units": float(within[np.isfinite(within)].mean()) if np.isfinite(within).any() else float("nan"),
-        "noise_cost": accuracy - last["with_noise"],
-        "skip_cost": accuracy - last["skipped"],
+        "layout_cost": accuracy - last["with_shuffled"],
+        "last_block_gain": last["probe"] - last["skipped_probe"],
         "dead": float(columns["dead"] @ units / units.sum()),
         "duplicates": float(columns["duplicates"] @ units / units.sum()),
         "rank_last": last["rank"],
