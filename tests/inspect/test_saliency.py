@@ -150,7 +150,8 @@ def test_a_network_that_sees_every_place_alike_keeps_its_saliency_under_a_shift(
     found, _ = saliency_maps(network, pixels, 0, Stage(Tap("1"), (6, 16, 16), True, True))
     numbers = {method: kept(method, maps, None) for method, maps in found.items()}
     for method in METHODS:
-        assert numbers[method].shift == pytest.approx(1.0, abs=1e-3)
+        # Ranks of a plain background are those of rounding errors, which differ between CPUs.
+        assert numbers[method].shift == pytest.approx(1.0, abs=0.02)
     turn, ceiling = numbers["occlusion"].turn, numbers["occlusion"].ceiling
     assert turn is not None
     assert ceiling is not None
