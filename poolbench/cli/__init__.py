@@ -44,8 +44,7 @@ class Suite(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            has_cells = ctx.invoked_subcommand != inspect_group.name
-            say("interrupted" + ("; finished cells are kept, the same command continues" if has_cells else ""))
+            say("interrupted; finished cells are kept, the same command continues")
             ctx.exit(INTERRUPTED)
         except MissingData as error:
             say(f"poolbench: {error}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,3 +206,13 @@ def say_left_out(*ledgers: Ledger) -> None:
     for ledger in ledgers:
         for line in ledger.left_out():
             say(line)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into a line and an exit code: unlike a run, such a command starts again from the beginning."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        raise click.exceptions.Exit(INTERRUPTED) from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import INTERRUPTED, device_option, gathered, say, split_components, uri_option
+from poolbench.cli.options import device_option, gathered, interruptible, say, split_components, uri_option
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -147,9 +146,9 @@ def evaluate_command(
     from poolbench_tracking.own_model_runs import log_evaluation
 
     device = resolve_device(device)
-    with _interruptible():
+    with interruptible():
         model, images = choice.load(spec, data, limit, out, device)
-    with _interruptible(), counting("forward passes") as show:
+    with interruptible(), counting("forward passes") as show:
         found = evaluate(model, images, device, Options(exact, batch_size), show)
     page = write_evaluation(found, out)
     if not no_mlflow:
@@ -159,16 +158,6 @@ def evaluate_command(
     for sentence in answers(found):
         click.echo(sentence)
     click.echo(page)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into a line and an exit code: unlike a run, an evaluation starts again from the beginning."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say("interrupted; nothing was written")
-        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _log(write: Callable[[], str]) -> None:

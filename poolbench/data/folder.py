@@ -12,10 +12,10 @@ from poolbench.core import DataLocation, UsageError
 from poolbench.data.dataset import Dataset, Split, images_dataset
 from poolbench.data.decoding import decoded_image
 from poolbench.data.images import class_folders, pictures_of
+from poolbench.data.subsets import check_size
 from poolbench.registry import datasets
 
 TESTED = 0.2
-SMALLEST = 8
 
 
 @datasets.register("image_folder")
@@ -24,8 +24,7 @@ def image_folder(location: DataLocation, device: str, folder: str = "photos", si
     root = Path(location.folder) / folder
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}: put photographs into {root}/CLASS/, or name it with folder=NAME")
-    if size < SMALLEST:
-        raise UsageError(f"size is at least {SMALLEST} px, got {size}")
+    check_size(size)
     classes = class_folders(root)
     if len(classes) < 2:
         raise UsageError(

@@ -30,13 +30,18 @@ def cats_dogs(location: DataLocation, device: str, size: int = 64) -> Dataset:
     return with_classes(source, "cats_dogs", ("cat", "dog"), size)
 
 
+def check_size(size: int) -> None:
+    """Raise UsageError for images of fewer than 8 px a side."""
+    if size < SMALLEST:
+        raise UsageError(f"size is at least {SMALLEST} px, got {size}")
+
+
 def with_classes(data: Dataset, name: str, classes: Sequence[str], size: int) -> Dataset:
     """Return a stored data set of the named classes, in this order, resized to ``size`` px a side (bilinear).
 
     Raises UsageError for a size below 8 px.
     """
-    if size < SMALLEST:
-        raise UsageError(f"size is at least {SMALLEST} px, got {size}")
+    check_size(size)
     assert isinstance(data.train, Split)
     number = {data.classes.index(label): index for index, label in enumerate(classes)}
     train, test = (_chosen(split, number, size) for split in (data.train, data.test))

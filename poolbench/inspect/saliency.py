@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from poolbench.engine.build import initialise
 from poolbench.geometry import disc_mask, rotate, shift
 from poolbench.inspect.stages import Stage
+from poolbench.measures import ranks
 
 STEPS = 16
 """Steps of the path from black to the image (integrated gradients)."""
@@ -155,9 +154,7 @@ def rank_correlation(first: Tensor, second: Tensor, inside: Tensor | None = None
     a, b = (
         maps.detach().cpu()[... if inside is None else inside].double().flatten().numpy() for maps in (first, second)
     )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()) or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    found = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    found = ranks.rank_correlation(a, b)
     return found if math.isfinite(found) else None
 
 

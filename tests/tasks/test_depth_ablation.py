@@ -21,6 +21,7 @@ from poolbench.core import Cell, Component, DataLocation, Measurement, Metric, R
 from poolbench.data import Dataset, Split, images_dataset, load_dataset
 from poolbench.data.folds import fold
 from poolbench.engine import build_model
+from poolbench.measures.ranks import rank_correlation
 from poolbench.plots.scene import Scene
 from poolbench.registry import benchmarks
 from poolbench.runner.attempt import Settings
@@ -34,7 +35,6 @@ from poolbench_tasks.depth_ablation.figures import accuracy, maps, replaced, sta
 from poolbench_tasks.depth_ablation.measure import (
     REPLACEMENTS,
     measure,
-    rank_correlation,
     skipped,
     stages_of,
     summary,

@@ -20,6 +20,7 @@ from poolbench.engine.evaluation import loss_of
 from poolbench.measures import maps as map_measures
 from poolbench.measures.classification import predictions
 from poolbench.measures.probes import gridded, probe_accuracy
+from poolbench.measures.ranks import rank_correlation
 from poolbench.recording import outputs
 from poolbench_tasks.depth_ablation import DepthOptions
 from poolbench_tasks.depth_ablation.montage import montage
@@ -215,12 +216,3 @@ def summary(table: pd.DataFrame, accuracy: float) -> dict[str, float]:
 def _change(by_stage: Array) -> float:
     """Return the value of the last stage minus that of the first; NaN for one stage."""
     return float(by_stage[-1] - by_stage[0]) if len(by_stage) > 1 else float("nan")
-
-
-def rank_correlation(one: Array, other: Array) -> float:
-    """Return Spearman's rank correlation; NaN for fewer than 3 values, or if all of one side are equal."""
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return float("nan")
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(one, other).statistic)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from poolbench.cli.options import data_dir_option, existing, plugin_option, say
+from poolbench.cli.options import data_dir_option, existing, interruptible, plugin_option, say
 from poolbench.core import DataLocation, UsageError
 
 
@@ -49,6 +49,6 @@ def live_command(cells: Sequence[str], out: Path, work: Path | None, data_dir: s
     else:
         say("training 15 networks; give CELLs to show networks that are trained already")
         prepare_process("cpu")
-        with counting("epochs") as show:
+        with interruptible(), counting("epochs") as show:
             scenes = own_scenes(show)
     click.echo(str(write_live(scenes, out)))

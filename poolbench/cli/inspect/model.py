@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.options import (
-    INTERRUPTED,
     data_dir_option,
     device_option,
     existing,
     gathered,
+    interruptible,
     plugin_option,
     say,
     split_components,
@@ -112,16 +112,13 @@ def model_command(spec: str, looked: Looked, out: Path, choice: ModelChoice, sto
 
     device = resolve_device(device)
     cell: Cell | None = None
-    try:
+    with interruptible():
         if ":" in spec:
             subject = _own(spec, looked, choice, out, device)
         else:
             subject, cell = _stored(spec, looked, choice, stored, out, device)
         with counting("steps") as show:
             found = inspect_model(subject, show)
-    except KeyboardInterrupt:
-        say("interrupted; nothing was written")
-        raise click.exceptions.Exit(INTERRUPTED) from None
     files = write_inspection(found, out)
     if cell is not None and not stored.no_mlflow:
         _log(cell, files, stored)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import plugin_option, say, split_components
+from poolbench.cli.options import interruptible, plugin_option, say, split_components
 from poolbench.core import Component, UsageError
 from poolbench.inspect.filters import FILTERS, named_filter
 
@@ -49,7 +49,7 @@ def pools_command(image: Path | None, out: Path, wanted: Sequence[str], name: st
     photograph = read_photograph(image, size)
     pools = _components(wanted)
     make_folder(out)
-    with counting("pools") as show:
+    with interruptible(), counting("pools") as show:
         found = inspect_pools(photograph, pools, chosen, show)
     page = write_pools(found, SAMPLE if image is None else image.name, out)
     _print_table(found)
