@@ -129,13 +129,17 @@ class TrainConfig:
         return cls(**{**config, "augment": tuple(config["augment"])})
 
 
+Split = Literal["test", "validation", "validation_measured"]
+
+
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One point of a grid: everything that decides its result, and nothing else.
 
     Its id is the start of the sha256 of its canonical configuration, defaults included, so equal cells have
     equal ids on every machine. ``measure`` holds the task's own options. ``split`` says which images the cell
-    is judged on: the test images, or a validation part of the training images (tuning). ``version`` is the
+    is judged on: the test images, or a validation part of the training images (tuning), either by accuracy and loss
+    alone ("validation") or with all measures of the task ("validation_measured"). ``version`` is the
     benchmark's: it grows when a measure changes its meaning.
     """
 
@@ -149,7 +153,7 @@ class Cell:
     train: TrainConfig
     padding_mode: str = "zeros"
     measure: Options = field(default_factory=dict)
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     version: int = 1
 
     def config(self) -> dict[str, Any]:
@@ -315,3 +319,13 @@ class Result:
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of loading, training and measuring of an ended cell.
+
+        Not from start to end where it finished: a resumed cell has waited, and stacked cells have shared their time.
+        """
+        if self.status == "finished":
+            return float(sum(self.facts.get(f"seconds_{stage}", 0.0) for stage in ("load", "fit", "measure")))
+        return (self.ended or 0.0) - (self.started or 0.0) if self.ended else 0.0

@@ -27,7 +27,6 @@ from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench.task import Benchmark
 
-STAGES = ("seconds_load", "seconds_fit", "seconds_measure")
 LARGEST_BATCH = 8
 """Seeds per group in one batch. The expectation is renewed after each."""
 
@@ -179,8 +178,7 @@ def _seconds(results: Sequence[Result]) -> dict[str, float]:
     spent: dict[str, list[float]] = {}
     for result in results:
         if result.status == "finished":
-            # Not from start to end: a resumed cell has waited, and stacked cells have shared their time.
-            spent.setdefault(result.cell.group, []).append(sum(result.facts.get(name, 0.0) for name in STAGES))
+            spent.setdefault(result.cell.group, []).append(result.seconds)
     return {group: fmean(found) for group, found in spent.items()}
 
 

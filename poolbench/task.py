@@ -24,6 +24,7 @@ from poolbench.core import (
     TrainConfig,
 )
 from poolbench.declared import Option, written
+from poolbench.search import TRAINING, Search
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -135,7 +136,10 @@ class Benchmark:
     ``answers(scene)`` returns. It shows the first figures at full size and folds the others. ``maps`` names stored
     arrays (h, w) between 0 and 1 that MLflow shows as images, seed by seed. With ``folds`` the seeds are folds of a
     repeated cross-validation over all stored images (see ``data.folds``); no metric then has values per image, since
-    every seed is judged on others. Raises ValueError for a choice without metrics, or by one that is unknown or has no
+    every seed is judged on others. ``search`` says where tuning looks, by the fields of the TrainConfig; pools and
+    heads declare their own (``tunable``).
+
+    Raises ValueError for a search of another field, for a choice without metrics, or by one that is unknown or has no
     direction, for a single fold, and for values per image in folds.
     """
 
@@ -155,6 +159,7 @@ class Benchmark:
     figures: Sequence[Figure] = ()
     maps: Sequence[str] = ()
     folds: int = 0
+    search: Mapping[str, Search] = field(default_factory=lambda: TRAINING)
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -162,6 +167,8 @@ class Benchmark:
             if self.folds == 1 or any(metric.per_image for metric in self.metrics):
                 raise ValueError(f"benchmark {self.name} needs two folds or more, and metrics without values per image")
             object.__setattr__(self, "metrics", tuple(replace(metric, folds=self.folds) for metric in self.metrics))
+        if unknown := sorted(self.search.keys() - {f.name for f in fields(TrainConfig)}):
+            raise ValueError(f"benchmark {self.name} has a search for {', '.join(unknown)}: not of the TrainConfig")
         if not all(choice.metrics for choice in self.choices):
             raise ValueError(f"benchmark {self.name} has a choice without metrics")
         directed = {metric.name for metric in self.metrics if metric.higher_is_better is not None}

@@ -129,10 +129,9 @@ def _results_of(side: str, history_folder: Path | None) -> pd.DataFrame:
 def sync_command(out: Path, tracking_uri: str | None) -> None:
     """Bring MLflow up to date with the ledger: write what is missing, correct what depends on new results."""
     from poolbench.cli.progress import counting
-    from poolbench.tune import tuning_ledgers
     from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable
 
-    ledgers = [existing(out), *tuning_ledgers(out)]
+    ledgers = [existing(out)]
     try:
         with counting("groups in MLflow") as show:
             written = MlflowSink(out, tracking_uri).sync(ledgers, show)

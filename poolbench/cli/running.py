@@ -67,7 +67,7 @@ def run_command(
     from poolbench.runner.execute import execute
     from poolbench.runner.ledger import Ledger
     from poolbench.runner.workers import slots
-    from poolbench.tune import tuned as with_winners
+    from poolbench.tune.record import tuned as with_winners
 
     cells = plan(selection)
     if tuned:

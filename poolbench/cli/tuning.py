@@ -2,83 +2,137 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import command_line, say, say_left_out, selection_options
-from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options
-from poolbench.core import Cell, Result
-from poolbench.runner.plan import Selection, plan
+from poolbench.cli.deciding import duration
+from poolbench.cli.options import INTERRUPTED, command_line, say, say_left_out, selection_options
+from poolbench.cli.rulings import time_text
+from poolbench.cli.work import Work, sigterm_interrupts, work_options
+from poolbench.core import Scalar, UsageError
+from poolbench.runner.plan import Selection, chosen_benchmarks, plan
 
 if TYPE_CHECKING:
-    from poolbench.runner.attempt import Settings
-    from poolbench.runner.ledger import Invocation, Ledger
+    from poolbench.tune.record import StudyRecord, Trial
+
+
+def _objectives(ctx: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _limits(ctx: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, float]:
+    limits = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            raise UsageError(f"a limit is METRIC=NUMBER, like cost_forward_ms=2.5, got '{text}'") from None
+    return limits
 
 
 @click.command("tune")
 @click.argument("names", metavar="BENCHMARK")
 @selection_options
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="Trials per comparison group, in all.")
+@click.option("--timeout", metavar="TIME", callback=duration, help="Time of the cells of each group, like 20m or 2h.")
+@click.option("--trial-seeds", type=click.IntRange(2, 100), default=3, show_default=True, help="Seeds of every trial.")
+@click.option(
+    "--objective",
+    "objectives",
+    metavar="METRIC,...",
+    default="accuracy",
+    show_default=True,
+    callback=_objectives,
+    help="What to optimise; several give a Pareto front.",
+)
+@click.option(
+    "--limit",
+    "limits",
+    metavar="METRIC=NUMBER",
+    multiple=True,
+    callback=_limits,
+    help="Worst value of a metric that a winner may have, like cost_forward_ms=2.5. Repeatable.",
+)
+@click.option("--storage", metavar="URL", help="Database of Optuna's studies (default: a file in the work folder).")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @work_options
-def tune_command(selection: Selection, trials: int, work: Work) -> None:
-    """Tune learning rate, weight decay and batch size of each comparison group on validation images.
+def tune_command(
+    selection: Selection,
+    trials: int,
+    timeout: float | None,
+    trial_seeds: int,
+    objectives: Sequence[str],
+    limits: dict[str, float],
+    storage: str | None,
+    jobs: int,
+    work: Work,
+) -> None:
+    """Tune the hyperparameters of each comparison group on validation images, with the same budget for each.
 
-    The same command continues a study; 'run --tuned' uses the winners.
+    What is tuned is declared by the benchmark, the pool and the head. The same command goes on with a study, also
+    beside another that is running. 'run --tuned' trains with the winners and judges them on the test images.
     """
     from poolbench.runner.ledger import Ledger
-    from poolbench.tune import groups_of, tune, tuning_ledgers
+    from poolbench.runner.workers import slots
+    from poolbench.tune.design import Budget, Design
+    from poolbench.tune.processes import helping
+    from poolbench.tune.tuner import Plan, groups_of, tune
 
-    groups = groups_of(plan(selection))
-    Ledger(work.out).create()
+    (benchmark,) = chosen_benchmarks([selection.names[0]]) if selection.names != ("all",) else (None,)
+    if benchmark is None:
+        raise UsageError("tune takes one benchmark, not all; 'poolbench list benchmarks' shows them")
+    design = Design(objectives, limits, trial_seeds)
+    design.check(benchmark)
+    wanted = Plan(groups_of(plan(selection)), design, Budget(trials, timeout), work.out, storage)
+    ledger = Ledger(work.out).create()
     settings = work.settings()
-    tracking = work.tracking()
-    with sigterm_interrupts():
-        for number, cell in enumerate(groups, start=1):
-            say(f"[{number}/{len(groups)}] {cell.label}")
-            with _trials(settings, tracking, selection.preset) as run_trial:
-                winner = tune(cell, trials, work.out, run_trial)
-            best = winner.parameters
-            chosen = (
-                f"learning_rate={best.learning_rate:.4g} weight_decay={best.weight_decay:.4g} "
-                f"batch_size={best.batch_size}"
-            )
-            click.echo(f"{replace(cell, seed=0).label}: {chosen} -> validation accuracy {winner.accuracy:.4f}")
-    say_left_out(*tuning_ledgers(work.out))
+    devices = slots(settings.device, jobs, 1)
+    tracking, lines = work.tracking(), Lines()
+    say(f"{len(wanted.cells)} groups, {trials} trials each, {trial_seeds} seeds per trial")
+    interrupted = False
+    with sigterm_interrupts(), ledger.open_invocation(command_line(), selection.preset) as invocation:
+        attempt = replace(settings, invocation=invocation.id, device=devices[0])
+        try:
+            with helping(wanted, attempt, lines, devices[1:]):
+                tune(wanted, attempt, lines)
+        except KeyboardInterrupt:
+            interrupted = True
+            invocation.outcome = "interrupted"
+            say("interrupted; finished trials are kept, the same command continues")
+    tracking.sync(ledger)
+    say_left_out(ledger)
+    if interrupted:
+        sys.exit(INTERRUPTED)
 
 
-@contextmanager
-def _trials(settings: Settings, tracking: Tracking, preset: str) -> Iterator[Callable[[Cell, Ledger], Result]]:
-    """Yield the function that executes one trial into the ledger of a study.
+class Lines:
+    """Prints a line per trial to stderr, and the result of each study to stdout."""
 
-    The first trial opens an invocation, which is closed and written to MLflow at the end.
-    """
-    from poolbench.runner.execute import Silent, execute
+    def trial_ended(self, record: StudyRecord, trial: Trial) -> None:
+        done = f"[{len(record.trials)}/{record.budget.trials}]"
+        values = ", ".join(f"{name} {sum(seeds) / len(seeds):.4f}" for name, seeds in trial.values.items())
+        state = {"complete": "", "pruned": " (stopped early)", "infeasible": f" infeasible: {trial.reason}"}
+        chosen = " ".join(f"{name}={_short(value)}" for name, value in trial.parameters.items())
+        say(f"{done} {_operators(record)}: {values}{state[trial.state]} {chosen} ({time_text(trial.seconds)})")
 
-    opened: dict[Ledger, Invocation] = {}
+    def study_ended(self, record: StudyRecord) -> None:
+        spent = f"{len(record.trials)} trials in {time_text(record.seconds)}"
+        for one in record.confirmed:
+            mark = "winner" if one.parameters == record.best else "default" if one is record.confirmed[0] else "tried"
+            values = " ".join(f"{name} {one.mean(name):.4f}" for name in record.design.objectives)
+            chosen = " ".join(f"{name}={_short(value)}" for name, value in one.parameters.items())
+            click.echo(f"{_operators(record)}: {mark}: {values} {chosen} ({spent})")
 
-    def run_trial(cell: Cell, ledger: Ledger) -> Result:
-        if ledger not in opened:
-            opened[ledger] = stack.enter_context(ledger.open_invocation(command_line(), preset))
-        invocation = opened[ledger]
-        began = time.monotonic()
-        execute([cell], ledger, replace(settings, invocation=invocation.id), Silent())
-        result = ledger.result(cell)
-        tracking.project(invocation, result)
-        train = cell.train
-        say(
-            f"  lr={train.learning_rate:.3g} wd={train.weight_decay:.3g} batch={train.batch_size}: "
-            f"{result.metrics.get('accuracy', float('nan')):.4f} {result.status} ({time.monotonic() - began:.1f} s)"
-        )
-        return result
 
-    try:
-        with ExitStack() as stack:
-            yield run_trial
-    finally:
-        for ledger in opened:
-            tracking.sync(ledger)
+def _operators(record: StudyRecord) -> str:
+    cell = record.cell
+    return f"{cell.variant} {cell.architecture.name} {cell.pool.name} {cell.head.name}"
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

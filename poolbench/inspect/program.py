@@ -274,7 +274,7 @@ def _head(function: str) -> Callable[[nn.Module], Iterator[tuple[str, Settings]]
         if isinstance(module, heads.GlobalLse):
             settings["r"] = module.log_r.exp().item()
         if isinstance(module, heads.GlobalTopK):
-            settings["k"] = module.k
+            settings |= {"k": module.k, "share": module.share}
         yield "head", settings
 
     return steps

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
+
+from poolbench.search import Search
+
+Tunable = Mapping[str, Search]
+"""Option -> where tuning looks for good values of it."""
 
 
 class Pool(nn.Module):
@@ -21,6 +27,7 @@ class Pool(nn.Module):
     needs_power_of_two_stride: ClassVar[bool] = False  # other strides raise UsageError
     trainable_in_eval: ClassVar[bool] = True  # parameters receive gradients in eval mode, too
     sampling: ClassVar[str | None] = None  # a maximum, then the pool of this name, which takes the same options
+    tunable: ClassVar[Tunable] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +43,7 @@ class Head(nn.Module):
     feature_multiplier: int = 1  # output features per channel; may be set per instance
     keeps_constants: ClassVar[bool] = True  # a constant map gives the same constant
     needs_size: ClassVar[bool] = False  # raises UsageError without a size
+    tunable: ClassVar[Tunable] = {}
 
     def __init__(self) -> None:
         super().__init__()

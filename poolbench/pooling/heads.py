@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from math import log
+from math import ceil, log
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.pooling.base import Head
+from poolbench.pooling.base import Head, Tunable
 from poolbench.pooling.means import root
 from poolbench.pooling.windows import median, widen
 from poolbench.registry import heads
+from poolbench.search import Interval
 
 Size = tuple[int, int] | None
 
@@ -82,6 +84,8 @@ class GlobalGem(Head):
     better, as x^p overflows half precision. Raises UsageError for an initial p <= 0.
     """
 
+    tunable: ClassVar[Tunable] = {"p": Interval(1, 10, log=True)}
+
     def __init__(self, channels: int, size: Size = None, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__()
         if p <= 0:
@@ -121,6 +125,8 @@ class GlobalLse(Head):
     about 1 it is a maximum. Raises UsageError for an initial r <= 0.
     """
 
+    tunable: ClassVar[Tunable] = {"r": Interval(0.1, 30, log=True)}
+
     def __init__(self, channels: int, size: Size = None, r: float = 10.0) -> None:
         super().__init__()
         if r <= 0:
@@ -139,21 +145,27 @@ class GlobalLse(Head):
 
 @heads.register("top_k", reference="Durand et al. 2016 (WELDON)", shift_equivariant=True, learnable=False, random=False)
 class GlobalTopK(Head):
-    """Mean of the k largest values of each channel, a quarter of them by default; k = 1 is max, k = h * w is avg.
+    """Mean of the k largest values of each channel; k = 1 is max, k = h * w is avg.
 
-    Raises UsageError for k < 1 and for maps with fewer than k positions.
+    Without k, as many as make up the ``share`` of all positions, rounded up. Raises UsageError for k < 1, for maps with
+    fewer than k positions, and for a share outside of (0, 1].
     """
 
-    def __init__(self, channels: int, size: Size = None, k: int | None = None) -> None:
+    tunable: ClassVar[Tunable] = {"share": Interval(0.01, 1, log=True)}
+
+    def __init__(self, channels: int, size: Size = None, k: int | None = None, share: float = 0.25) -> None:
         super().__init__()
         if k is not None and k < 1:
             raise UsageError(f"head 'top_k' needs k >= 1, got {k}")
-        self.k = k
+        if not 0 < share <= 1:
+            raise UsageError(f"head 'top_k' needs a share above 0 and up to 1, got {share}")
+        self.k, self.share = k, share
 
     def forward(self, x: Tensor) -> Tensor:
         positions = x.flatten(2)
         n = positions.shape[2]
-        k = -(-n // 4) if self.k is None else self.k
+        # A share such as .1 of 30 is slightly more than 3 in floating point.
+        k = ceil(self.share * n - 1e-9) if self.k is None else self.k
         if k > n:
             raise UsageError(f"head 'top_k' cannot take the {k} largest of {n} positions; give a k up to {n}")
         return positions.topk(k, dim=2, sorted=False).values.mean(2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.pooling.base import Pool
+from poolbench.pooling.base import Pool, Tunable
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import complete, spread, widen, window_max, window_mean
 from poolbench.registry import pools
+from poolbench.search import Interval
 
 
 def root(x: Tensor) -> Tensor:
@@ -42,6 +45,7 @@ class GemPool(Pool):
     """
 
     signed = False
+    tunable: ClassVar[Tunable] = {"p": Interval(1, 10, log=True)}
 
     def __init__(
         self,

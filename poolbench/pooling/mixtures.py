@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.pooling.base import Pool
+from poolbench.pooling.base import Pool, Tunable
 from poolbench.pooling.padding import PaddingMode, cover, pad
 from poolbench.pooling.windows import complete, window_max, window_mean
 from poolbench.registry import pools
+from poolbench.search import Interval
 
 
 @pools.register("mixed", reference="Lee et al. 2016", shift_equivariant=False, learnable=True, random=False)
@@ -20,6 +23,8 @@ class MixedPool(Pool):
     ``a`` is the initial share of the maximum. 0 and 1 give exactly avg and max and never change, as the
     sigmoid saturates. Raises UsageError outside of 0 to 1.
     """
+
+    tunable: ClassVar[Tunable] = {"a": Interval(0.05, 0.95)}
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "zeros", a: float = 0.5) -> None:
         super().__init__()

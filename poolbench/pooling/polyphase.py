@@ -8,17 +8,19 @@ the input shifts the output (Chaman & Dokmanic 2021).
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolbench.core import UsageError
-from poolbench.pooling.base import Pool
+from poolbench.pooling.base import Pool, Tunable
 from poolbench.pooling.lowpass import BinomialBlur, MaxBlur, padded_dense_max
 from poolbench.pooling.padding import PaddingMode
 from poolbench.pooling.windows import widen
 from poolbench.registry import pools
+from poolbench.search import Interval, OneOf
 
 
 class PolyphasePool(Pool):
@@ -217,6 +219,7 @@ class LearnablePolyphase(PolyphasePool):
     """
 
     trainable_in_eval = False
+    tunable: ClassVar[Tunable] = {"temperature": Interval(0.1, 10, log=True), "hard": OneOf((True, False))}
 
     name = "lps"
 

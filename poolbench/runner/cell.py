@@ -143,7 +143,7 @@ def _start(attempts: Sequence[Attempt], data: Dataset, settings: Settings) -> Tr
     networks = OneNetwork(models[0]) if len(models) == 1 else Stack(models)
     cell = attempts[0].cell
     config = cell.train
-    if cell.split == "validation":
+    if cell.split != "test":
         # The training images that are left without the validation images may be fewer.
         config = replace(config, train_images=min(config.train_images, len(data.train)))
     training = Training(networks, data, config, [attempt.cell.seed for attempt in attempts])
@@ -192,10 +192,10 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
     """Return the declared metrics, tables and arrays of a trained cell; raise UsageError for an undeclared metric."""
     cell, row = attempt.cell, attempt.rows[-1]
     declared = {metric.name for metric in benchmark.metrics}
-    if cell.split == "test":
+    if cell.split != "validation":
         measured = benchmark.measure(cell, benchmark.options(**cell.measure), model, data)
     else:
-        # Trials of a tuning are judged on validation images only.
+        # A tuning for accuracy: the task's own measures take time that nobody needs.
         validated = {"accuracy": row["val_accuracy"], "loss": row["val_loss"]}
         measured = Measurement({name: value for name, value in validated.items() if name in declared})
     for name in measured.metrics:

@@ -53,7 +53,7 @@ def parse_train(given: Sequence[str]) -> dict[str, Any]:
         if name not in declared:
             raise closest("training option", name, declared)
         try:
-            changes[name] = _augment(value) if name == "augment" else declared[name].parse(value)
+            changes[name] = parse_augment(value) if name == "augment" else declared[name].parse(value)
         except TypeError:
             kind = declared[name].annotation
             raise UsageError(f"training option '{name}' is of type {kind}, got '{value}'") from None
@@ -62,7 +62,8 @@ def parse_train(given: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _augment(text: str) -> tuple[str, ...]:
+def parse_augment(text: str) -> tuple[str, ...]:
+    """Return the augmentations of a text such as "flip+shift" or "none"."""
     return () if text == "none" else tuple(text.split("+"))
 
 

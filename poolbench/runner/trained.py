@@ -52,7 +52,7 @@ def cell_data(cell: Cell, location: DataLocation, device: str) -> Dataset:
         data = load_dataset(cell.dataset, location, device)
     if benchmark.folds:
         data = fold(data, benchmark.folds, cell.seed)
-    return data.for_tuning() if cell.split == "validation" else data
+    return data.for_tuning() if cell.split != "test" else data
 
 
 def cell_weights(record: CellRecord) -> dict[str, Tensor]:

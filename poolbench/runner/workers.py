@@ -8,13 +8,10 @@ logs of the running cells, so a killed worker leaves no half-sent message.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -27,6 +24,7 @@ from poolbench.runner.attempt import Settings, attempt_facts
 from poolbench.runner.cell import replica_groups
 from poolbench.runner.group import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
+from poolbench.runner.lifeline import end_with_the_launcher, interrupts_blocked
 
 POLL_SECONDS = 0.2  # how often the event logs of running cells are read
 MAX_DEATHS = 2  # a cell fails when its worker died this often
@@ -145,7 +143,7 @@ class Worker:
 
     def submit(self, assignment: Assignment) -> Future[list[Cell]]:
         """Return the future of ``execute_group`` in the process; it raises BrokenProcessPool if the process dies."""
-        with _interrupts_blocked():
+        with interrupts_blocked():
             try:
                 return self._submit(assignment)
             except BrokenProcessPool:
@@ -179,24 +177,8 @@ class Assignment:
 
 def _prepare(line: Connection, plugins: Sequence[str]) -> None:
     """Prepare a new worker: end it with the launcher, load the plugins."""
-    threading.Thread(target=_end_with_the_launcher, args=(line,), daemon=True).start()
+    end_with_the_launcher(line)
     load_plugins(plugins)
-
-
-def _end_with_the_launcher(line: Connection) -> None:
-    """Exit when the launcher closes the pipe or dies; no other process holds its other end."""
-    line.poll(None)
-    os._exit(1)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them."""
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _fail(cell: Cell, ledger: Ledger, settings: Settings) -> bool:

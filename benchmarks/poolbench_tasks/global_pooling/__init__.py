@@ -10,6 +10,7 @@ from poolbench.choice import Choice
 from poolbench.core import Metric, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
+from poolbench.search import TRAINING, OneOf
 from poolbench.task import Benchmark, Figure, Grid, deferred
 from poolbench_tasks.global_pooling.claims import CLAIMS
 
@@ -95,6 +96,7 @@ def global_pooling() -> Benchmark:
         },
         seeds={"smoke": 2, "quick": 8, "nightly": 13, "paper": 5},
         measure=deferred(f"{__name__}.measure").measure,
+        search={**TRAINING, "augment": OneOf(("none", "flip", "shift", "flip+shift"))},
         version=3,
         claims=CLAIMS,
         choices=CHOICES,

@@ -250,7 +250,7 @@ const HEADS = {
     const top = maximum(values);
     return top + Math.log1p(mean(values.map((value) => Math.expm1(r * (value - top))))) / r;
   },
-  top_k: (values, { k }) => mean(values.sort().slice(-(k === null ? Math.ceil(values.length / 4) : k))),
+  top_k: (values, { k, share }) => mean(values.sort().slice(-(k === null ? Math.ceil(share * values.length - 1e-9) : k))),
   median(values) {
     const ordered = values.sort();
     return (ordered[Math.floor((values.length - 1) / 2)] + ordered[Math.floor(values.length / 2)]) / 2;

@@ -1,0 +1,30 @@
+"""Processes that end with the one that started them, even if it is killed, and that a Ctrl-C does not reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+
+def end_with_the_launcher(line: Connection) -> None:
+    """Exit this process when the launcher closes its end of the pipe or dies; no other process may hold that end."""
+    threading.Thread(target=_exit_at_the_end_of, args=(line,), daemon=True).start()
+
+
+def _exit_at_the_end_of(line: Connection) -> None:
+    line.poll(None)
+    os._exit(1)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

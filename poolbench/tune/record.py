@@ -1,0 +1,131 @@
+"""The record of a study: what was tried, what it gave, which hyperparameters won. Written by tuners, read by all else.
+
+It is a copy of what Optuna's storage and the ledger hold, so that reports need neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from poolbench.core import Cell, UsageError
+from poolbench.files import write_json
+from poolbench.tune.design import Budget, Design
+from poolbench.tune.space import Parameters, applied
+
+NAME = "study.json"
+State = Literal["complete", "pruned", "infeasible"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One proposal: its hyperparameters, its state, {metric: one value per seed}, and seconds of its cells.
+
+    ``infeasible``: a network that cannot be built or that fails, or a limit that is exceeded, see ``reason``.
+    A ``pruned`` trial has values for its first seeds only. ``started`` and ``ended`` are seconds since 1970.
+    """
+
+    number: int
+    state: State
+    parameters: Parameters
+    values: Mapping[str, Sequence[float]]
+    seconds: float
+    started: float
+    ended: float
+    reason: str = ""
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the seeds that ran; raise KeyError without any."""
+        return fmean(self.values[metric])
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Hyperparameters with {metric: one value per fresh seed}, in the order of the seeds.
+
+    ``trials`` are the numbers of the trials that proposed them; trial 0 is the default.
+    """
+
+    trial: int
+    parameters: Parameters
+    values: Mapping[str, Sequence[float]]
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the fresh seeds."""
+        return fmean(self.values[metric])
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study: a cell of its group with the default hyperparameters, its design, space, budget and what came out.
+
+    ``confirmed`` holds the default and the best trial, or the Pareto front, on fresh seeds; it is empty while the study
+    is going on. ``best`` are the hyperparameters that ``run --tuned`` uses: None while it is going on, and where it has
+    several objectives. ``confirmation_seconds`` is what the cells of the confirmation took.
+    """
+
+    id: str
+    cell: Cell
+    design: Design
+    space: Mapping[str, str]
+    budget: Budget
+    trials: Sequence[Trial] = ()
+    confirmed: Sequence[Confirmation] = ()
+    best: Parameters | None = None
+    confirmation_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of all cells of its trials."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @cached_property
+    def tuned(self) -> Cell | None:
+        """The cell with the hyperparameters of the winner, judged on test images; None without a winner."""
+        return None if self.best is None else applied(self.cell, self.best)
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the folder of the study."""
+        content = {**asdict(self), "cell": self.cell.config(), "design": self.design.config()}
+        write_json(folder / NAME, content)
+
+    @classmethod
+    def read(cls, folder: Path) -> StudyRecord:
+        """Read the record in the folder of a study."""
+        content: dict[str, Any] = json.loads((folder / NAME).read_text())
+        return cls(
+            **{
+                **content,
+                "cell": Cell.from_config(content["cell"]),
+                "design": Design.from_config(content["design"]),
+                "budget": Budget(**content["budget"]),
+                "trials": [Trial(**trial) for trial in content["trials"]],
+                "confirmed": [Confirmation(**one) for one in content["confirmed"]],
+            }
+        )
+
+
+def records(out: Path) -> list[StudyRecord]:
+    """Return the records of all studies in a work folder, in the order of their first trials."""
+    found = [StudyRecord.read(path.parent) for path in out.glob(f"tuning/*/{NAME}")]
+    return sorted(found, key=lambda record: (record.trials[0].started if record.trials else float("inf"), record.id))
+
+
+def tuned(out: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells with the winning hyperparameters of their groups.
+
+    Where a group has several studies, the one that began last. Raises UsageError for a group without a winner.
+    """
+    winners = {record.cell.group: record.best for record in records(out) if record.best is not None}
+    for cell in cells:
+        if cell.group not in winners:
+            raise UsageError(
+                f"no tuning result for {replace(cell, seed=0).label.rpartition(' ')[0]}; run 'poolbench tune "
+                f"{cell.benchmark} --trials N' with the same preset and selectors to its end first"
+            )
+    return [applied(cell, winners[cell.group]) for cell in cells]

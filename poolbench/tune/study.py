@@ -1,0 +1,165 @@
+"""One study: its trials in Optuna's storage, their cells in a ledger, their locks, its record."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import optuna
+from filelock import FileLock
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from poolbench.core import Cell, Scalar, derive_seed
+from poolbench.files import storage
+from poolbench.registry import benchmarks
+from poolbench.runner.ledger import Ledger, is_held
+from poolbench.task import Benchmark
+from poolbench.tune.design import Budget, Design, limited, study_id
+from poolbench.tune.record import State, StudyRecord, Trial
+from poolbench.tune.space import Space
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""A failed trial is one that was lost or interrupted. It is repeated and does not count."""
+STARTUP_TRIALS = 6
+"""Trials before the sampler models what it saw. Optuna's default of 10 would be half of a small budget."""
+PRUNE_BELOW = 0.26
+"""A trial stops when it is behind the best on its first two seeds: the p of Wilcoxon's test is .25 then."""
+OUTCOME = "outcome"  # user attribute of a trial that ended: what a record.Trial holds beyond Optuna's own fields
+
+
+class Study:
+    """The study of a comparison group in a work folder, shared by all processes that tune it.
+
+    ``cell`` is any cell of the group, ``worker`` the number of this process among the local ones.
+    """
+
+    def __init__(
+        self, out: Path, cell: Cell, design: Design, budget: Budget, where: BaseStorage, worker: int = 0
+    ) -> None:
+        self.cell, self.design, self.budget, self.storage, self.worker = cell, design, budget, where, worker
+        self.space = Space.of(cell)
+        self.id = study_id(cell, design, self.space.config())
+        self.folder = out / "tuning" / self.id
+        self.ledger = Ledger(self.folder).create()
+        self.asking = FileLock(self.folder / "asking.lock", is_singleton=True)
+        with storage(self.folder):
+            (self.folder / "running").mkdir(exist_ok=True)
+            with self.asking:
+                self.optuna = self._open()
+
+    def _open(self) -> optuna.Study:
+        benchmark: Benchmark = benchmarks.get(self.cell.benchmark)()
+        better = [benchmark.metric(name).higher_is_better for name in self.design.objectives]
+        name = f"{self.cell.benchmark} {self.cell.variant} {self.cell.pool.name} {self.cell.head.name} {self.id[:8]}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the pruner is experimental
+            pruner = optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_BELOW)
+        return optuna.create_study(
+            study_name=name,
+            storage=self.storage,
+            directions=[StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE for higher in better],
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in these states, all without any."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def seconds(self) -> float:
+        """Return the seconds of the cells of all trials that ended."""
+        return sum(float(trial.user_attrs[OUTCOME]["seconds"]) for trial in self.trials(*ENDED))
+
+    def may_start(self) -> bool:
+        """Return whether the budget has room for one more trial beside those that ended or are running."""
+        ended, running = len(self.trials(*ENDED)), len(self.trials(TrialState.RUNNING))
+        in_time = self.budget.seconds is None or not ended or self.seconds() < self.budget.seconds
+        return ended + running < self.budget.trials and in_time
+
+    def is_settled(self) -> bool:
+        """Return whether the budget is spent and no trial is running."""
+        return not self.trials(TrialState.RUNNING) and not self.may_start()
+
+    def prepare(self) -> None:
+        """Queue the default unless it was tried, and seed the sampler; the caller holds ``asking``."""
+        known = self.trials()
+        default = dict(self.space.default)
+        alive = [trial for trial in known if trial.state != TrialState.FAIL]
+        if not any(trial.params == default or trial.state == TrialState.WAITING for trial in alive):
+            self.optuna.enqueue_trial(default)
+        # By what is known: a constant seed would repeat its first proposals.
+        seed = derive_seed(len(known), f"{self.id}/{self.worker}") % 2**32
+        self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+
+    def trial_lock(self, number: int) -> FileLock:
+        """Return the lock of a running trial; the system releases it when the process dies."""
+        return FileLock(self.folder / "running" / f"{number}.lock", is_singleton=True)
+
+    def repeat_lost(self) -> None:
+        """Fail the running trials whose process died, and queue their hyperparameters again."""
+        if isinstance(self.storage, optuna.storages.RDBStorage):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # heartbeats are experimental
+                optuna.storages.fail_stale_trials(self.optuna)
+            return
+        with self.asking:
+            for trial in self.trials(TrialState.RUNNING):
+                if not is_held(self.trial_lock(trial.number)):
+                    self.optuna.tell(trial.number, state=TrialState.FAIL)
+                    queue_again(self.optuna, trial)
+
+    def repeat(self, number: int) -> None:
+        """Queue the hyperparameters of an interrupted trial again."""
+        queue_again(self.optuna, self.optuna.trials[number])
+
+    def write(self, record: StudyRecord) -> None:
+        """Write the record of a study that has ended."""
+        with storage(self.folder):
+            record.write(self.folder)
+
+    def write_trials(self) -> StudyRecord:
+        """Write the record of the trials so far, and return it; the last of several processes has the last word."""
+        with FileLock(self.folder / "record.lock", is_singleton=True):
+            record = self.record()
+            self.write(record)
+        return record
+
+    def record(self) -> StudyRecord:
+        """Return the record of the trials that ended; nothing is confirmed in it."""
+        ended = sorted(self.trials(*ENDED), key=lambda trial: trial.number)
+        found = [_trial(trial) for trial in ended]
+        return StudyRecord(self.id, self.cell, self.design, self.space.config(), self.budget, found)
+
+    def ended(self, number: int) -> Trial:
+        """Return a trial that ended."""
+        return _trial(self.optuna.trials[number])
+
+    def excess(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Return by how much the means of a trial break each limit; 0 or less where it is kept."""
+        benchmark: Benchmark = benchmarks.get(self.cell.benchmark)()
+        return {
+            name: limited(benchmark, name).sign * (limit - fmean(values[name]))
+            for name, limit in self.design.limits.items()
+        }
+
+
+def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the hyperparameters of a trial that was lost or interrupted, if it had any."""
+    if trial.params:
+        study.enqueue_trial(trial.params)
+
+
+def _trial(trial: FrozenTrial) -> Trial:
+    outcome = trial.user_attrs[OUTCOME]
+    state: State = "infeasible" if outcome["reason"] else "complete" if trial.state == TrialState.COMPLETE else "pruned"
+    parameters: dict[str, Scalar] = dict(trial.params)
+    assert trial.datetime_start is not None
+    assert trial.datetime_complete is not None
+    return Trial(
+        trial.number, state, parameters, outcome["values"], outcome["seconds"], trial.datetime_start.timestamp(),
+        trial.datetime_complete.timestamp(), outcome["reason"],
+    )  # fmt: skip
