@@ -12,7 +12,7 @@ import click
 from poolbench.cli.deciding import duration
 from poolbench.cli.options import INTERRUPTED, command_line, say, say_left_out, selection_options
 from poolbench.cli.rulings import time_text
-from poolbench.cli.work import Work, sigterm_interrupts, work_options
+from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options
 from poolbench.core import Scalar, UsageError
 from poolbench.runner.plan import Selection, chosen_benchmarks, plan
 
@@ -92,14 +92,14 @@ def tune_command(
     ledger = Ledger(work.out).create()
     settings = work.settings()
     devices = slots(settings.device, jobs, 1)
-    tracking, lines = work.tracking(), Lines()
+    tracking = work.tracking()
     say(f"{len(wanted.cells)} groups, {trials} trials each, {trial_seeds} seeds per trial")
     interrupted = False
     with sigterm_interrupts(), ledger.open_invocation(command_line(), selection.preset) as invocation:
         attempt = replace(settings, invocation=invocation.id, device=devices[0])
         try:
-            with helping(wanted, attempt, lines, devices[1:]):
-                tune(wanted, attempt, lines)
+            with helping(wanted, attempt, Lines(), devices[1:]):
+                tune(wanted, attempt, TrackedLines(tracking))
         except KeyboardInterrupt:
             interrupted = True
             invocation.outcome = "interrupted"
@@ -123,10 +123,20 @@ class Lines:
     def study_ended(self, record: StudyRecord) -> None:
         spent = f"{len(record.trials)} trials in {time_text(record.seconds)}"
         for one in record.confirmed:
-            mark = "winner" if one.parameters == record.best else "default" if one is record.confirmed[0] else "tried"
             values = " ".join(f"{name} {one.mean(name):.4f}" for name in record.design.objectives)
             chosen = " ".join(f"{name}={_short(value)}" for name, value in one.parameters.items())
-            click.echo(f"{_operators(record)}: {mark}: {values} {chosen} ({spent})")
+            click.echo(f"{_operators(record)}: {record.role(one)}: {values} {chosen} ({spent})")
+
+
+class TrackedLines(Lines):
+    """Also writes each trial to MLflow, so that it is to be seen while the command runs."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+
+    def trial_ended(self, record: StudyRecord, trial: Trial) -> None:
+        super().trial_ended(record, trial)
+        self.tracking.attempt(lambda sink: sink.project_study(record), None)
 
 
 def _operators(record: StudyRecord) -> str:

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from poolbench.core import COST_METRICS, Cell, Metric, Split, UsageError
-from poolbench.registry import closest
+from poolbench.registry import benchmarks, closest
 from poolbench.task import Benchmark
 
 VALIDATED = ("accuracy", "loss")
@@ -78,6 +78,12 @@ class Design:
     def from_config(cls, config: Mapping[str, Any]) -> Design:
         """Rebuild the design that :meth:`config` described."""
         return cls(tuple(config["objectives"]), dict(config["limits"]), config["seeds"])
+
+
+def directions(cell: Cell, design: Design) -> list[Literal["maximize", "minimize"]]:
+    """Return the direction of each objective, as Optuna names them."""
+    benchmark: Benchmark = benchmarks.get(cell.benchmark)()
+    return ["maximize" if benchmark.metric(name).higher_is_better else "minimize" for name in design.objectives]
 
 
 def limited(benchmark: Benchmark, name: str) -> Metric:

@@ -62,7 +62,9 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study: a cell of its group with the default hyperparameters, its design, space, budget and what came out.
+    """A study: a cell of its group with the default hyperparameters, its design, its budget, and what came out.
+
+    ``distributions`` are the ranges that were searched, as Optuna writes them.
 
     ``confirmed`` holds the default and the best trial, or the Pareto front, on fresh seeds; it is empty while the study
     is going on. ``best`` are the hyperparameters that ``run --tuned`` uses: None while it is going on, and where it has
@@ -72,7 +74,7 @@ class StudyRecord:
     id: str
     cell: Cell
     design: Design
-    space: Mapping[str, str]
+    distributions: Mapping[str, str]
     budget: Budget
     trials: Sequence[Trial] = ()
     confirmed: Sequence[Confirmation] = ()
@@ -83,6 +85,12 @@ class StudyRecord:
     def seconds(self) -> float:
         """The seconds of all cells of its trials."""
         return sum(trial.seconds for trial in self.trials)
+
+    def role(self, one: Confirmation) -> str:
+        """Return what confirmed hyperparameters are: "default", "winner" or the number of their trial."""
+        if one.parameters == self.best:
+            return "winner" if one is not self.confirmed[0] else "default, the winner"
+        return "default" if one is self.confirmed[0] else f"trial {one.trial}"
 
     @cached_property
     def tuned(self) -> Cell | None:

@@ -9,8 +9,8 @@ from statistics import fmean
 
 import optuna
 from filelock import FileLock
+from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from poolbench.core import Cell, Scalar, derive_seed
@@ -18,7 +18,7 @@ from poolbench.files import storage
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger, is_held
 from poolbench.task import Benchmark
-from poolbench.tune.design import Budget, Design, limited, study_id
+from poolbench.tune.design import Budget, Design, directions, limited, study_id
 from poolbench.tune.record import State, StudyRecord, Trial
 from poolbench.tune.space import Space
 
@@ -52,8 +52,6 @@ class Study:
                 self.optuna = self._open()
 
     def _open(self) -> optuna.Study:
-        benchmark: Benchmark = benchmarks.get(self.cell.benchmark)()
-        better = [benchmark.metric(name).higher_is_better for name in self.design.objectives]
         name = f"{self.cell.benchmark} {self.cell.variant} {self.cell.pool.name} {self.cell.head.name} {self.id[:8]}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the pruner is experimental
@@ -61,7 +59,7 @@ class Study:
         return optuna.create_study(
             study_name=name,
             storage=self.storage,
-            directions=[StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE for higher in better],
+            directions=directions(self.cell, self.design),
             pruner=pruner,
             load_if_exists=True,
         )
@@ -132,7 +130,8 @@ class Study:
         """Return the record of the trials that ended; nothing is confirmed in it."""
         ended = sorted(self.trials(*ENDED), key=lambda trial: trial.number)
         found = [_trial(trial) for trial in ended]
-        return StudyRecord(self.id, self.cell, self.design, self.space.config(), self.budget, found)
+        ranges = {name: distribution_to_json(one) for trial in ended for name, one in trial.distributions.items()}
+        return StudyRecord(self.id, self.cell, self.design, ranges, self.budget, found)
 
     def ended(self, number: int) -> Trial:
         """Return a trial that ended."""

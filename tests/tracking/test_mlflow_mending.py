@@ -142,29 +142,6 @@ def test_the_half_width_of_a_share_is_the_longer_side(cells: list[Cell]) -> None
     assert _interval(tiny, Metric("kept", "kept", True, 0.01), "kept", NO_IMAGES)["kept"] == 1e-9
 
 
-def test_studies_of_a_tuning_are_one_experiment(
-    ledger: Ledger, cells: list[Cell], run_cells: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    studies = [Ledger(tmp_path / name).create() for name in ("one", "two")]
-    for study, cell in zip(studies, (cells[0], cells[2]), strict=True):
-        trials = [
-            replace(cell, split="validation", train=replace(cell.train, learning_rate=rate)) for rate in (1e-3, 1 / 300)
-        ]
-        run_cells(trials, study)
-    sink = MlflowSink(ledger.folder)
-    sink.sync([ledger, *studies])
-    experiment = sink.store.find_experiment("tiny (tuning)")
-    assert experiment is not None
-    names = {run.info.run_name for run in sink.store.runs(experiment.experiment_id, kind="group")}
-    assert names == {f"{pool} · learning_rate={rate}" for pool in ("max", "avg") for rate in ("0.001", "0.003333")}
-    written: list[str] = []
-    monkeypatch.setattr(sink.store.client, "set_experiment_tag", lambda *given: written.append(given[1]))
-    assert sink.sync([ledger, *studies]) == 0
-    assert not written
-    view = experiment.tags["mlflow.sharedViewState.poolbench-groups"]
-    assert "half_width" not in view.partition("compareRunSections")[0]
-
-
 def test_a_database_that_cannot_be_opened_is_one_line_at_once(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(TrackingUnavailable) as error:

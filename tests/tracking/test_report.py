@@ -130,7 +130,6 @@ def test_protocols_are_told_apart(study: Benchmark, store: Store, cell_of: Calla
     assert protocol_of(cell_of(dataset="another", pool="new"), study) == "quick"
     assert protocol_of(cell_of(train=TrainConfig(epochs=1)), study) == "other settings"
     assert protocol_of(cell_of(version=2), study) == "version 2"
-    assert protocol_of(cell_of(split="validation"), study) == "judged on validation images"
     store("max", 0, 0.9)
     store("max", 0, 0.8, train=TrainConfig(epochs=1))
     _, markdown = reports(ledger)

@@ -140,7 +140,7 @@ def test_no_feasible_trial_is_said(make_study: MakeStudy) -> None:
 
     study = make_study(2)
     run_all(study, Failing())
-    with pytest.raises(UsageError, match="no trial of tiny .* was feasible: it cannot be built"):
+    with pytest.raises(UsageError, match=r"no trial of tiny .* was feasible: it cannot be built"):
         confirm(study, Failing())
 
 
@@ -302,7 +302,8 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     journal.touch()
     code = (
         "import os, sys, pathlib; from poolbench.tune.storage import KillSafeLock;"
-        "lock = KillSafeLock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True); os.kill(os.getpid(), 9)"
+        "lock = KillSafeLock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True);"
+        "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(journal)], capture_output=True, text=True, check=False)
     assert done.stdout == "held\n"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from poolbench.core import Cell
 from poolbench_tracking.mlflow_errors import reported
-from poolbench_tracking.mlflow_runs import TUNING
 from poolbench_tracking.mlflow_store import Store, default_uri
 
 ARTIFACTS = "inspect"
@@ -22,7 +21,7 @@ def log_inspection(cell: Cell, files: Sequence[Path], folder: Path, uri: str | N
         return None
     store = Store(folder, uri)
     with reported(store.uri):
-        experiment = store.find_experiment(cell.benchmark + (TUNING if cell.split != "test" else ""))
+        experiment = store.find_experiment(cell.benchmark)
         if experiment is None:
             return None
         runs = store.runs(experiment.experiment_id, kind="seed", cell=cell.id)

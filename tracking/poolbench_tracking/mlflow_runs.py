@@ -43,7 +43,6 @@ PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH_LIMIT = 1000  # metrics that MLflow accepts per call
 FORMAT = "2"
 """Raised when the numbers or names in the run of a group change: older runs are written again."""
-TUNING = " (tuning)"
 SECONDS = ("seconds_fit", "seconds_measure")
 LONG = 30.0
 """Seconds. The state of the GPU in shorter trainings says nothing."""
@@ -77,16 +76,6 @@ class Members:
         """What the numbers of the group's run depend on: attempts, and who has learned."""
         parts = [FORMAT, *(f"{result.cell.id} {attempt_of(result)} {learned_of(result)}" for result in self.results)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-    @property
-    def is_tuning(self) -> bool:
-        """Whether these are trials of a tuning, judged on validation images."""
-        return self.cell.split != "test"
-
-    @property
-    def experiment(self) -> str:
-        """The name of the experiment: trials of tuning have one of their own."""
-        return self.cell.benchmark + (TUNING if self.is_tuning else "")
 
     @property
     def name(self) -> str:
@@ -125,7 +114,7 @@ def create_cell_run(store: Store, experiment: str, members: Members, result: Res
     tags = _cell_tags(result) | {FOLDER: store.folder_id, PARENT: parent}
     run = store.client.create_run(experiment, milliseconds(result.started), tags, f"seed {result.cell.seed}")
     run_id = str(run.info.run_id)
-    _log(store, run_id, _cell_metrics(members.benchmark, result), {**params, "seed": str(result.cell.seed)})
+    log(store, run_id, _cell_metrics(members.benchmark, result), {**params, "seed": str(result.cell.seed)})
     if result.traceback:
         with artifacts(store, run_id) as folder:
             (folder / "traceback.txt").write_text(result.traceback)
@@ -142,7 +131,7 @@ def fill_group_run(store: Store, run_id: str, members: Members) -> None:
     group, evidence = members.finished, members.evidence
     ended = max(result.ended or 0.0 for result in members.results)
     if group.results and evidence is not None:
-        _log(store, run_id, [*_group_metrics(members, evidence.images, ended), *_mean_curves(group, ended)], {})
+        log(store, run_id, [*_group_metrics(members, evidence.images, ended), *_mean_curves(group, ended)], {})
         _log_data(store, run_id, group.results[0])
         records = {result.cell.id: evidence.record(result.cell.id) for result in members.results}
         log_files(store, run_id, members.benchmark, group, records)
@@ -212,7 +201,7 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     last = content["ended"] or max((r.ended or 0 for r in members), default=0) or content["started"]
     counts = {f"cells_{status}": sum(r.status == status for r in members) for status in ("finished", "failed")}
     metrics = {**counts, "seconds": last - content["started"]}
-    _log(store, run_id, [_point(key, float(value), last) for key, value in metrics.items()], {})
+    log(store, run_id, [point(key, float(value), last) for key, value in metrics.items()], {})
     environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
     for key, value in _environment_tags(environment).items():
         store.client.set_tag(run_id, key, value)
@@ -222,14 +211,15 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     store.client.set_tag(run_id, CLOSED, str(content["ended"]))
 
 
-def _log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
+def log(store: Store, run_id: str, metrics: Sequence[Any], params: Mapping[str, str]) -> None:
     """Log metrics and parameters in as few calls as MLflow allows."""
     store.client.log_batch(run_id, metrics=metrics[:BATCH_LIMIT], params=_params(params))
     for start in range(BATCH_LIMIT, len(metrics), BATCH_LIMIT):
         store.client.log_batch(run_id, metrics=metrics[start : start + BATCH_LIMIT])
 
 
-def _point(key: str, value: float, seconds: float, step: int = 0) -> Any:
+def point(key: str, value: float, seconds: float, step: int = 0) -> Any:
+    """Return one value of a metric, at a time in seconds since 1970."""
     from mlflow.entities import Metric as Point
 
     return Point(key, value, int(seconds * 1000), step)
@@ -239,13 +229,13 @@ def _cell_metrics(benchmark: Benchmark, result: Result) -> list[Any]:
     """Return the finite metrics of every epoch, with step and time, and the final ones."""
     with_gpu = result.facts.get("seconds_fit", 0.0) > LONG
     found = [
-        _point(curve_key(name), value, row["time"], int(row["epoch"]))
+        point(curve_key(name), value, row["time"], int(row["epoch"]))
         for row in result.history
         for name, value in _curve_values(row, with_gpu)
     ]
     final = {metric_key(name, benchmark): value for name, value in result.metrics.items()}
     final |= {f"{COST}/{name}": result.facts[name] for name in SECONDS if name in result.facts}
-    return found + [_point(key, float(v), result.ended or 0.0) for key, v in final.items() if isfinite(v)]
+    return found + [point(key, float(v), result.ended or 0.0) for key, v in final.items() if isfinite(v)]
 
 
 def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[Any]:
@@ -258,7 +248,7 @@ def _group_metrics(members: Members, images: ImageValues, ended: float) -> list[
         least = group.least(metric.name)
         # No time is known to a nanosecond, and the UI shows all digits.
         values |= {} if least is None else {metric_key(metric.name, members.benchmark): round(least, 3)}
-    return [_point(key, value, ended) for key, value in values.items() if isfinite(value)]
+    return [point(key, value, ended) for key, value in values.items() if isfinite(value)]
 
 
 def _interval(group: Group, metric: Metric, key: str, images: ImageValues) -> dict[str, float]:
@@ -288,7 +278,7 @@ def _mean_curves(group: Group, ended: float) -> list[Any]:
         for row in result.history:
             for name, value in _curve_values(row):
                 values.setdefault((name, int(row["epoch"])), []).append(value)
-    return [_point(curve_key(name), fmean(found), ended, epoch) for (name, epoch), found in values.items()]
+    return [point(curve_key(name), fmean(found), ended, epoch) for (name, epoch), found in values.items()]
 
 
 def _curve_values(row: Mapping[str, float], with_gpu: bool = False) -> Iterator[tuple[str, float]]:

@@ -23,6 +23,7 @@ from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Invocation, Ledger
+from poolbench.tune.record import StudyRecord, records
 from poolbench_tracking.links import Links
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported
 from poolbench_tracking.mlflow_names import split_settings
@@ -36,7 +37,6 @@ from poolbench_tracking.mlflow_runs import (
     LEARNED,
     NOTE,
     PARENT,
-    TUNING,
     Members,
     add_params,
     attempt_of,
@@ -51,6 +51,7 @@ from poolbench_tracking.mlflow_runs import (
     seal_group_run,
 )
 from poolbench_tracking.mlflow_store import Store, default_uri
+from poolbench_tracking.mlflow_studies import write_study
 from poolbench_tracking.mlflow_views import GROUPS, SEEDS, view_link, views
 
 if TYPE_CHECKING:
@@ -97,8 +98,17 @@ class MlflowSink:
         for ledger, evidence in zip(ledgers, found, strict=True):
             for invocation in ledger.invocations():
                 self._sync_invocation(invocation, evidence.results)
+        for ledger in ledgers:
+            for record in records(ledger.folder):
+                self.project_study(record)
         self._parents.clear()
         return written
+
+    def project_study(self, record: StudyRecord) -> None:
+        """Write the missing runs of a tuning study."""
+        if record.cell.benchmark in benchmarks.names():
+            with self._writing():
+                write_study(self.store, record)
 
     def project(self, result: Result, invocation: Invocation) -> None:
         """Write the run of a cell that has just ended, so that it is to be seen while its command runs.
@@ -150,15 +160,14 @@ class MlflowSink:
         """Return {id: name} of the experiments of tasks, in the order of the tasks."""
         found = {}
         for name in benchmarks.names():
-            for suffix in ("", TUNING):
-                experiment = self.store.find_experiment(name + suffix)
-                if experiment is not None and experiment.lifecycle_stage == "active":
-                    found[experiment.experiment_id] = experiment.name
+            experiment = self.store.find_experiment(name)
+            if experiment is not None and experiment.lifecycle_stage == "active":
+                found[experiment.experiment_id] = experiment.name
         return found
 
     def _experiment(self, members: Members) -> str:
         """Return the id of a group's experiment, which is made with its description and views if it does not exist."""
-        return self.store.experiment(members.experiment, experiment_note(members.benchmark), _views_of([members]))
+        return self.store.experiment(members.benchmark.name, experiment_note(members.benchmark), _views_of([members]))
 
     def _sync_experiment(self, name: str, groups: Sequence[Members], notes: Mapping[str, str]) -> Iterator[int]:
         """Complete an experiment, group by group; yield the number of new runs of seeds of each."""
@@ -288,7 +297,7 @@ def _views_of(groups: Sequence[Members]) -> dict[str, str]:
     """Return the saved views of an experiment as tags."""
     first = groups[0]
     params, _ = split_settings(first.cell.fields, first.varying)
-    return views(first.benchmark, list(dict.fromkeys([*first.varying, *params])), first.is_tuning)
+    return views(first.benchmark, list(dict.fromkeys([*first.varying, *params])))
 
 
 def _members(found: Sequence[Evidence]) -> dict[str, list[Members]]:
@@ -304,7 +313,7 @@ def _members(found: Sequence[Evidence]) -> dict[str, list[Members]]:
         # The studies of a tuning have cells of their own, so a group lies in one ledger.
         results, evidence = sorted((result for result, _ in pairs), key=lambda r: r.cell.seed), pairs[0][1]
         members = Members(known[results[0].cell.benchmark], results, (), evidence)
-        experiments.setdefault(members.experiment, []).append(members)
+        experiments.setdefault(members.benchmark.name, []).append(members)
     return {name: _with_varying(groups) for name, groups in experiments.items()}
 
 

@@ -29,18 +29,17 @@ def view_link(address: str, experiment: str, view: str) -> str:
     return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def views(benchmark: Benchmark, params: Sequence[str], is_tuning: bool = False) -> dict[str, str]:
+def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
     """Return {experiment tag: content} of the two views: the groups with their answer, and the seeds in their groups.
 
-    ``params`` are the parameters that the runs have, those that vary first. Trials of a tuning have one seed, and no
-    metric of the task but accuracy.
+    ``params`` are the parameters that the runs have, those that vary first.
     """
-    metrics = [benchmark.metric("accuracy")] if is_tuning else _first_metrics(benchmark)
+    metrics = _first_metrics(benchmark)
     shown = [metric_key(metric.name, benchmark) for metric in metrics]
     settings = [_column("params", name) for name in params]
     # The headline, accuracy and the price fit into a window of 1400 px.
     first = dict.fromkeys([shown[0], ACCURACY])
-    with_width = [*first] if is_tuning else [name for key in first for name in (key, f"{HALF_WIDTH}/{key}")]
+    with_width = [name for key in first for name in (key, f"{HALF_WIDTH}/{key}")]
     others = [name for key in shown if key not in first for name in (key, f"{HALF_WIDTH}/{key}")]
     columns = [_column("metrics", name) for name in (*with_width, TIME_KEY, "n", *others)]
     charts = _charts(shown, benchmark)

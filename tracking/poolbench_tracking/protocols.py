@@ -13,12 +13,9 @@ VERSION = "version"
 def protocol_of(cell: Cell, benchmark: Benchmark) -> str:
     """Return the name of the preset whose settings a cell has, such as "quick"; only cells of one protocol compare.
 
-    "other settings" if no preset matches, "version 1" if the benchmark has a newer version than the cell,
-    "judged on validation images" for tuning. Data set, architecture, pool, head and seed are free: they
-    can be selected within a preset.
+    "other settings" if no preset matches, "version 1" if the benchmark has a newer version than the cell. Data set,
+    architecture, pool, head and seed are free: they can be selected within a preset.
     """
-    if cell.split != "test":
-        return f"judged on {cell.split} images"
     if cell.version != benchmark.version:
         return f"{VERSION} {cell.version}"
     matching = (

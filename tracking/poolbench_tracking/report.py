@@ -15,11 +15,13 @@ from poolbench.analysis.text import metric_label
 from poolbench.files import storage, write_atomically
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
+from poolbench.tune.record import records
 from poolbench_tracking.effect_picture import HEIGHT, WIDTH
 from poolbench_tracking.links import Links
 from poolbench_tracking.overview import overview
 from poolbench_tracking.provenance import provenance
 from poolbench_tracking.sections import NO_LINKS, Drawing, Section, sections_of, summary_frame
+from poolbench_tracking.tuning_section import tuning_sections
 
 LIVE = "live.html"
 """The live page (see ``live_page``), which the report links to if it lies beside it."""
@@ -38,6 +40,7 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
     facts = {
         "sections": sections,
         "overview": overview(sections),
+        "tunings": list(tuning_sections(records(ledger.folder), found)),
         "metric_label": metric_label,
         "live": LIVE if (folder / LIVE).exists() else "",
         **provenance(found.results, ledger.invocations(), ledger.left_out()),
