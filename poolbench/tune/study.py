@@ -54,15 +54,17 @@ class Study:
     def _open(self) -> optuna.Study:
         name = f"{self.cell.benchmark} {self.cell.variant} {self.cell.pool.name} {self.cell.head.name} {self.id[:8]}"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the pruner is experimental
-            pruner = optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_BELOW)
-        return optuna.create_study(
-            study_name=name,
-            storage=self.storage,
-            directions=directions(self.cell, self.design),
-            pruner=pruner,
-            load_if_exists=True,
-        )
+            warnings.simplefilter("ignore")  # the pruner and names of objectives are experimental
+            study = optuna.create_study(
+                study_name=name,
+                storage=self.storage,
+                directions=directions(self.cell, self.design),
+                pruner=optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_BELOW),
+                load_if_exists=True,
+            )
+            if study.metric_names is None:
+                study.set_metric_names(list(self.design.objectives))
+        return study
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in these states, all without any."""
@@ -71,6 +73,10 @@ class Study:
     def seconds(self) -> float:
         """Return the seconds of the cells of all trials that ended."""
         return sum(float(trial.user_attrs[OUTCOME]["seconds"]) for trial in self.trials(*ENDED))
+
+    def best_accuracy(self) -> float:
+        """Return the best accuracy of a network in all trials that ended, 0 without any."""
+        return max((float(trial.user_attrs[OUTCOME]["best_accuracy"]) for trial in self.trials(*ENDED)), default=0.0)
 
     def may_start(self) -> bool:
         """Return whether the budget has room for one more trial beside those that ended or are running."""

@@ -11,6 +11,7 @@ from statistics import fmean
 import optuna
 from optuna.trial import TrialState
 
+from poolbench.analysis.learning import judged
 from poolbench.core import Cell, MissingData, Result
 from poolbench.tune.design import Design
 from poolbench.tune.record import Trial
@@ -32,11 +33,12 @@ class Surplus(Exception):
 
 @dataclass
 class Outcome:
-    """What the seeds of a trial have given so far: {metric: values}, seconds, and why it cannot go on."""
+    """What the seeds of a trial have given so far: {metric: values}, seconds, why it cannot go on, best accuracy."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
+    best_accuracy: float = 0.0
 
     def add(self, result: Result, design: Design) -> None:
         """Add one seed; raise Infeasible for a failed cell or a metric that is not finite, MissingData for no data."""
@@ -45,6 +47,7 @@ class Outcome:
             raise MissingData(result.reason)
         if result.status != "finished":
             raise Infeasible(result.reason.partition("\n")[0] or f"its cell is {result.status}")
+        self.best_accuracy = max(self.best_accuracy, result.metrics["accuracy"])
         for name in (*design.objectives, *design.limits):
             value = result.metrics.get(name, nan)
             if not isfinite(value):
@@ -90,14 +93,18 @@ def run_trial(study: Study, run: RunCells) -> Trial | None:
 def _objective(study: Study, trial: optuna.Trial, parameters: Parameters, run: RunCells) -> Sequence[float]:
     """Run the seeds of a trial; return the mean of each objective. Raises TrialPruned where it stops early."""
     outcome, design = Outcome(), study.design
+    finished: list[Result] = []
     try:
         for results in _by_seed(applied(study.cell, parameters), design, run):
+            finished += results
             for result in results:
                 outcome.add(result, design)
                 if design.is_single:
                     trial.report(outcome.values[design.objectives[0]][-1], step=result.cell.seed)
             if design.is_single and results[-1].cell.seed != design.trial_seeds[-1] and trial.should_prune():
                 raise optuna.TrialPruned
+        if design.objectives != ("accuracy",):
+            _check_learned(study, finished)
         for name, excess in study.excess(outcome.values).items():
             trial.set_constraint(name, excess)
             if excess > 0:
@@ -109,6 +116,16 @@ def _objective(study: Study, trial: optuna.Trial, parameters: Parameters, run: R
     finally:
         trial.set_user_attr(OUTCOME, asdict(outcome))
     return [fmean(outcome.values[name]) for name in design.objectives]
+
+
+def _check_learned(study: Study, results: Sequence[Result]) -> None:
+    """Raise Infeasible if most networks have not learned: a constant answer is consistent and worth nothing."""
+    best = max(study.best_accuracy(), *(result.metrics["accuracy"] for result in results))
+    cell = results[0].cell
+    known = judged(results, {(cell.benchmark, cell.dataset.name, cell.variant): best})
+    learned = sum(bool(result.facts["learned"]) for result in known)
+    if learned <= len(results) / 2:
+        raise Infeasible(f"{len(results) - learned} of {len(results)} networks have not learned")
 
 
 def _by_seed(cell: Cell, design: Design, run: RunCells) -> Iterator[Sequence[Result]]:

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from poolbench.core import Cell, MissingData, Result, UsageError
+from poolbench.core import Cell, Metric, MissingData, Result, UsageError
 from poolbench.registry import benchmarks, heads, pools
 from poolbench.search import Factor, Interval, OneOf
 from poolbench.tune.confirmation import SEEDS, confirm
@@ -175,21 +175,23 @@ def test_a_limit_excludes_what_exceeds_it(make_study: MakeStudy) -> None:
     assert int(record.best["batch_size"] or 0) <= 64
 
 
+def direct(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make the tiny benchmark's metric ``name``, or a new one, better when it is lower."""
+    from poolbench import task
+
+    declared = task.Benchmark.metric
+    lower = Metric(name, name, False)
+    monkeypatch.setattr(task.Benchmark, "metric", lambda self, asked: lower if asked == name else declared(self, asked))
+
+
 def test_several_objectives_give_a_front_and_no_winner(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     class Two(Runs):
         def result(self, cell: Cell) -> Result:
             rate = cell.train.learning_rate
-            metrics = {"accuracy": min(1.0, 20 * rate), "train_loss": rate}
+            metrics = {"accuracy": min(1.0, 0.6 + 20 * rate), "train_loss": rate}
             return Result(cell, "finished", 0.0, 2.0, metrics=metrics)
 
-    from poolbench import task
-
-    declared = task.Benchmark.metric
-    monkeypatch.setattr(
-        task.Benchmark,
-        "metric",
-        lambda self, name: replace(declared(self, name), higher_is_better=name != "train_loss"),
-    )
+    direct(monkeypatch, "train_loss")
     study, runs = make_study(8, objectives=("accuracy", "train_loss"), seeds=2), Two()
     run_all(study, runs)
     found = study.record().trials
@@ -204,6 +206,30 @@ def test_several_objectives_give_a_front_and_no_winner(make_study: MakeStudy, mo
         if not any(o != mine and all(x >= y for x, y in zip(o, mine, strict=True)) for o in values.values())
     }
     assert {one.trial for one in record.confirmed} - {0} == front - {0}
+
+
+def test_networks_that_have_not_learned_are_not_on_the_front(
+    make_study: MakeStudy, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct(monkeypatch, "loss")
+    default = cells[0].train.learning_rate
+
+    class Constant(Runs):
+        """At a high learning rate the answer is constant: at chance, with a perfect consistency."""
+
+        def result(self, cell: Cell) -> Result:
+            high = cell.train.learning_rate > 3 * default
+            metrics = {"accuracy": 0.5 if high else 0.9, "loss": 0.0 if high else 1.0}
+            facts = {"chance": 0.5, "commonest": 1.0 if high else 0.5}
+            return Result(cell, "finished", 0.0, 2.0, metrics=metrics, facts=facts)
+
+    study, runs = make_study(12, objectives=("loss",)), Constant()
+    run_all(study, runs)
+    bad = [trial for trial in study.record().trials if float(trial.parameters["learning_rate"] or 0) > 3 * default]
+    assert bad
+    assert {trial.state for trial in bad} == {"infeasible"}
+    assert {trial.reason for trial in bad} == {"3 of 3 networks have not learned"}
+    assert float((confirm(study, runs).best or {})["learning_rate"] or 0) <= 3 * default
 
 
 def test_an_interrupted_trial_is_repeated_with_its_hyperparameters(make_study: MakeStudy) -> None:

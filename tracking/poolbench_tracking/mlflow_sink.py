@@ -51,8 +51,8 @@ from poolbench_tracking.mlflow_runs import (
     seal_group_run,
 )
 from poolbench_tracking.mlflow_store import Store, default_uri
-from poolbench_tracking.mlflow_studies import write_study
-from poolbench_tracking.mlflow_views import GROUPS, SEEDS, view_link, views
+from poolbench_tracking.mlflow_studies import experiment_name, write_study
+from poolbench_tracking.mlflow_views import GROUPS, SEEDS, TRIALS, view_link, views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -152,9 +152,14 @@ class MlflowSink:
         return Links(runs, {name: _views(address, key) for key, name in experiments.items()})
 
     def views(self, address: str) -> dict[str, str]:
-        """Return {experiment: link to its groups} for a UI at an address."""
+        """Return {experiment: link to its groups, or to the trials of a study} for a UI at an address."""
         with reported(self.uri):
-            return {name: view_link(address, key, GROUPS) for key, name in self._experiments().items()}
+            found = {name: view_link(address, key, GROUPS) for key, name in self._experiments().items()}
+            for record in records(self.store.folder):
+                study = self.store.find_experiment(experiment_name(record))
+                if study is not None and study.lifecycle_stage == "active":
+                    found[study.name] = view_link(address, study.experiment_id, TRIALS)
+        return found
 
     def _experiments(self) -> dict[str, str]:
         """Return {id: name} of the experiments of tasks, in the order of the tasks."""

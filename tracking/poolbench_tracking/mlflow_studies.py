@@ -17,6 +17,7 @@ from poolbench.tune.record import Confirmation, StudyRecord, Trial
 from poolbench_tracking.mlflow_files import artifacts
 from poolbench_tracking.mlflow_runs import DIGEST, FOLDER, KIND, NOTE, log, point
 from poolbench_tracking.mlflow_store import Store, milliseconds
+from poolbench_tracking.mlflow_views import study_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -40,8 +41,11 @@ def experiment_name(record: StudyRecord) -> str:
 def write_study(store: Store, record: StudyRecord) -> int:
     """Write the runs of a study that are missing or out of date; return the number of new runs of trials."""
     name = experiment_name(record)
-    experiment = store.experiment(name, _note(record))
-    store.set_experiment_tags(name, {NOTE: _note(record)})
+    note, benchmark = _note(record), benchmarks.get(record.cell.benchmark)()
+    first = benchmark.metric(record.design.objectives[0])
+    view = study_view(record.design.objectives, list(record.distributions), bool(first.higher_is_better))
+    experiment = store.experiment(name, note, view)
+    store.set_experiment_tags(name, {NOTE: note, **view})
     known: dict[str, Run] = {}
     for run in list(store.runs(experiment, study=record.id)):
         if store.owns(run) and run.data.tags[TRIAL] in known:
@@ -85,8 +89,9 @@ def _span(record: StudyRecord) -> tuple[float, float]:
 
 
 def _fill_trial(store: Store, run: str, record: StudyRecord, trial: Trial) -> None:
-    points = [*_seeds(trial, trial.ended), point("seconds", trial.seconds, trial.ended)]
-    points += [point(name, trial.mean(name), trial.ended) for name in trial.values]
+    # The UI shows all digits. The values of the seeds are complete.
+    points = [*_seeds(trial, trial.ended), point("seconds", round(trial.seconds, 2), trial.ended)]
+    points += [point(name, _rounded(trial.mean(name)), trial.ended) for name in trial.values]
     log(store, run, points, {name: _text(value) for name, value in trial.parameters.items()})
     store.client.set_tag(run, "state", trial.state)
     if trial.reason:
@@ -95,27 +100,26 @@ def _fill_trial(store: Store, run: str, record: StudyRecord, trial: Trial) -> No
 
 def _fill_study(store: Store, run: str, record: StudyRecord) -> None:
     _, ended = _span(record)
-    points = [point("trials", len(record.trials), ended), point("seconds", record.seconds, ended)]
+    points = [point("trials", len(record.trials), ended), point("seconds", round(record.seconds), ended)]
     best = _chosen(record)
     for one, prefix in ((record.confirmed[0], "default/"), (best, "")):
         if one is not None:
-            points += [point(f"{prefix}{name}", one.mean(name), ended) for name in one.values]
+            points += [point(f"{prefix}{name}", _rounded(one.mean(name)), ended) for name in one.values]
     log(store, run, points, {name: _text(value) for name, value in (record.best or {}).items()})
     with artifacts(store, run) as folder:
         _write_figures(folder, record)
 
 
 def _write_figures(folder: Path, record: StudyRecord) -> None:
-    from poolbench.plots.style import to_png
-    from poolbench_tracking.optuna_figures import study_figures
+    from poolbench_tracking.optuna_figures import as_png, study_figures
 
     (folder / "figures").mkdir()
     for name, figure in study_figures(record).items():
-        (folder / "figures" / f"{name}.png").write_bytes(to_png(figure))
+        (folder / "figures" / f"{name}.png").write_bytes(as_png(figure))
     (folder / "study.json").write_text(json.dumps([asdict(one) for one in record.confirmed], indent=1))
 
 
-def _seeds(trial: Trial | Confirmation, ended: float) -> Iterator[Any]:
+def _seeds(trial: Trial, ended: float) -> Iterator[Any]:
     for name, values in trial.values.items():
         for step, value in enumerate(values):
             yield point(f"seed/{name}", value, ended, step)
@@ -138,6 +142,10 @@ def _note(record: StudyRecord) -> str:
             rows.append(f"| {record.role(one)} | {' | '.join(values)} | {chosen} |")
         lines += [f"On {CONFIRMATION_SEEDS} fresh seeds:", "\n".join(rows)]
     return "\n\n".join(lines)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _text(value: Scalar) -> str:

@@ -15,7 +15,7 @@ from poolbench.task import Benchmark
 from poolbench_tracking.mlflow_names import COST, CURVE, HALF_WIDTH, HIGH, LOW, metric_key
 
 TAG = "mlflow.sharedViewState."
-GROUPS, SEEDS = "poolbench-groups", "poolbench-seeds"
+GROUPS, SEEDS, TRIALS = "poolbench-groups", "poolbench-seeds", "poolbench-trials"
 NAME, CREATED = "attributes.`Run Name`", "attributes.start_time"
 ACCURACY, TIME_KEY = "accuracy", f"{COST}/forward_ms"
 ALL_RUNS = "SHOW_ALL"  # of which the charts draw ten otherwise
@@ -59,6 +59,21 @@ def views(benchmark: Benchmark, params: Sequence[str]) -> dict[str, str]:
         **charts,
     }
     return {f"{TAG}{GROUPS}": _compact(groups), f"{TAG}{SEEDS}": _compact(seeds)}
+
+
+def study_view(objectives: Sequence[str], params: Sequence[str], higher_is_better: bool) -> dict[str, str]:
+    """Return {experiment tag: content} of the view of a tuning study: its trials, the best first objective on top."""
+    columns = [
+        *(_column("metrics", name) for name in (*objectives, "seconds")),
+        *(_column("params", p) for p in params),
+    ]
+    state = {
+        **_base([NAME, *columns]),
+        "searchFilter": "tags.`poolbench.kind` = 'trial'",
+        "orderByKey": _column("metrics", objectives[0]),
+        "orderByAsc": not higher_is_better,
+    }
+    return {f"{TAG}{TRIALS}": _compact(state)}
 
 
 def _first_metrics(benchmark: Benchmark) -> list[Metric]:

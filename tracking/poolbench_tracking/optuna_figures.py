@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -46,9 +47,10 @@ def study_figures(record: StudyRecord) -> dict[str, Figure]:
     """Return {name: figure}: history, importances and slices of each objective; the Pareto front of several."""
     from optuna.visualization import matplotlib as draw
 
-    study, found = as_study(record), {}
+    found: dict[str, Figure] = {}
     objectives = record.design.objectives
     with _quiet():
+        study = as_study(record)
         for position, name in enumerate(objectives):
             aim: dict[str, Any] = {"target_name": name}
             if not record.design.is_single:
@@ -63,6 +65,16 @@ def study_figures(record: StudyRecord) -> dict[str, Figure]:
         if 2 <= len(objectives) <= 3:
             found["pareto_front"] = _figure(draw.plot_pareto_front, study, target_names=list(objectives))
     return found
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return one of the figures as a PNG. Its logarithmic axes have formulas as ticks, which STYLE forbids."""
+    import matplotlib
+
+    content = BytesIO()
+    with matplotlib.rc_context({"text.parse_math": True}):
+        figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
 
 
 def _differ(study: optuna.Study, position: int) -> bool:
@@ -83,7 +95,7 @@ def _figure(draw: Callable[..., Any], study: optuna.Study, **settings: Any) -> F
     import matplotlib
     from matplotlib import pyplot
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "text.parse_math": True}):
         axes = draw(study, **settings)
         first = axes if hasattr(axes, "get_figure") else axes.flat[0]
         figure: Figure = first.get_figure()
