@@ -83,9 +83,9 @@ def tune_command(
     from poolbench.tune.processes import helping
     from poolbench.tune.tuner import Plan, groups_of, tune
 
-    (benchmark,) = chosen_benchmarks([selection.names[0]]) if selection.names != ("all",) else (None,)
-    if benchmark is None:
+    if selection.names == ("all",):
         raise UsageError("tune takes one benchmark, not all; 'poolbench list benchmarks' shows them")
+    (benchmark,) = chosen_benchmarks(selection.names)
     design = Design(objectives, limits, trial_seeds)
     design.check(benchmark)
     wanted = Plan(groups_of(plan(selection)), design, Budget(trials, timeout), work.out, storage)

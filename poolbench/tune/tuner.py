@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
-from poolbench.core import Cell, Result
+from poolbench.core import Cell, Result, UsageError
+from poolbench.files import storage
 from poolbench.runner.attempt import Settings
 from poolbench.runner.execute import execute
 from poolbench.runner.group import Silent
@@ -57,9 +59,21 @@ def tune(plan: Plan, settings: Settings, listener: Listener, worker: int = 0) ->
 
     Several processes may tune one plan, each with a ``worker`` number of its own: a trial runs in one of them, and lost
     trials are repeated. The first pass takes trials as long as there are any, the second waits for those of others.
-    Raises MissingData for absent data, UsageError for a study without a feasible trial.
+    Raises MissingData for absent data, StorageError for a folder that cannot be written, UsageError for a database that
+    is gone and for a study without a feasible trial.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with storage(plan.out):
+            return _tune(plan, settings, listener, worker)
+    except StorageInternalError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"the database of --storage failed ({reason}); when it is back, the same command goes on"
+        ) from error
+
+
+def _tune(plan: Plan, settings: Settings, listener: Listener, worker: int) -> list[StudyRecord]:
     where = open_storage(plan.out / "tuning", plan.url, queue_again)
     studies = [Study(plan.out, cell, plan.design, plan.budget, where, worker) for cell in plan.cells]
     runs = [_runner(study, settings) for study in studies]
