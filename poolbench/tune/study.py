@@ -28,6 +28,7 @@ STARTUP_TRIALS = 6
 """Trials before the sampler models what it saw. Optuna's default of 10 would be half of a small budget."""
 PRUNE_BELOW = 0.26
 """A trial stops when it is behind the best on its first two seeds: the p of Wilcoxon's test is .25 then."""
+DEFAULT = "default"  # user attribute of a queued default
 OUTCOME = "outcome"  # user attribute of a trial that ended: what a record.Trial holds beyond Optuna's own fields
 
 
@@ -94,10 +95,19 @@ class Study:
         default = dict(self.space.default)
         alive = [trial for trial in known if trial.state != TrialState.FAIL]
         if not any(trial.params == default or trial.state == TrialState.WAITING for trial in alive):
-            self.optuna.enqueue_trial(default)
+            self.optuna.enqueue_trial(default, user_attrs={DEFAULT: True})
         # By what is known: a constant seed would repeat its first proposals.
         seed = derive_seed(len(known), f"{self.id}/{self.worker}") % 2**32
         self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+
+    def is_surplus(self, number: int) -> bool:
+        """Return whether a trial is beyond the budget, or a second default.
+
+        That happens only where processes without a common folder ask at the same time.
+        """
+        before = [trial for trial in self.trials() if trial.number < number and trial.state != TrialState.FAIL]
+        twice = DEFAULT in self.trials()[number].user_attrs and any(DEFAULT in trial.user_attrs for trial in before)
+        return twice or sum(trial.state != TrialState.WAITING for trial in before) >= self.budget.trials
 
     def trial_lock(self, number: int) -> FileLock:
         """Return the lock of a running trial; the system releases it when the process dies."""

@@ -9,7 +9,6 @@ from math import isfinite, nan
 from statistics import fmean
 
 import optuna
-from optuna.trial import TrialState
 
 from poolbench.analysis.learning import judged
 from poolbench.core import Cell, MissingData, Result
@@ -28,7 +27,7 @@ class Infeasible(Exception):
 
 
 class Surplus(Exception):
-    """A trial beyond the budget: processes without a common folder asked at the same time."""
+    """A trial that is one too many (see ``Study.is_surplus``)."""
 
 
 @dataclass
@@ -75,8 +74,7 @@ def run_trial(study: Study, run: RunCells) -> Trial | None:
             parameters = study.space.suggest(trial)
             stack.enter_context(study.trial_lock(trial.number))
             study.asking.release(force=True)
-            before = (other for other in study.trials(*ENDED, TrialState.RUNNING) if other.number < trial.number)
-            if sum(1 for _ in before) >= study.budget.trials:
+            if study.is_surplus(trial.number):
                 raise Surplus
             return _objective(study, trial, parameters, run)
 

@@ -1,0 +1,2 @@
+-- The database of the studies, beside that of MLflow.
+CREATE DATABASE optuna;
