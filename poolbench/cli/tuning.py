@@ -30,12 +30,13 @@ def tune_command(selection: Selection, trials: int, work: Work) -> None:
 
     The same command continues a study; 'run --tuned' uses the winners.
     """
+    from poolbench.runner.environment import resolve_device
     from poolbench.runner.ledger import Ledger
     from poolbench.tune import groups_of, tune, tuning_ledgers
 
     groups = groups_of(plan(selection))
     Ledger(work.out).create()
-    settings = work.settings()
+    settings = work.settings(resolve_device(work.device))
     tracking = work.tracking()
     with sigterm_interrupts():
         for number, cell in enumerate(groups, start=1):
