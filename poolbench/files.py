@@ -42,6 +42,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return a mapping as the content of a JSON file; raise ValueError for NaN."""
+    return json.dumps(content, indent=1, allow_nan=False).encode()
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as JSON, atomically."""
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    write_atomically(path, json_bytes(content))

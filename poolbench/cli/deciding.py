@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolbench.cli.executors import Executors, executor_options
 from poolbench.cli.options import (
     INTERRUPTED,
     existing,
-    jobs_option,
     out_option,
     plugin_option,
     say,
@@ -60,53 +60,51 @@ claims_option = click.option(
 @claims_option
 @click.option("--budget", metavar="TIME", callback=duration, help="Stop after this time, like 45s, 20m or 2h.")
 @click.option("--max-seeds", type=click.IntRange(min=1), help="At most this many seeds per comparison group.")
-@jobs_option
+@executor_options
 def decide_command(
     selection: Selection,
     work: Work,
     wanted: Sequence[str],
     budget: float | None,
     max_seeds: int | None,
-    jobs: int | None,
+    executors: Executors,
 ) -> None:
     """Add seeds where they are expected to decide claims (all, or of the benchmarks named) at the lowest cost.
 
     Stops when all is decided or a limit is reached (default: --budget 20m). The same command goes on later.
     """
     from poolbench.decide import Limits, decide, expected, outlooks
-    from poolbench.runner.execute import execute
     from poolbench.runner.ledger import Ledger
-    from poolbench.runner.workers import slots
 
     if budget is None and max_seeds is None:
         budget = 20.0 * UNITS["m"]
     asked = _asked(selection, wanted)
-    settings = work.settings()
-    devices = slots(settings.device, jobs, 1)
     ledger = Ledger(work.out).create()
-    before = outlooks(ledger, asked, len(devices))
-    _say_expectation(before, expected(before, budget), budget)
     tracking = work.tracking()
     interrupted, opened = False, None
-    try:
-        with open_invocation(ledger, tracking, selection.preset, 0) as (opened, progress):
-            attempt = replace(settings, invocation=opened.id)
+    with executors.open(work.device) as executor:
+        before = outlooks(ledger, asked, executor.places)
+        _say_expectation(before, expected(before, budget), budget)
+        try:
+            with open_invocation(ledger, tracking, selection.preset, 0) as (opened, progress):
+                settings = work.settings(executor.device, invocation=opened.id)
 
-            def run(cells: Sequence[Cell]) -> None:
-                progress.expect(len(cells))
-                execute(cells, ledger, attempt, progress, devices[: len(cells)])
+                def run(cells: Sequence[Cell]) -> None:
+                    progress.expect(len(cells))
+                    executor.execute(cells, ledger, settings, progress)
 
-            after = decide(ledger, before, Limits(budget, max_seeds), run, len(devices))
-    except KeyboardInterrupt:
-        interrupted = True
-        after = outlooks(ledger, asked, len(devices))
-        say("interrupted; finished cells are kept, the same command continues")
+                after = decide(ledger, before, Limits(budget, max_seeds), run, executor.places)
+        except KeyboardInterrupt:
+            interrupted = True
+            after = outlooks(ledger, asked, executor.places)
+            say("interrupted; finished cells are kept, the same command continues")
     tracking.sync(ledger)
     report = write_report(ledger, tracking, opened)
     say_left_out(ledger)
     groups = {cell.group for question in asked for cell in question.cells}
     tried = [result for result in ledger.results() if result.cell.group in groups and result.status in ENDED]
     summarise(tried)
+    executors.say_what_nodes_need(tried)
     click.echo("\n".join([*rulings_text(after, before), str(report)]))
     sys.exit(INTERRUPTED if interrupted else exit_code(tried))
 

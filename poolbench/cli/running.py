@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from poolbench.cli.executors import Executors, executor_options
 from poolbench.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -18,7 +18,6 @@ from poolbench.cli.options import (
     OK,
     USAGE,
     command_line,
-    jobs_option,
     say,
     say_left_out,
     selection_options,
@@ -39,14 +38,7 @@ if TYPE_CHECKING:
 @work_options
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
-@jobs_option
-@click.option(
-    "--slots-per-gpu",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Worker processes per GPU.",
-)
+@executor_options
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
@@ -58,15 +50,12 @@ def run_command(
     work: Work,
     retry_failed: bool,
     tuned: bool,
-    jobs: int | None,
-    slots_per_gpu: int,
+    executors: Executors,
     replicas: int | None,
     deterministic: bool,
 ) -> None:
     """Run benchmarks (names, or all): execute every cell that is not finished, then write the report."""
-    from poolbench.runner.execute import execute
     from poolbench.runner.ledger import Ledger
-    from poolbench.runner.workers import slots
     from poolbench.tune.record import tuned as with_winners
 
     cells = plan(selection)
@@ -78,11 +67,15 @@ def run_command(
     tracking = work.tracking()
     interrupted, invocation = False, None
     if todo:
-        settings = work.settings(replicas=replicas, deterministic=deterministic)
-        devices = slots(settings.device, jobs, slots_per_gpu)[: len(todo)]
         try:
-            with open_invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress):
-                execute(todo, ledger, replace(settings, invocation=invocation.id), progress, devices)
+            with (
+                executors.open(work.device) as executor,
+                open_invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress),
+            ):
+                settings = work.settings(
+                    executor.device, replicas=replicas, deterministic=deterministic, invocation=invocation.id
+                )
+                executor.execute(todo, ledger, settings, progress)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted; finished cells are kept, the same command continues")
@@ -93,6 +86,7 @@ def run_command(
     say_left_out(ledger)
     results = [ledger.result(cell) for cell in cells]
     summarise(results)
+    executors.say_what_nodes_need(results)
     if any(result.status == "finished" for result in results):
         _say_rulings(ledger, cells, selection)
     click.echo(str(report))

@@ -77,6 +77,7 @@ def tune_command(
     What is tuned is declared by the benchmark, the pool and the head. The same command goes on with a study, also
     beside another that is running. 'run --tuned' trains with the winners and judges them on the test images.
     """
+    from poolbench.runner.environment import resolve_device
     from poolbench.runner.ledger import Ledger
     from poolbench.runner.workers import slots
     from poolbench.tune.design import Budget, Design
@@ -90,7 +91,7 @@ def tune_command(
     design.check(benchmark)
     wanted = Plan(groups_of(plan(selection)), design, Budget(trials, timeout), work.out, storage)
     ledger = Ledger(work.out).create()
-    settings = work.settings()
+    settings = work.settings(resolve_device(work.device))
     devices = slots(settings.device, jobs, 1)
     tracking = work.tracking()
     say(f"{len(wanted.cells)} groups, {trials} trials each, {trial_seeds} seeds per trial")

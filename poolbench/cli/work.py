@@ -43,13 +43,11 @@ class Work:
     no_mlflow: bool
     plugins: Sequence[str]
 
-    def settings(self, **more: Any) -> Settings:
-        """Return the settings of the runner; raise UsageError for a device that does not exist."""
+    def settings(self, device: str, **more: Any) -> Settings:
+        """Return the settings of the runner for cells on ``device``."""
         from poolbench.runner.attempt import Settings
-        from poolbench.runner.environment import resolve_device
 
-        location = DataLocation(self.data_dir, self.download)
-        return Settings(location, resolve_device(self.device), plugins=self.plugins, **more)
+        return Settings(DataLocation(self.data_dir, self.download), device, plugins=self.plugins, **more)
 
     def tracking(self) -> Tracking:
         """Return the connection to MLflow."""

@@ -12,7 +12,7 @@ from poolbench.core import Cell, DataLocation, UsageError
 from poolbench.registry import origins
 from poolbench.runner.environment import environment
 from poolbench.runner.gpu import gpu_state
-from poolbench.runner.ledger import CellRecord
+from poolbench.runner.record import Record
 
 if TYPE_CHECKING:
     from poolbench.engine.checkpoint import Checkpoint
@@ -54,7 +54,7 @@ class Attempt:
     """A cell in training: its record, the checkpoint it started from, its epochs and seconds so far."""
 
     cell: Cell
-    record: CellRecord
+    record: Record
     checkpoint: Checkpoint | None
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -85,7 +85,7 @@ def attempt_facts(cell: Cell, settings: Settings) -> dict[str, Any]:
     }
 
 
-def open_attempt(cell: Cell, record: CellRecord, settings: Settings) -> Attempt:
+def open_attempt(cell: Cell, record: Record, settings: Settings) -> Attempt:
     """Begin an attempt, or resume the one whose checkpoint is in the record."""
     from poolbench.engine.checkpoint import UnfitCheckpoint, unpack
 

@@ -14,7 +14,7 @@ from poolbench.core import Cell, Measurement, MissingData, UsageError
 from poolbench.files import StorageError
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.attempt import Attempt, EpochLog, Settings, open_attempt
-from poolbench.runner.ledger import CellRecord
+from poolbench.runner.record import Record
 from poolbench.runner.trained import cell_data
 from poolbench.task import Benchmark
 
@@ -50,7 +50,7 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def run_cells(
     cells: Sequence[Cell],
-    records: Sequence[CellRecord],
+    records: Sequence[Record],
     settings: Settings,
     on_epoch: Callable[[Cell, dict[str, float]], None],
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from poolbench.core import Cell
 from poolbench.runner.attempt import Settings
@@ -11,7 +13,36 @@ from poolbench.runner.group import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.workers import execute_in_workers
 
-__all__ = ["Listener", "Silent", "execute"]
+__all__ = ["Executor", "Listener", "LocalExecutor", "Silent", "execute"]
+
+
+class Executor(Protocol):
+    """Executes cells on a "cpu" or "cuda" device, at most ``places`` groups of replicas at once."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def places(self) -> int: ...
+
+    def execute(self, cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener) -> None:
+        """Execute the cells as :func:`execute` does."""
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """The executor on this machine: one worker process for each of ``devices``, all of the kind ``device``."""
+
+    device: str
+    devices: Sequence[str]
+
+    @property
+    def places(self) -> int:
+        return len(self.devices)
+
+    def execute(self, cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener) -> None:
+        """Execute the cells in worker processes, in this process if one is enough."""
+        execute(cells, ledger, settings, listener, self.devices[: len(cells)])
 
 
 def execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from poolbench.core import Cell, Result
 from poolbench.files import storage
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
-from poolbench.runner.ledger import Ledger
+from poolbench.runner.ledger import CellRecord, Ledger
 
 
 class Listener(Protocol):
@@ -35,8 +35,20 @@ class Silent:
     def cell_ended(self, result: Result) -> None: ...
 
 
+class Run(Protocol):
+    """``run_cells``, or what has it called on another machine."""
+
+    def __call__(
+        self,
+        cells: Sequence[Cell],
+        records: Sequence[CellRecord],
+        settings: Settings,
+        on_epoch: Callable[[Cell, dict[str, float]], None],
+    ) -> None: ...
+
+
 def execute_group(
-    cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener, wait: bool
+    cells: Sequence[Cell], ledger: Ledger, settings: Settings, listener: Listener, wait: bool, run: Run = run_cells
 ) -> list[Cell]:
     """Execute the replicas that are not finished; return the cells that another process has locked.
 
@@ -58,7 +70,7 @@ def execute_group(
         for cell in todo:
             listener.cell_started(cell)
         if todo:
-            run_cells(todo, [ledger.record(cell.id) for cell in todo], settings, listener.epoch_ended)
+            run(todo, [ledger.record(cell.id) for cell in todo], settings, listener.epoch_ended)
     for cell in held:
         listener.cell_ended(ledger.result(cell))
     return passed_over

@@ -17,25 +17,25 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from poolbench.core import Cell, Measurement, Result
+from poolbench.core import Cell, Result
 from poolbench.files import storage, write_atomically, write_json
 from poolbench.runner.left_out import KnownNames, explanations
+from poolbench.runner.record import ARRAYS, CHECKPOINT, RESULT, Append, Change, Delete, Record, Write
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-CHECKPOINT = "checkpoint.pt"
+EVENTS = "events.jsonl"
 
 
 def is_held(lock: FileLock) -> bool:
@@ -50,7 +50,7 @@ def is_held(lock: FileLock) -> bool:
 
 
 @dataclass(frozen=True)
-class CellRecord:
+class CellRecord(Record):
     """The folder of one cell."""
 
     cell_id: str
@@ -61,21 +61,17 @@ class CellRecord:
         """The lock of the process that executes the cell; the system releases it when the process dies."""
         return FileLock(self.folder / "lock", is_singleton=True)
 
-    def begin(self, cell: Cell, facts: Mapping[str, Any]) -> None:
-        """Start an attempt: store the configuration, log the facts about the run."""
+    def change(self, change: Change) -> None:
+        """Apply a change to the folder and flush it to disk; raise StorageError if that is impossible."""
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "config.json", cell.config())
-        self.append("started", **facts)
-
-    def resume(self, epoch: int, facts: Mapping[str, Any]) -> None:
-        """Continue an attempt after ``epoch``; logged epochs after it no longer count."""
-        self.append("resumed", epoch=epoch, **facts)
-
-    def save_checkpoint(self, content: bytes) -> None:
-        """Replace the checkpoint. If that raises StorageError, the previous one is kept."""
-        with storage(self.folder):
-            write_atomically(self.folder / CHECKPOINT, content)
+            match change:
+                case Append(line):
+                    self._append(line)
+                case Write(name, content):
+                    write_atomically(self.folder / name, content)
+                case Delete(name):
+                    (self.folder / name).unlink(missing_ok=True)
 
     def checkpoint(self) -> bytes | None:
         """Return the last checkpoint, None without one; delete partial files of a killed process."""
@@ -84,14 +80,12 @@ class CellRecord:
         path = self.folder / CHECKPOINT
         return path.read_bytes() if path.exists() else None
 
-    def append(self, event: str, **content: Any) -> None:
-        """Append one event with its time and flush it to disk."""
-        line = json.dumps({"event": event, "time": time.time(), **content}) + "\n"
-        with storage(self.folder), open(self.folder / "events.jsonl", "a+b") as file:
+    def _append(self, line: bytes) -> None:
+        with open(self.folder / EVENTS, "a+b") as file:
             # A line truncated by a crash must not swallow the next one.
             if file.tell() and self._last_byte(file) != b"\n":
-                line = "\n" + line
-            file.write(line.encode())
+                line = b"\n" + line
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -100,24 +94,6 @@ class CellRecord:
         file.seek(-1, os.SEEK_END)
         last: bytes = file.read(1)
         return last
-
-    def finish(self, measurement: Measurement, facts: Mapping[str, Any], weights: bytes) -> None:
-        """Store the result: tables, arrays and weights first, result.json, which marks the cell as finished, last."""
-        with storage(self.folder):
-            for name, table in measurement.tables.items():
-                content = BytesIO()
-                table.to_parquet(content)
-                write_atomically(self.folder / f"{name}.parquet", content.getvalue())
-            if measurement.arrays:
-                import numpy as np
-
-                content = BytesIO()
-                np.savez_compressed(content, allow_pickle=False, **measurement.arrays)
-                write_atomically(self.folder / "arrays.npz", content.getvalue())
-            write_atomically(self.folder / "weights.pt", weights)
-            metrics = {k: v if math.isfinite(v) else None for k, v in measurement.metrics.items()}
-            write_json(self.folder / "result.json", {"metrics": metrics, "facts": facts, "ended": time.time()})
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a stored table; raise FileNotFoundError if the cell has none of that name."""
@@ -129,17 +105,17 @@ class CellRecord:
         """Return a stored array; raise KeyError or FileNotFoundError if there is none of that name."""
         import numpy as np
 
-        with np.load(self.folder / "arrays.npz") as arrays:
+        with np.load(self.folder / ARRAYS) as arrays:
             array: np.ndarray[Any, Any] = arrays[name]
             return array
 
     def _events(self) -> list[dict[str, Any]]:
-        path = self.folder / "events.jsonl"
+        path = self.folder / EVENTS
         return _parse(path.read_bytes()) if path.exists() else []
 
     def epochs(self, start: int) -> tuple[list[dict[str, Any]], int]:
         """Return the epochs in the complete lines of the event log from byte ``start``, and the byte after them."""
-        path = self.folder / "events.jsonl"
+        path = self.folder / EVENTS
         if not path.exists():
             return [], start
         with open(path, "rb") as file:
@@ -167,7 +143,7 @@ class CellRecord:
                 history.append({**content, "time": last["time"]})
         if started is None:
             return Result(cell, "pending")
-        finished = self.folder / "result.json"
+        finished = self.folder / RESULT
         if finished.exists():
             stored = json.loads(finished.read_text())
             metrics = {k: math.nan if v is None else v for k, v in stored["metrics"].items()}

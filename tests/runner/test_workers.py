@@ -1,9 +1,8 @@
-"""Worker processes: the same results as without, and real ones killed at every moment."""
+"""Worker processes: how they end with the command, and how many there are."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,120 +17,10 @@ import psutil
 import pytest
 import torch
 
-from poolbench.core import Cell, DataLocation, UsageError
-from poolbench.files import StorageError
-from poolbench.runner.attempt import Settings
-from poolbench.runner.ledger import Ledger
-from poolbench.runner.plan import Selection, plan
-from poolbench.runner.workers import execute_in_workers, slots, usable_cores
+from poolbench.core import UsageError
+from poolbench.runner.workers import slots, usable_cores
 
 SELECTION = ["shift_robustness", "--preset", "smoke", "--pool", "max", "--arch", "shape_net", "--device", "cpu"]
-SETTINGS = Settings(DataLocation("data"), "cpu", "an invocation")
-
-
-def some_cells(epochs: int) -> list[Cell]:
-    return plan(Selection(("shift_robustness",), "smoke", pools=("max",), seeds=(0, 1), train={"epochs": epochs}))[:2]
-
-
-def attempts(ledger: Ledger, cell: Cell) -> int:
-    return (ledger.record(cell.id).folder / "events.jsonl").read_text().count('"started"')
-
-
-@pytest.fixture
-def log(run_cells: Callable[..., Any], ledger: Ledger) -> Any:
-    """A listener that records its calls."""
-    return run_cells([], ledger)
-
-
-def kill_the_worker() -> None:
-    for worker in multiprocessing.active_children():
-        worker.kill()
-
-
-def test_results_do_not_depend_on_the_number_of_jobs(
-    ledger: Ledger, log: Any, tmp_path: Path, run_cells: Callable[..., Any]
-) -> None:
-    cells = some_cells(epochs=1)
-    execute_in_workers(cells, ledger, SETTINGS, log, ["cpu", "cpu"])
-    assert sorted(log.started) == sorted(cell.id for cell in cells)
-    assert log.epochs == 2
-    assert {result.status for result in log.results} == {"finished"}
-    assert {result.facts["invocation"] for result in log.results} == {"an invocation"}
-    here = Ledger(tmp_path / "here").create()
-    run_cells(cells, here)
-    for cell in cells:
-        first, second = ((one.record(cell.id).folder / "weights.pt").read_bytes() for one in (ledger, here))
-        assert first == second
-        metrics = [
-            {name: value for name, value in one.result(cell).metrics.items() if not name.endswith("_ms")}
-            for one in (ledger, here)
-        ]
-        assert metrics[0] == metrics[1]
-    assert not multiprocessing.active_children()
-
-
-@pytest.mark.parametrize("moment", ["cell_started", "epoch_ended"])
-def test_a_killed_worker_costs_its_cell_one_retry(ledger: Ledger, log: Any, moment: str) -> None:
-    """Killed while it starts up or in the middle of the training, but only once."""
-    cells = some_cells(epochs=20)
-    recorded, kills = getattr(log, moment), []
-
-    def kill_once(*arguments: Any) -> None:
-        recorded(*arguments)
-        if not kills:
-            kills.append(arguments[0])
-            kill_the_worker()
-
-    setattr(log, moment, kill_once)
-    execute_in_workers(cells, ledger, SETTINGS, log, ["cpu"])
-    assert kills == cells[:1]
-    assert [result.status for result in log.results] == ["finished", "finished"]
-    assert log.started == [cells[0].id, cells[0].id, cells[1].id]
-    assert attempts(ledger, cells[0]) == (2 if moment == "epoch_ended" else 1)
-    assert attempts(ledger, cells[1]) == 1
-
-
-def test_a_cell_whose_worker_dies_twice_has_failed(ledger: Ledger, log: Any) -> None:
-    cells = some_cells(epochs=1)
-    recorded = log.cell_started
-
-    def kill(cell: Cell) -> None:
-        recorded(cell)
-        if cell == cells[0]:
-            kill_the_worker()
-
-    log.cell_started = kill
-    execute_in_workers(cells, ledger, SETTINGS, log, ["cpu"])
-    failed, finished = log.results
-    assert (failed.cell, failed.status) == (cells[0], "failed")
-    assert "its worker process died 2 times" in failed.reason
-    assert failed.facts["invocation"] == "an invocation"
-    assert failed.traceback
-    assert (finished.cell, finished.status) == (cells[1], "finished")
-
-
-def test_replicas_whose_worker_dies_are_halved(ledger: Ledger, log: Any) -> None:
-    cells = [replace(some_cells(epochs=1)[0], seed=seed) for seed in range(3)]
-    recorded = log.cell_started
-
-    def kill(cell: Cell) -> None:
-        recorded(cell)
-        if cell == cells[2]:
-            kill_the_worker()
-
-    log.cell_started = kill
-    execute_in_workers(cells, ledger, replace(SETTINGS, replicas=3), log, ["cpu"])
-    assert {result.cell.seed: result.status for result in log.results} == {0: "finished", 1: "finished", 2: "failed"}
-    # All three; the first; the other two; the second; the third twice.
-    assert log.started == [cells[i].id for i in (0, 1, 2, 0, 1, 2, 1, 2, 2)]
-
-
-def test_a_folder_that_cannot_be_written_stops_all(ledger: Ledger, log: Any) -> None:
-    cells = some_cells(epochs=1)
-    ledger.record(cells[0].id).folder.write_text("in the way")
-    with pytest.raises(StorageError, match="cannot write to"):
-        execute_in_workers(cells, ledger, SETTINGS, log, ["cpu"])
-    assert not multiprocessing.active_children()
 
 
 class Launcher:
