@@ -61,6 +61,20 @@ class CellRecord:
         """The lock of the process that executes the cell; the system releases it when the process dies."""
         return FileLock(self.folder / "lock", is_singleton=True)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the cell has its result, which is the last of its files to be written."""
+        return (self.folder / "result.json").exists()
+
+    @property
+    def progress(self) -> int:
+        """The epoch that the last attempt has reached, 0 without one."""
+        reached = 0
+        for event in self._events():
+            if event["event"] in ("started", "resumed", "epoch"):
+                reached = event.get("epoch", 0)
+        return reached
+
     def begin(self, cell: Cell, facts: Mapping[str, Any]) -> None:
         """Start an attempt: store the configuration, log the facts about the run."""
         with storage(self.folder):
