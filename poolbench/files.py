@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,8 @@ def storage(folder: Path, option: str = "--out") -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to disk and rename it: after a crash it is whole or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id: two machines that share a folder can have the same.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "wb") as file:
             file.write(content)

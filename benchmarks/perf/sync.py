@@ -6,7 +6,7 @@ import argparse
 import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,16 +24,20 @@ EPOCHS = 10
 CURVES = ("train_accuracy", "train_loss", "val_accuracy", "val_loss")
 
 
-def fill(ledger: Ledger, count: int) -> None:
-    """Write ``count`` finished cells: those of the quick preset with 8 seeds, then again with other learning rates."""
-    generator = np.random.default_rng(0)
+def made_up(count: int) -> Iterator[Cell]:
+    """Yield ``count`` cells: those of the quick preset with 8 seeds, then again with other learning rates."""
     first = plan(Selection(("all",), "quick", seeds=tuple(range(SEEDS))))
-    written = 0
-    while written < count:
-        rate = 1e-3 * (1 + written // len(first))
-        for cell in first[: count - written]:
-            write(ledger, replace(cell, train=replace(cell.train, learning_rate=rate)), generator)
-            written += 1
+    for index in range(count):
+        repeat, position = divmod(index, len(first))
+        cell = first[position]
+        yield replace(cell, train=replace(cell.train, learning_rate=1e-3 * (1 + repeat)))
+
+
+def fill(ledger: Ledger, cells: Iterable[Cell]) -> None:
+    """Write cells that were never run as finished ones."""
+    generator = np.random.default_rng(0)
+    for cell in cells:
+        write(ledger, cell, generator)
 
 
 def write(ledger: Ledger, cell: Cell, generator: np.random.Generator) -> None:
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder)).create()
         began = time.perf_counter()
-        fill(ledger, given.cells)
+        fill(ledger, made_up(given.cells))
         print(f"{given.cells} cells made: {time.perf_counter() - began:.1f} s")
         for what in ("written", "nothing to do"):
             began = time.perf_counter()

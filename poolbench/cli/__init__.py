@@ -15,6 +15,7 @@ from poolbench.cli.bisect import bisect_command
 from poolbench.cli.deciding import claims_command, decide_command
 from poolbench.cli.inspect import inspect_group
 from poolbench.cli.issue import issue_command
+from poolbench.cli.merging import merge_command
 from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.own_model import advise_command, evaluate_command
 from poolbench.cli.planning import list_command, plan_command
@@ -78,6 +79,7 @@ for command in (
     decide_command,
     claims_command,
     status_command,
+    merge_command,
     report_command,
     sync_command,
     tune_command,

@@ -15,6 +15,7 @@ import click
 from poolbench.core import UsageError
 from poolbench.plugins import load_plugins
 from poolbench.runner.plan import PRESETS, Selection, parse_conditions, parse_seeds, parse_train
+from poolbench.runner.shard import Shard
 
 if TYPE_CHECKING:
     from poolbench.runner.ledger import Ledger
@@ -189,6 +190,18 @@ selection_options = gathered(
         callback=_conditions,
         help="Only cells with this value, like num_pooling=1 or pool.p=4.0. Repeatable.",
     ),
+)
+
+
+def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Shard:
+    return Shard(1, 1) if value is None else Shard.parse(value)
+
+
+shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_shard,
+    help="Only part I of N, the same for every I of an array job: --shard $SLURM_ARRAY_TASK_ID/10 with --array=1-10.",
 )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from poolbench.cli.options import out_option, plugin_option, say, selection_options
+from poolbench.cli.options import out_option, plugin_option, say, selection_options, shard_option
 from poolbench.core import Scalar
 from poolbench.declared import Option
 from poolbench.registry import TIMM, TIMM_OPTIONS, Registry, architectures, benchmarks, datasets, heads, pools
 from poolbench.runner.plan import Selection, plan
+from poolbench.runner.shard import Shard
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "benchmarks": benchmarks,
@@ -72,14 +73,15 @@ def _value(value: Scalar) -> str:
 @click.command("plan")
 @click.argument("names", nargs=-1, required=True)
 @selection_options
+@shard_option
 @plugin_option()
 @out_option
-def plan_command(selection: Selection, out: Path) -> None:
+def plan_command(selection: Selection, shard: Shard, out: Path) -> None:
     """Show the cells that 'run' would execute, and the status of each."""
     from poolbench.runner.ledger import Ledger
 
     ledger = Ledger(out)
-    cells = plan(selection)
+    cells = shard.of(plan(selection))
     done = 0
     for cell in cells:
         status = ledger.result(cell).status

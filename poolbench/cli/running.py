@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,11 +21,13 @@ from poolbench.cli.options import (
     say,
     say_left_out,
     selection_options,
+    shard_option,
 )
 from poolbench.cli.rulings import rulings_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options, write_report
 from poolbench.core import Cell, Result
 from poolbench.runner.plan import Selection, plan, protocol
+from poolbench.runner.shard import Shard
 
 if TYPE_CHECKING:
     from poolbench.cli.progress import Progress
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("names", nargs=-1, required=True)
 @selection_options
+@shard_option
 @work_options
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--tuned", is_flag=True, help="Train with the winners of 'poolbench tune'.")
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--deterministic", is_flag=True, help="Only GPU kernels with reproducible bits.")
 def run_command(
     selection: Selection,
+    shard: Shard,
     work: Work,
     retry_failed: bool,
     tuned: bool,
@@ -54,13 +58,18 @@ def run_command(
     replicas: int | None,
     deterministic: bool,
 ) -> None:
-    """Run benchmarks (names, or all): execute every cell that is not finished, then write the report."""
+    """Run benchmarks (names, or all): execute every cell that is not finished, then write the report.
+
+    With --shard, the shard that ends last writes MLflow and the report.
+    """
     from poolbench.runner.ledger import Ledger
     from poolbench.tune.record import tuned as with_winners
 
-    cells = plan(selection)
+    planned = plan(selection)
+    # Before the winners: shards must not depend on what a folder holds.
+    cells = shard.of(planned)
     if tuned:
-        cells = with_winners(work.out, cells)
+        planned, cells = with_winners(work.out, planned), with_winners(work.out, cells)
     ledger = Ledger(work.out).create()
     todo = [cell for cell in cells if _is_to_run(ledger.result(cell), retry_failed)]
     say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
@@ -79,18 +88,38 @@ def run_command(
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted; finished cells are kept, the same command continues")
-    report = work.out / "report" / "report.html"
-    if _close_abandoned(ledger) or todo or not report.exists():
-        tracking.sync(ledger)
-        write_report(ledger, tracking, invocation)
-    say_left_out(ledger)
     results = [ledger.result(cell) for cell in cells]
     summarise(results)
     executors.say_what_nodes_need(results)
-    if any(result.status == "finished" for result in results):
+    if waited_for := _not_ended(ledger, set(planned) - set(cells)):
+        _say_who_reports(waited_for)
+    else:
+        _report(ledger, tracking, planned, selection, invocation)
+    sys.exit(INTERRUPTED if interrupted else exit_code(results))
+
+
+def _report(
+    ledger: Ledger, tracking: Tracking, cells: Sequence[Cell], selection: Selection, invocation: Invocation | None
+) -> None:
+    """Bring MLflow and the report up to date if something was executed, print the rulings and the report's path."""
+    report = ledger.folder / "report" / "report.html"
+    if _close_abandoned(ledger) or invocation or not report.exists():
+        tracking.sync(ledger)
+        write_report(ledger, tracking, invocation)
+    say_left_out(ledger)
+    if any(ledger.result(cell).status == "finished" for cell in cells):
         _say_rulings(ledger, cells, selection)
     click.echo(str(report))
-    sys.exit(INTERRUPTED if interrupted else exit_code(results))
+
+
+def _not_ended(ledger: Ledger, cells: Iterable[Cell]) -> int:
+    """Return how many of the cells are neither finished nor failed nor skipped."""
+    return sum(ledger.result(cell).status in ("pending", "running") for cell in cells)
+
+
+def _say_who_reports(waited_for: int) -> None:
+    cells = "1 cell of another shard has" if waited_for == 1 else f"{waited_for} cells of other shards have"
+    say(f"{cells} not ended: the last shard in this folder writes MLflow and the report, or 'sync' and 'report' do")
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:

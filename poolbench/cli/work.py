@@ -105,13 +105,17 @@ def write_report(ledger: Ledger, tracking: Tracking, invocation: Invocation | No
 
     The MLflow run of ``invocation`` gets a copy.
     """
+    from filelock import FileLock
+
     from poolbench_tracking.links import Links
     from poolbench_tracking.report import write_report
 
-    _write_live(ledger)
-    path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
-    if invocation is not None:
-        tracking.attempt(lambda sink: sink.publish(invocation, path.parent), None)
+    # Whoever writes last has read last: of several commands that end at once, none leaves an older report.
+    with FileLock(ledger.folder / "report.lock", is_singleton=True):
+        _write_live(ledger)
+        path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
+        if invocation is not None:
+            tracking.attempt(lambda sink: sink.publish(invocation, path.parent), None)
     return path
 
 

@@ -61,6 +61,20 @@ class CellRecord(Record):
         """The lock of the process that executes the cell; the system releases it when the process dies."""
         return FileLock(self.folder / "lock", is_singleton=True)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the cell has its result, which is the last of its files to be written."""
+        return (self.folder / RESULT).exists()
+
+    @property
+    def progress(self) -> int:
+        """The epoch that the last attempt has reached, 0 without one."""
+        reached = 0
+        for event in self._events():
+            if event["event"] in ("started", "resumed", "epoch"):
+                reached = event.get("epoch", 0)
+        return reached
+
     def change(self, change: Change) -> None:
         """Apply a change to the folder and flush it to disk; raise StorageError if that is impossible."""
         with storage(self.folder):

@@ -67,11 +67,12 @@ class MlflowSink:
     """Projects results into one MLflow store.
 
     Every method raises TrackingUnavailable if the store fails. A lock in the work folder keeps concurrent
-    launchers from projecting the same cell twice.
+    launchers from projecting the same cell twice, another from syncing at once.
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.lock = FileLock(folder / "mlflow.lock", is_singleton=True)
+        self.sync_lock = FileLock(folder / "sync.lock", is_singleton=True)
         self.uri = uri or default_uri(folder)
         self._parents: dict[str, str] = {}
         with self._writing():
@@ -87,6 +88,11 @@ class MlflowSink:
 
         ``on_group(done, total)`` is called after each group.
         """
+        # Whoever writes last has read last: an older reading must not replace a newer one.
+        with self.sync_lock:
+            return self._sync(ledgers, on_group)
+
+    def _sync(self, ledgers: Sequence[Ledger], on_group: Callable[[int, int], None]) -> int:
         found = [read_evidence(ledger) for ledger in ledgers]
         groups, written, done = _members(found), 0, 0
         notes = {group: note for one in found for group, note in group_notes(one).items()}

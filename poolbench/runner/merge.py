@@ -1,0 +1,158 @@
+"""Bring ledgers together: cells and invocations of several work folders copied into one.
+
+A cell is copied aside, flushed and renamed, so that it is in the target whole or not at all, and a merge that was
+killed is completed by the next one. The sources are only read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from poolbench.analysis.identity import COSTS
+from poolbench.core import Cell, UsageError
+from poolbench.files import storage, write_atomically
+from poolbench.runner.ledger import CellRecord, Ledger
+
+ASIDE = "merging"
+"""The folder inside the target where cells are copied to before they are renamed."""
+
+
+@dataclass
+class Merged:
+    """What a merge did: cells ``copied`` and ``kept`` (the target has the same or more), and lines on the others.
+
+    ``differing`` cells are finished in two folders with different results; ``running`` ones were left out.
+    """
+
+    copied: int = 0
+    kept: int = 0
+    differing: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+
+
+def merge(source: Ledger, target: Ledger) -> Merged:
+    """Copy into ``target`` the cells of ``source`` that it lacks or has less of, and the invocations that ended.
+
+    A finished cell replaces an unfinished one, and of two unfinished ones the one with more epochs stays. Of two
+    finished ones the target's stays. Raises UsageError while another merge writes the target, StorageError if it
+    cannot be written.
+    """
+    found = Merged()
+    aside = target.folder / ASIDE
+    with _alone(target), storage(target.folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for config in sorted(source.folder.glob("cells/*/config.json")):
+            cell_id = config.parent.name
+            _merge_cell(source.record(cell_id), target.record(cell_id), aside, found)
+        for invocation in source.invocations():
+            if invocation.path.with_suffix(".lock").exists() and invocation.is_running():
+                continue
+            path = target.folder / "invocations" / invocation.path.name
+            if not path.exists():
+                write_atomically(path, invocation.path.read_bytes())
+        shutil.rmtree(aside)
+    return found
+
+
+@contextmanager
+def _alone(target: Ledger) -> Iterator[None]:
+    """Hold the target against other merges; raise UsageError if one is running."""
+    try:
+        with FileLock(target.folder / "merge.lock", blocking=False):
+            yield
+    except Timeout:
+        raise UsageError(f"another merge writes to '{target.folder}'; wait for its end") from None
+
+
+def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged) -> None:
+    """Bring one cell from the source, ``ours``, to the target, ``theirs``, unless that has the same or more."""
+    if theirs.is_finished:
+        if ours.is_finished and (difference := difference_of(ours, theirs)):
+            found.differing.append(f"{_label(ours)}: {difference} in '{_folder(ours)}' and '{_folder(theirs)}'")
+        else:
+            found.kept += 1
+        return
+    with ExitStack() as locks:
+        for record in (ours, theirs):
+            # A finished cell does not change any more, and one without a lock file was never executed there.
+            if not record.is_finished and (record.folder / "lock").exists():
+                try:
+                    locks.enter_context(record.lock.acquire(blocking=False))
+                except Timeout:
+                    found.running.append(f"{_label(ours)}: is running in '{_folder(record)}'")
+                    return
+        begun = (theirs.folder / "config.json").exists()
+        if begun and not ours.is_finished and ours.progress <= theirs.progress:
+            found.kept += 1
+            return
+        _replace(ours.folder, theirs.folder, aside)
+        found.copied += 1
+
+
+def _replace(source: Path, target: Path, aside: Path) -> None:
+    """Copy the files of a cell aside and rename the copy; a folder in its place is moved away first."""
+    copy = aside / source.name
+    copy.mkdir()
+    for path in source.iterdir():
+        if path.name != "lock" and not path.name.endswith(".tmp"):
+            with open(shutil.copy2(path, copy / path.name), "rb") as file:
+                os.fsync(file.fileno())
+    if target.exists():
+        os.rename(target, aside / f"{source.name}.old")
+    os.rename(copy, target)
+
+
+def difference_of(ours: CellRecord, theirs: CellRecord) -> str:
+    """Return what differs most between the results of two finished records of one cell, "" if nothing does.
+
+    Metrics are compared to the last bit, tables value by value. Measured times and memory do not count.
+    """
+    mine, other = (_metrics(record) for record in (ours, theirs))
+    unequal = {name: (mine.get(name), other.get(name)) for name in {*mine, *other} if mine.get(name) != other.get(name)}
+    if unequal:
+        name = max(sorted(unequal), key=lambda name: _distance(*unequal[name]))
+        one, two = unequal[name]
+        by = f" (by {abs(one - two):.3g})" if one is not None and two is not None else ""
+        more = f", and {len(unequal) - 1} more metrics differ" if len(unequal) > 1 else ""
+        return f"{name} is {one} and {two}{by}{more}"
+    tables = [{path.stem for path in record.folder.glob("*.parquet")} for record in (ours, theirs)]
+    for name in sorted(tables[0] | tables[1]):
+        if name not in tables[0] & tables[1] or not ours.table(name).equals(theirs.table(name)):
+            return f"table {name} differs"
+    return ""
+
+
+def _metrics(record: CellRecord) -> Mapping[str, float | None]:
+    stored: Mapping[str, Any] = json.loads((record.folder / "result.json").read_text())["metrics"]
+    return {name: value for name, value in stored.items() if name not in COSTS}
+
+
+def _distance(one: float | None, two: float | None) -> float:
+    """Return the difference relative to the larger of two values, infinity if one is absent or undefined."""
+    if one is None or two is None:
+        return math.inf
+    return abs(one - two) / max(abs(one), abs(two))
+
+
+def _label(record: CellRecord) -> str:
+    """Return the line that describes a cell, its id if another version of poolbench wrote it."""
+    try:
+        return Cell.from_config(json.loads((record.folder / "config.json").read_text())).label
+    except (TypeError, KeyError, ValueError):
+        return record.cell_id
+
+
+def _folder(record: CellRecord) -> Path:
+    """Return the work folder of a record."""
+    return record.folder.parents[1]
