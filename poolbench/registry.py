@@ -130,6 +130,17 @@ class Registry(Generic[T]):
                 raise self._mistyped(name, declared[key], value) from None
         return self.resolve(name, values)
 
+    def written(self, component: Component) -> str:
+        """Return a component as a user writes it, such as "top_k:k=3": options with their defaults are left out."""
+        if component.name not in self.names():
+            return component.name
+        declared = self.options(component.name)
+        changed = {name: value for name, value in component.options.items() if declared[name].default != value}
+        own = ",".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in changed.items()
+        )
+        return f"{component.name}:{own}" if own else component.name
+
     def _mistyped(self, name: str, option: Option, value: Scalar) -> UsageError:
         wanted = f"{option.wanted} (default {option.default!r})"
         return UsageError(f"option '{option.name}' of {self.kind} '{name}' is {wanted}, got {value!r}")

@@ -8,24 +8,22 @@ from itertools import combinations
 from typing import Literal
 
 from poolbench.analysis.choices import is_ahead
-from poolbench.analysis.effects import lead_interval
+from poolbench.analysis.effects import estimate, group_points, lead_interval, paired, unscaled
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.analysis.statistics import Interval
 from poolbench.analysis.text import change_text, listed, number_text
 from poolbench.core import Metric
 
-Fate = Literal["kept", "reversed", "lost", "found", "open"]
-"""What tuning does to the order of two rivals.
+Fate = Literal["changed", "reversed", "same"]
+"""What tuning does to the lead of one rival over another.
 
-The same one is ahead, the other one is; only before, only after; neither is ahead by more than the noise at any time.
+It changes by more than the noise; it changes, and the other one is ahead then; or no change can be told from the noise.
 """
 SAID: Mapping[Fate, str] = {
-    "kept": "the order stays",
-    "reversed": "the order is reversed",
-    "lost": "the lead is gone",
-    "found": "a lead appears",
-    "open": "not decided",
+    "changed": "changes the lead",
+    "reversed": "reverses the order",
+    "same": "no change beyond the noise",
 }
 
 
@@ -59,13 +57,20 @@ class Gain:
 
 @dataclass(frozen=True)
 class Pair:
-    """The lead of one rival over another before and after tuning, and what tuning does to it."""
+    """The lead of one rival over another before and after tuning, its change, and what that says.
+
+    ``was_clear`` and ``is_clear``: one of the two is ahead by more than the noise, before and after. A lead that is
+    clear only once is no evidence of a change.
+    """
 
     first: str
     second: str
     before: str
     after: str
+    change: str
     fate: Fate
+    was_clear: bool
+    is_clear: bool
 
     @property
     def said(self) -> str:
@@ -106,15 +111,30 @@ def _gain(rival: Rival, metric: Metric, images: ImageValues) -> Gain:
 def _pair(one: Rival, other: Rival, metric: Metric, images: ImageValues) -> Pair:
     before = lead_interval(one.default, other.default, metric, images)
     after = lead_interval(one.tuned, other.tuned, metric, images)
-    fate = fate_of(_ahead(before, metric), _ahead(after, metric))
-    return Pair(one.name, other.name, _text(before, metric), _text(after, metric), fate)
+    change = _change(one, other, metric, images)
+    sides = _ahead(before, metric), _ahead(after, metric)
+    fate = fate_of(*sides, changed=bool(_ahead(change, metric)))
+    then, now, by = (_text(found, metric) for found in (before, after, change))
+    return Pair(one.name, other.name, then, now, by, fate, bool(sides[0]), bool(sides[1]))
 
 
-def fate_of(before: int, after: int) -> Fate:
-    """Return what happened to a lead; each is 1 if the first rival is ahead, -1 if the second is, 0 if neither is."""
-    if not before or not after:
-        return "lost" if before else "found" if after else "open"
-    return "kept" if before == after else "reversed"
+def _change(one: Rival, other: Rival, metric: Metric, images: ImageValues) -> Interval | None:
+    """Return the lead after tuning minus the lead before, paired by seed; a ratio for logarithmic metrics."""
+    groups = ((one.tuned, other.tuned), (one.default, other.default))
+    after, before = (paired(*(group_points(group, metric, images) for group in sides)) for sides in groups)
+    points = paired(after, before)
+    return unscaled(estimate(points).interval(), metric) if points else None
+
+
+def fate_of(before: int, after: int, changed: bool) -> Fate:
+    """Return what happens to a lead.
+
+    ``before`` and ``after`` are 1 if the first rival is ahead, -1 if the second is, 0 if neither is by more than the
+    noise; ``changed`` says whether the change of the lead is more than the noise.
+    """
+    if not changed:
+        return "same"
+    return "reversed" if before * after < 0 else "changed"
 
 
 def _ahead(lead: Interval | None, metric: Metric) -> int:
@@ -131,25 +151,20 @@ def _text(lead: Interval | None, metric: Metric) -> str:
 
 
 def _sentences(gains: Sequence[Gain], pairs: Sequence[Pair], metric: Metric) -> list[str]:
-    found: dict[str, list[Pair]] = {fate: [pair for pair in pairs if pair.fate == fate] for fate in SAID}
-    clear = len(pairs) - len(found["open"]) - len(found["found"])
-    title = metric.title[:1].upper() + metric.title[1:]
-    sentences = [f"{title} after tuning: {listed([f'{one.rival.name} {one.after}' for one in gains])}."]
-    sentences.append(
-        f"With default hyperparameters {clear or 'none'} of {len(pairs)} pairs {_has(clear)} a clear order."
-    )
-    if clear:
-        fates = {"keeps": found["kept"], "reverses": found["reversed"], "leaves undecided": found["lost"]}
-        sentences[-1] += f" Tuning {listed([f'{verb} {len(own)}' for verb, own in fates.items() if own])} of these."
-    if found["found"]:
-        count = len(found["found"])
-        sentences[-1] += f" {count} more {'becomes' if count == 1 else 'become'} clear by tuning."
-    sentences += [
-        f"Reversed: {pair.first} against {pair.second}, {pair.before} before, {pair.after} after."
-        for pair in found["reversed"]
+    title, total = metric.title[:1].upper() + metric.title[1:], len(pairs)
+    changed = [pair for pair in pairs if pair.fate != "same"]
+    clear = [sum(pair.was_clear for pair in pairs), sum(pair.is_clear for pair in pairs)]
+    names = listed([f"{pair.first} over {pair.second} by {pair.change}" for pair in changed])
+    return [
+        f"{title} after tuning: {listed([f'{one.rival.name} {one.after}' for one in gains])}.",
+        f"One of two is ahead by more than the noise in {clear[0]} of {total} {_pairs(total)} with default "
+        f"hyperparameters, in {clear[1]} with tuned ones.",
+        f"Tuning changes the lead of {names}."
+        if changed
+        else f"In none of the {_pairs(total)} does tuning change the lead by more than the noise.",
+        *(f"Reversed: {pair.first} over {pair.second}." for pair in changed if pair.fate == "reversed"),
     ]
-    return sentences
 
 
-def _has(count: int) -> str:
-    return "has" if count < 2 else "have"
+def _pairs(count: int) -> str:
+    return "pair" if count == 1 else "pairs"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import INTERRUPTED, command_line, say, say_left_out, selection_options
+from poolbench.cli.options import INTERRUPTED, OK, USAGE, command_line, say, say_left_out, selection_options
 from poolbench.cli.rulings import time_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options
 from poolbench.core import Scalar, UsageError
+from poolbench.registry import heads, pools
 from poolbench.runner.plan import Selection, chosen_benchmarks, plan
 
 if TYPE_CHECKING:
@@ -94,21 +95,21 @@ def tune_command(
     settings = work.settings(resolve_device(work.device))
     devices = slots(settings.device, jobs, 1)
     tracking = work.tracking()
-    say(f"{len(wanted.cells)} groups, {trials} trials each, {trial_seeds} seeds per trial")
-    interrupted = False
+    groups = f"{len(wanted.cells)} group{'s' if len(wanted.cells) != 1 else ''}"
+    say(f"{groups}, {trials} trials each, {trial_seeds} seeds per trial")
+    interrupted, found = False, []
     with sigterm_interrupts(), ledger.open_invocation(command_line(), selection.preset) as invocation:
         attempt = replace(settings, invocation=invocation.id, device=devices[0])
         try:
             with helping(wanted, attempt, Lines(), devices[1:]):
-                tune(wanted, attempt, TrackedLines(tracking))
+                found = tune(wanted, attempt, TrackedLines(tracking))
         except KeyboardInterrupt:
             interrupted = True
             invocation.outcome = "interrupted"
             say("interrupted; finished trials are kept, the same command continues")
     tracking.sync(ledger)
     say_left_out(ledger)
-    if interrupted:
-        sys.exit(INTERRUPTED)
+    sys.exit(INTERRUPTED if interrupted else USAGE if any(record.failure for record in found) else OK)
 
 
 class Lines:
@@ -122,6 +123,8 @@ class Lines:
         say(f"{done} {_operators(record)}: {values}{state[trial.state]} {chosen} ({time_text(trial.seconds)})")
 
     def study_ended(self, record: StudyRecord) -> None:
+        if record.failure:
+            say(f"{_operators(record)}: {record.failure}")
         spent = f"{len(record.trials)} trials in {time_text(record.seconds)}"
         for one in record.confirmed:
             values = " ".join(f"{name} {one.mean(name):.4f}" for name in record.design.objectives)
@@ -142,7 +145,7 @@ class TrackedLines(Lines):
 
 def _operators(record: StudyRecord) -> str:
     cell = record.cell
-    return f"{cell.variant} {cell.architecture.name} {cell.pool.name} {cell.head.name}"
+    return f"{cell.variant} {cell.architecture.name} {pools.written(cell.pool)} {heads.written(cell.head)}"
 
 
 def _short(value: Scalar) -> str:

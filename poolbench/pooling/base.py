@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from poolbench.core import Options
 from poolbench.search import Search
 
 Tunable = Mapping[str, Search]
@@ -32,6 +33,11 @@ class Pool(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
+    @classmethod
+    def searched(cls, options: Options) -> Tunable:
+        """Return where tuning looks when the operator has these options: all of ``tunable`` unless overridden."""
+        return cls.tunable
+
 
 class Head(nn.Module):
     """Global pool, (b, c, h, w) -> (b, c * feature_multiplier).
@@ -47,3 +53,8 @@ class Head(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+
+    @classmethod
+    def searched(cls, options: Options) -> Tunable:
+        """Return where tuning looks when the operator has these options: all of ``tunable`` unless overridden."""
+        return cls.tunable

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from poolbench.core import UsageError
+from poolbench.core import Options, UsageError
 from poolbench.pooling.base import Head, Tunable
 from poolbench.pooling.means import root
 from poolbench.pooling.windows import median, widen
@@ -160,6 +160,11 @@ class GlobalTopK(Head):
         if not 0 < share <= 1:
             raise UsageError(f"head 'top_k' needs a share above 0 and up to 1, got {share}")
         self.k, self.share = k, share
+
+    @classmethod
+    def searched(cls, options: Options) -> Tunable:
+        # With a number of positions the share counts for nothing.
+        return cls.tunable if options["k"] is None else {}
 
     def forward(self, x: Tensor) -> Tensor:
         positions = x.flatten(2)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 
@@ -23,8 +24,21 @@ def _exit_at_the_end_of(line: Connection) -> None:
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them."""
+    # It unblocks SIGINT at its start, which the first process would bring about otherwise.
+    resource_tracker.ensure_running()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM in this process, in whose main thread this has to be called."""
+    previous = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from poolbench.core import UsageError
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark
 from poolbench.tune.design import CONFIRMATION_SEEDS, FIRST_CONFIRMATION_SEED
@@ -21,30 +20,30 @@ def confirm(study: Study, run: RunCells) -> StudyRecord:
 
     The best of a search looks better than it is, because it was chosen on the seeds where it was lucky. With one
     objective the winner is the best trial or the default, whichever is better on the fresh seeds. With several, the
-    trials of the Pareto front are confirmed and none is chosen. Raises UsageError if no trial was feasible.
+    trials of the Pareto front are confirmed and none is chosen. Without a feasible trial the record says why.
     """
     record, found, seconds = study.record(), [], 0.0
-    candidates = _candidates(study, record)
-    for parameters, number in candidates:
-        outcome = _on_fresh_seeds(study, parameters, run)
+    if not any(trial.state == "complete" for trial in record.trials):
+        reasons = sorted({trial.reason for trial in record.trials})
+        return replace(record, failure=f"no trial was feasible: {'; '.join(reasons)}")
+    for candidate in _candidates(study, record):
+        outcome = _on_fresh_seeds(study, candidate.parameters, run)
         seconds += outcome.seconds
         if not outcome.reason:
-            found.append(Confirmation(number, parameters, outcome.values))
+            found.append(replace(candidate, values=outcome.values))
+    if not found:
+        return replace(record, failure="neither the default nor the best trials could be trained on fresh seeds")
     record = replace(record, confirmed=found, confirmation_seconds=seconds)
     return replace(record, best=_winner(study, record)) if study.design.is_single else record
 
 
-def _candidates(study: Study, record: StudyRecord) -> list[tuple[Parameters, int]]:
-    """Return the default and the best trials, each with the number of its trial."""
-    feasible = {trial.number: trial for trial in record.trials if trial.state == "complete"}
-    if not feasible:
-        reasons = sorted({trial.reason for trial in record.trials})
-        raise UsageError(f"no trial of {study.cell.label} was feasible: {'; '.join(reasons)}")
+def _candidates(study: Study, record: StudyRecord) -> list[Confirmation]:
+    """Return the default and the best trials, without values."""
     default = dict(study.space.default)
     tried = next((trial.number for trial in record.trials if dict(trial.parameters) == default), 0)
     front = [study.optuna.best_trial] if study.design.is_single else study.optuna.best_trials
-    best = [(trial.params, trial.number) for trial in front if trial.params != default]
-    return [(default, tried), *best]
+    best = [Confirmation(trial.number, False, trial.params, {}) for trial in front if trial.params != default]
+    return [Confirmation(tried, True, default, {}), *best]
 
 
 def _on_fresh_seeds(study: Study, parameters: Parameters, run: RunCells) -> Outcome:

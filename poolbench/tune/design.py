@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 from poolbench.core import COST_METRICS, Cell, Metric, Split, UsageError
@@ -44,13 +45,21 @@ class Design:
     seeds: int = 3
 
     def check(self, benchmark: Benchmark) -> None:
-        """Raise UsageError for objectives and limits that are no metrics of the benchmark with a direction."""
+        """Raise UsageError for a benchmark of folds, and for objectives and limits without a direction."""
+        if benchmark.folds:
+            raise UsageError(
+                f"{benchmark.name} cannot be tuned: its seeds are folds, which test all images and leave none for it"
+            )
+        if not self.objectives:
+            raise UsageError("give at least one objective, like --objective accuracy")
         directed = {metric.name: metric for metric in benchmark.metrics if metric.higher_is_better is not None}
         for name in self.objectives:
             if name not in directed:
                 raise closest(f"objective of {benchmark.name}", name, directed)
-        for name in self.limits:
+        for name, limit in self.limits.items():
             limited(benchmark, name)
+            if not isfinite(limit):
+                raise UsageError(f"a limit is a finite number, got {name}={limit}")
         if len(set(self.objectives)) != len(self.objectives):
             raise UsageError(f"each objective once, got {','.join(self.objectives)}")
 

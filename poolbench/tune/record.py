@@ -6,7 +6,7 @@ It is a copy of what Optuna's storage and the ledger hold, so that reports need 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,10 +48,11 @@ class Trial:
 class Confirmation:
     """Hyperparameters with {metric: one value per fresh seed}, in the order of the seeds.
 
-    ``trials`` are the numbers of the trials that proposed them; trial 0 is the default.
+    ``trial`` is the number of the trial that proposed them.
     """
 
     trial: int
+    is_default: bool
     parameters: Parameters
     values: Mapping[str, Sequence[float]]
 
@@ -66,9 +67,10 @@ class StudyRecord:
 
     ``distributions`` are the ranges that were searched, as Optuna writes them.
 
-    ``confirmed`` holds the default and the best trial, or the Pareto front, on fresh seeds; it is empty while the study
-    is going on. ``best`` are the hyperparameters that ``run --tuned`` uses: None while it is going on, and where it has
-    several objectives. ``confirmation_seconds`` is what the cells of the confirmation took.
+    ``confirmed`` holds the default and the best trial, or the Pareto front, on fresh seeds, without those that fail
+    there; it is empty while the study is going on. ``failure`` says why it ended without a feasible trial. ``best`` are
+    the hyperparameters that ``run --tuned`` uses: None while it is going on, where it has several objectives, and after
+    a failure. ``confirmation_seconds`` is what the cells of the confirmation took.
     """
 
     id: str
@@ -80,6 +82,17 @@ class StudyRecord:
     confirmed: Sequence[Confirmation] = ()
     best: Parameters | None = None
     confirmation_seconds: float = 0.0
+    failure: str = ""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the budget was spent and the best trials were confirmed, or there were none."""
+        return bool(self.confirmed or self.failure)
+
+    @property
+    def default(self) -> Confirmation | None:
+        """The default on fresh seeds; None while the study is going on, and where it cannot be trained."""
+        return next((one for one in self.confirmed if one.is_default), None)
 
     @property
     def seconds(self) -> float:
@@ -89,8 +102,8 @@ class StudyRecord:
     def role(self, one: Confirmation) -> str:
         """Return what confirmed hyperparameters are: "default", "winner" or the number of their trial."""
         if one.parameters == self.best:
-            return "winner" if one is not self.confirmed[0] else "default, the winner"
-        return "default" if one is self.confirmed[0] else f"trial {one.trial}"
+            return "default, the winner" if one.is_default else "winner"
+        return "default" if one.is_default else f"trial {one.trial}"
 
     @cached_property
     def tuned(self) -> Cell | None:
@@ -104,8 +117,17 @@ class StudyRecord:
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:
-        """Read the record in the folder of a study."""
-        content: dict[str, Any] = json.loads((folder / NAME).read_text())
+        """Read the record in the folder of a study; raise UsageError if it is damaged."""
+        try:
+            return cls._from(json.loads((folder / NAME).read_text()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"'{folder / NAME}' is damaged ({type(error).__name__}: {error}); delete it and run the tune command "
+                "of this study again, which writes it anew"
+            ) from error
+
+    @classmethod
+    def _from(cls, content: Mapping[str, Any]) -> StudyRecord:
         return cls(
             **{
                 **content,
@@ -118,9 +140,17 @@ class StudyRecord:
         )
 
 
-def records(out: Path) -> list[StudyRecord]:
-    """Return the records of all studies in a work folder, in the order of their first trials."""
-    found = [StudyRecord.read(path.parent) for path in out.glob(f"tuning/*/{NAME}")]
+def records(out: Path, damaged: Callable[[str], None] = lambda line: None) -> list[StudyRecord]:
+    """Return the records of all studies in a work folder, in the order of their first trials.
+
+    A damaged one is left out; ``damaged`` is called with the line that says so.
+    """
+    found = []
+    for path in sorted(out.glob(f"tuning/*/{NAME}")):
+        try:
+            found.append(StudyRecord.read(path.parent))
+        except UsageError as error:
+            damaged(str(error))
     return sorted(found, key=lambda record: (record.trials[0].started if record.trials else float("inf"), record.id))
 
 
@@ -129,11 +159,13 @@ def tuned(out: Path, cells: Sequence[Cell]) -> list[Cell]:
 
     Where a group has several studies, the one that began last. Raises UsageError for a group without a winner.
     """
-    winners = {record.cell.group: record.best for record in records(out) if record.best is not None}
+    lines: list[str] = []
+    winners = {record.cell.group: record.best for record in records(out, lines.append) if record.best is not None}
     for cell in cells:
         if cell.group not in winners:
             raise UsageError(
                 f"no tuning result for {replace(cell, seed=0).label.rpartition(' ')[0]}; run 'poolbench tune "
                 f"{cell.benchmark} --trials N' with the same preset and selectors to its end first"
+                + "".join(f" ({line})" for line in lines)
             )
     return [applied(cell, winners[cell.group]) for cell in cells]

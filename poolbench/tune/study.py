@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -13,13 +14,13 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from poolbench.core import Cell, Scalar, derive_seed
+from poolbench.core import Cell, Scalar, UsageError, derive_seed
 from poolbench.files import storage
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger, is_held
 from poolbench.task import Benchmark
 from poolbench.tune.design import Budget, Design, directions, limited, study_id
-from poolbench.tune.record import State, StudyRecord, Trial
+from poolbench.tune.record import NAME, State, StudyRecord, Trial
 from poolbench.tune.space import Space
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -123,31 +124,47 @@ class Study:
         with self.asking:
             for trial in self.trials(TrialState.RUNNING):
                 if not is_held(self.trial_lock(trial.number)):
-                    self.optuna.tell(trial.number, state=TrialState.FAIL)
+                    # Queued first: a kill in between repeats a proposal but loses none.
                     queue_again(self.optuna, trial)
+                    self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def repeat(self, number: int) -> None:
         """Queue the hyperparameters of an interrupted trial again."""
         queue_again(self.optuna, self.optuna.trials[number])
 
     def write(self, record: StudyRecord) -> None:
-        """Write the record of a study that has ended."""
-        with storage(self.folder):
+        """Write the record of a study."""
+        with FileLock(self.folder / "record.lock", is_singleton=True), storage(self.folder):
             record.write(self.folder)
 
     def write_trials(self) -> StudyRecord:
-        """Write the record of the trials so far, and return it; the last of several processes has the last word."""
+        """Write the record of the trials so far, and return it.
+
+        A complete one of as many trials stays: another process may have confirmed them meanwhile.
+        """
         with FileLock(self.folder / "record.lock", is_singleton=True):
             record = self.record()
-            self.write(record)
+            if not self._is_complete(record):
+                self.write(record)
         return record
+
+    def _is_complete(self, record: StudyRecord) -> bool:
+        if not (self.folder / NAME).exists():
+            return False
+        try:
+            stored = StudyRecord.read(self.folder)
+        except UsageError:
+            return False
+        return stored.is_ended and len(stored.trials) >= len(record.trials)
 
     def record(self) -> StudyRecord:
         """Return the record of the trials that ended; nothing is confirmed in it."""
         ended = sorted(self.trials(*ENDED), key=lambda trial: trial.number)
         found = [_trial(trial) for trial in ended]
+        # The study may have had a larger budget before.
+        budget = replace(self.budget, trials=max(self.budget.trials, len(ended)))
         ranges = {name: distribution_to_json(one) for trial in ended for name, one in trial.distributions.items()}
-        return StudyRecord(self.id, self.cell, self.design, ranges, self.budget, found)
+        return StudyRecord(self.id, self.cell, self.design, ranges, budget, found)
 
     def ended(self, number: int) -> Trial:
         """Return a trial that ended."""

@@ -9,9 +9,11 @@ from math import isfinite, nan
 from statistics import fmean
 
 import optuna
+from optuna.trial import TrialState
 
 from poolbench.analysis.learning import judged
 from poolbench.core import Cell, MissingData, Result
+from poolbench.runner.lifeline import interrupts_ignored
 from poolbench.tune.design import Design
 from poolbench.tune.record import Trial
 from poolbench.tune.space import Parameters, applied
@@ -28,6 +30,10 @@ class Infeasible(Exception):
 
 class Surplus(Exception):
     """A trial that is one too many (see ``Study.is_surplus``)."""
+
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt during a trial."""
 
 
 @dataclass
@@ -76,14 +82,22 @@ def run_trial(study: Study, run: RunCells) -> Trial | None:
             study.asking.release(force=True)
             if study.is_surplus(trial.number):
                 raise Surplus
-            return _objective(study, trial, parameters, run)
+            try:
+                return _objective(study, trial, parameters, run)
+            except KeyboardInterrupt as error:
+                # A second one would hit Optuna while it writes the state of the trial.
+                stack.enter_context(interrupts_ignored())
+                raise Interrupted from error
 
         try:
-            study.optuna.optimize(objective, n_trials=1, catch=(Surplus,))
+            study.optuna.optimize(objective, n_trials=1, catch=(Surplus, Interrupted))
         except BaseException:
             if begun:
                 study.repeat(begun[0])
             raise
+        if study.optuna.trials[begun[0]].state == TrialState.FAIL and not study.is_surplus(begun[0]):
+            study.repeat(begun[0])
+            raise KeyboardInterrupt
     ended = study.optuna.trials[begun[0]]
     return study.ended(begun[0]) if ended.state in ENDED else None
 

@@ -60,7 +60,7 @@ def tune(plan: Plan, settings: Settings, listener: Listener, worker: int = 0) ->
     Several processes may tune one plan, each with a ``worker`` number of its own: a trial runs in one of them, and lost
     trials are repeated. The first pass takes trials as long as there are any, the second waits for those of others.
     Raises MissingData for absent data, StorageError for a folder that cannot be written, UsageError for a database that
-    is gone and for a study without a feasible trial.
+    is gone.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -41,8 +41,8 @@ def study_of(cell: Cell, name: str, rate: float = 5e-3) -> StudyRecord:
     best = {"learning_rate": rate, "batch_size": 32}
     trials = [trial(0, 0.5, **default), trial(1, 0.7, **best), trial(2, 0.4, "pruned"), trial(3, 0.0, "infeasible")]
     confirmed = [
-        Confirmation(0, default, {"accuracy": [0.50, 0.52, 0.51, 0.53, 0.50]}),
-        Confirmation(1, best, {"accuracy": [0.70, 0.71, 0.69, 0.72, 0.70]}),
+        Confirmation(0, True, default, {"accuracy": [0.50, 0.52, 0.51, 0.53, 0.50]}),
+        Confirmation(1, False, best, {"accuracy": [0.70, 0.71, 0.69, 0.72, 0.70]}),
     ]
     return StudyRecord(name, cell, Design(seeds=2), RANGES, Budget(4), trials, confirmed, best, 12.0)
 
@@ -186,15 +186,42 @@ def test_the_report_compares_default_and_tuned(
     for text in (page, markdown):
         assert "Tuned against default" in text
     assert "| max | 0.701 ± 0.002 | 0.801 ± 0.002 | +0.100" in markdown
-    assert "the order is reversed" in markdown
-    assert "With default hyperparameters 1 of 1 pairs has a clear order. Tuning reverses 1 of these." in page
+    assert "| reverses the order |" in markdown
+    assert "Reversed: avg over max." in page
+    assert "Unequal budgets" not in page
     assert "2 in full, 1 stopped early, 1 infeasible" in page
     assert "12 s + 12 s" in page
+
+
+def test_unequal_budgets_and_damaged_records_are_said(ledger: Ledger, cell: Cell, cell_of: Callable[..., Cell]) -> None:
+    write(ledger, study_of(cell, "abc"))
+    short = study_of(cell_of("avg", 0), "def")
+    write(ledger, replace(short, trials=short.trials[:2]))
+    write(ledger, study_of(cell_of("blur", 0), "xyz"))
+    (ledger.folder / "tuning" / "xyz" / "study.json").write_text('{"cell": {')
+    markdown = write_report(ledger, ledger.folder / "report").with_name("report.md").read_text()
+    assert "Unequal budgets: the studies have 2 to 4 trials" in markdown
+    assert "study.json' is damaged" in markdown
+
+
+def test_a_default_that_cannot_be_trained_is_said(ledger: Ledger, cell: Cell) -> None:
+    record = study_of(cell, "abc")
+    (best,) = [one for one in record.confirmed if not one.is_default]
+    first = replace(record.trials[0], state="infeasible", reason="too large")
+    write(ledger, replace(record, confirmed=[best], trials=[first, *record.trials[1:]]))
+    write(ledger, replace(study_of(cell, "def"), confirmed=[], best=None, failure="no trial was feasible: too large"))
+    markdown = write_report(ledger, ledger.folder / "report").with_name("report.md").read_text()
+    assert "default, infeasible" in markdown
+    assert "| winner | 0.704" in markdown
+    assert "no trial was feasible: too large" in markdown
+    sink = MlflowSink(ledger.folder)
+    sink.sync([ledger])
+    assert "default/accuracy" not in runs_of(sink, record)["study"].data.metrics
 
 
 def test_a_study_without_runs_and_one_that_goes_on(ledger: Ledger, cell: Cell, tmp_path: Path) -> None:
     record = study_of(cell, "abc")
     write(ledger, replace(record, confirmed=(), best=None))
     markdown = write_report(ledger, tmp_path / "report").with_name("report.md").read_text()
-    assert "No comparison on test images yet" in markdown
+    assert "No comparison on test images" in markdown
     assert "going on" in markdown

@@ -140,8 +140,10 @@ def test_no_feasible_trial_is_said(make_study: MakeStudy) -> None:
 
     study = make_study(2)
     run_all(study, Failing())
-    with pytest.raises(UsageError, match=r"no trial of tiny .* was feasible: it cannot be built"):
-        confirm(study, Failing())
+    record = confirm(study, Failing())
+    assert record.failure == "no trial was feasible: it cannot be built"
+    assert record.is_ended
+    assert record.best is None
 
 
 def test_missing_data_end_the_tuning_and_lose_no_trial(make_study: MakeStudy) -> None:
@@ -378,6 +380,10 @@ def test_every_task_can_be_tuned_from_its_default() -> None:
     from poolbench.runner.plan import Selection, plan
 
     for name in benchmarks.names():
+        if benchmarks.get(name)().folds:
+            with pytest.raises(UsageError, match="its seeds are folds"):
+                Design().check(benchmarks.get(name)())
+            continue
         cell = plan(Selection((name,), "smoke"))[0]
         space = Space.of(cell)
         assert applied(cell, space.default) == cell
@@ -391,6 +397,38 @@ def test_options_of_the_head_are_tuned(cells: list[Cell]) -> None:
     changed = applied(cell, {**space.default, "head.share": 0.5})
     assert changed.head.options["share"] == 0.5
     assert changed.head.options["k"] is None
+    # The share counts for nothing beside a number of positions.
+    fixed = Space.of(replace(cell, head=heads.resolve("top_k", {"k": 3})))
+    assert "head.share" not in fixed.searches
+
+
+@pytest.mark.parametrize(
+    ("name", "search", "message"),
+    [
+        ("learning_rat", OneOf((1.0,)), "no such field"),
+        ("weight_decay", Factor(3), "above 0"),
+        ("weight_decay", Interval(0.1, 1, log=True), "above 0"),
+        ("schedule", OneOf(("cosine", "nonsense")), "schedule is one of"),
+        ("schedule", Interval(0, 1), "not a number"),
+        ("shuffle", Interval(0, 1), "not a number"),
+        ("epochs", (1, 2), "a search is an Interval"),
+    ],
+)
+def test_a_search_that_does_not_fit_is_refused(cells: list[Cell], name: str, search: Any, message: str) -> None:
+    from poolbench.tune.space import _check
+
+    with pytest.raises(UsageError, match=message):
+        _check(cells[0], name, search)
+
+
+def test_whole_numbers_stay_whole(cells: list[Cell]) -> None:
+    space = Space({"batch_size": Factor(4), "epochs": Interval(1, 9)}, {"batch_size": 20, "epochs": 2})
+    study = optuna.create_study()
+    for _ in range(20):
+        found = space.suggest(study.ask())
+        assert {type(value) for value in found.values()} == {int}
+        assert 5 <= int(found["batch_size"] or 0) <= 80
+        applied(cells[0], found)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +438,8 @@ def test_options_of_the_head_are_tuned(cells: list[Cell]) -> None:
         (Design(("train_loss",)), "unknown objective"),
         (Design(("accuracy", "accuracy")), "each objective once"),
         (Design(limits={"cost": 1.0}), "unknown limit"),
+        (Design(limits={"cost_flops": float("nan")}), "finite"),
+        (Design(()), "at least one objective"),
     ],
 )
 def test_wrong_designs_are_refused(tiny: Any, design: Design, message: str) -> None:

@@ -102,7 +102,7 @@ def _fill_study(store: Store, run: str, record: StudyRecord) -> None:
     _, ended = _span(record)
     points = [point("trials", len(record.trials), ended), point("seconds", round(record.seconds), ended)]
     best = _chosen(record)
-    for one, prefix in ((record.confirmed[0], "default/"), (best, "")):
+    for one, prefix in ((record.default, "default/"), (best, "")):
         if one is not None:
             points += [point(f"{prefix}{name}", _rounded(one.mean(name)), ended) for name in one.values]
     log(store, run, points, {name: _text(value) for name, value in (record.best or {}).items()})

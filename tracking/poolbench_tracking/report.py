@@ -34,16 +34,16 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
 
     Raises StorageError if the folder cannot be written.
     """
-    found = read_evidence(ledger)
+    found, left_out = read_evidence(ledger), ledger.left_out()
     pictures: dict[str, bytes] = {}
     sections = [_with_drawings(section, found, pictures) for section in sections_of(found, links)]
     facts = {
         "sections": sections,
         "overview": overview(sections),
-        "tunings": list(tuning_sections(records(ledger.folder), found)),
+        "tunings": list(tuning_sections(records(ledger.folder, left_out.append), found)),
         "metric_label": metric_label,
         "live": LIVE if (folder / LIVE).exists() else "",
-        **provenance(found.results, ledger.invocations(), ledger.left_out()),
+        **provenance(found.results, ledger.invocations(), left_out),
     }
     markdown, page = templates(finalize=markdown_text), templates(autoescape=True)
     sizes = {"width": WIDTH, "height": HEIGHT, "shown_figures": SHOWN_FIGURES}

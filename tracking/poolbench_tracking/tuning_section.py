@@ -12,7 +12,7 @@ from poolbench.analysis.text import interval_text, rounded
 from poolbench.analysis.tuning import Rival, Survival, survival
 from poolbench.choice import Choice
 from poolbench.core import Cell, Metric, Scalar
-from poolbench.registry import benchmarks
+from poolbench.registry import benchmarks, heads, pools
 from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
 from poolbench.tune.record import Confirmation, StudyRecord
@@ -26,19 +26,20 @@ class StudyRow:
     trials: str
     spent: str
     confirmed: Sequence[tuple[str, str, str]]
-    is_finished: bool
+    outcome: str
 
 
 @dataclass(frozen=True)
 class TuningSection:
     """The studies of one task, and the survival of each of its choices with default and tuned networks on test images.
 
-    ``objectives`` are the titles of what was optimised. ``survivals`` are empty until ``run`` has trained rivals both
-    ways.
+    ``objectives`` are the titles of what was optimised. ``unequal`` says so if the budgets differ, which is unfair.
+    ``survivals`` are empty until ``run`` has trained rivals both ways.
     """
 
     benchmark: Benchmark
     objectives: Sequence[str]
+    unequal: str
     studies: Sequence[StudyRow]
     survivals: Sequence[tuple[str, Survival]]
 
@@ -56,9 +57,17 @@ def tuning_sections(records: Sequence[StudyRecord], found: Evidence) -> Iterator
         yield TuningSection(
             benchmark,
             [metric.title for metric in metrics],
+            _unequal(members),
             [_row(record, metrics) for record in members],
             list(_survivals(benchmark, members, groups, found.images)),
         )
+
+
+def _unequal(records: Sequence[StudyRecord]) -> str:
+    counts = sorted({len(record.trials) for record in records})
+    if len(counts) == 1:
+        return ""
+    return f"Unequal budgets: the studies have {counts[0]} to {counts[-1]} trials, and more trials find more."
 
 
 def _row(record: StudyRecord, metrics: Sequence[Metric]) -> StudyRow:
@@ -67,12 +76,23 @@ def _row(record: StudyRecord, metrics: Sequence[Metric]) -> StudyRow:
     trials = ", ".join(f"{states.count(state)} {text}" for text, state in counts.items() if state in states)
     spent = f"{_time(record.seconds)} + {_time(record.confirmation_seconds)}"
     confirmed = [(record.role(one), _values(one, metrics), _chosen(one.parameters)) for one in record.confirmed]
-    return StudyRow(study_name(record.cell), trials or "none", spent, confirmed, bool(record.confirmed))
+    if record.confirmed and record.default is None:
+        reason = (
+            next((t.reason for t in record.trials if dict(t.parameters) == _default(record)), "") or "on fresh seeds"
+        )
+        confirmed.insert(0, ("default, infeasible", "-", reason))
+    outcome = record.failure or "going on: the same command continues it"
+    return StudyRow(study_name(record.cell), trials or "none", spent, confirmed, outcome)
+
+
+def _default(record: StudyRecord) -> dict[str, Scalar]:
+    return {name: record.cell.fields[name] for name in record.distributions}
 
 
 def study_name(cell: Cell) -> str:
     """Return what a study is called beside others of its task."""
-    return " ".join([cell.variant, cell.architecture.name, cell.dataset.name, cell.pool.name, cell.head.name])
+    operators = (pools.written(cell.pool), heads.written(cell.head))
+    return " ".join([cell.variant, cell.architecture.name, cell.dataset.name, *operators])
 
 
 def _values(one: Confirmation, metrics: Sequence[Metric]) -> str:
@@ -106,13 +126,19 @@ def _survivals(
         for record in records:
             default, tuned = groups.get(record.cell.group), record.tuned and groups.get(record.tuned.group)
             if default and tuned:
-                name = str(record.cell.fields[choice.field])
+                name = _name(record.cell, choice)
                 setting = _setting(record.cell, choice)
                 headings[setting] = f"{choice.field}: {_heading(record.cell)}"
                 settings.setdefault(setting, []).append(Rival(name, default, tuned))
         for setting, rivals in settings.items():
             for metric in [benchmark.metric(name) for name in choice.metrics] if len(rivals) > 1 else []:
                 yield headings[setting], survival(rivals, metric, images)
+
+
+def _name(cell: Cell, choice: Choice) -> str:
+    """Return the value of a choice with the options that are not defaults."""
+    registry = {"pool": pools, "head": heads}.get(choice.field)
+    return registry.written(getattr(cell, choice.field)) if registry else str(cell.fields[choice.field])
 
 
 def _heading(cell: Cell) -> str:
