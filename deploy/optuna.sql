@@ -1,2 +1,2 @@
--- The database of the studies, beside that of MLflow.
+-- The database of Optuna's studies, beside that of MLflow.
 CREATE DATABASE optuna;

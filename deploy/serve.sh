@@ -4,100 +4,109 @@
 #   deploy/serve.sh FOLDER [PORT]
 #
 # The first call sets everything up in FOLDER; later calls start what is there. MLflow listens on 127.0.0.1:PORT (default
-# 5000), PostgreSQL on 127.0.0.1:PORT+1, with a database for MLflow and one for the studies of `poolbench tune`. The password
-# of the database is in FOLDER/password. Ctrl-C or SIGTERM stops both servers.
+# 5000) and PostgreSQL on 127.0.0.1:PORT+1, with a database "mlflow" and a database "optuna" for studies. The password of
+# the database is in FOLDER/password. Ctrl-C or SIGTERM stops both servers. They also end when this script is killed.
 #
-# PYTHON: an interpreter with poolbench[postgres] (default: python3). WORKERS: processes of MLflow (default: 4).
+# PYTHON: an interpreter with poolbench[postgres] (default: python3). WORKERS: processes of MLflow (default: 2).
 set -euo pipefail
 
-[ $# -ge 1 ] && [ $# -le 2 ] || { echo "usage: deploy/serve.sh FOLDER [PORT]" >&2; exit 2; }
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
+refuse() {
+    echo "serve.sh: $1" >&2
+    exit 2
+}
+
+[ $# -ge 1 ] && [ $# -le 2 ] || refuse "usage: deploy/serve.sh FOLDER [PORT]"
 port=${2:-5000}
-[[ $port =~ ^[0-9]+$ ]] && [ "$port" -ge 1024 ] && [ "$port" -le 65534 ] ||
-    { echo "serve.sh: PORT is a number from 1024 to 65534, got '$port'" >&2; exit 2; }
+[[ $port =~ ^[0-9]{4,5}$ ]] && [ "$port" -ge 1024 ] && [ "$port" -le 65534 ] ||
+    refuse "PORT is a number from 1024 to 65534, got '$port'"
 database_port=$((port + 1))
 python=${PYTHON:-python3}
 user=poolbench
 
 # Debian keeps initdb and postgres out of the PATH.
 binaries=$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | sort -V | tail -n 1 || true)
-PATH=${binaries:+$binaries:}$PATH
-for needed in initdb postgres pg_isready psql createdb; do
-    command -v "$needed" > /dev/null ||
-        { echo "serve.sh: $needed is not installed (Debian: apt-get install postgresql)" >&2; exit 2; }
+PATH=$PATH${binaries:+:$binaries}
+for needed in initdb postgres pg_isready psql; do
+    command -v "$needed" > /dev/null || refuse "$needed is not installed (Debian: apt-get install postgresql)"
 done
 "$python" -c "import mlflow, psycopg" 2> /dev/null ||
-    { echo "serve.sh: $python has no mlflow or psycopg (pip install 'poolbench[postgres]'); PYTHON names another" >&2; exit 2; }
+    refuse "$python has no mlflow or no psycopg (pip install 'poolbench[postgres]'); PYTHON names another interpreter"
+for used in "$port" "$database_port"; do
+    ! (: < "/dev/tcp/127.0.0.1/$used") 2> /dev/null || refuse "port $used is in use; give another PORT"
+done
 
-# PostgreSQL refuses to run as root: it gets the account that Debian made for it.
+mkdir -p "$1" || refuse "'$1' cannot be made"
+folder=$(cd "$1" && pwd)
 data=$folder/postgres
-owner=()
-[ "$(id -u)" != 0 ] || owner=(setpriv --reuid postgres --regid postgres --clear-groups --)
-
-"${owner[@]}" test -x "$folder" ||
-    { echo "serve.sh: the account postgres cannot enter '$folder'; choose a folder that others may enter" >&2; exit 2; }
+# PostgreSQL does not run as root: it gets the account that Debian made for it.
+as_owner=()
+if [ "$(id -u)" = 0 ]; then
+    as_owner=(setpriv --reuid postgres --regid postgres --clear-groups --)
+    "${as_owner[@]}" test -x "$folder" || refuse "the account postgres cannot enter '$folder'; give another FOLDER"
+fi
 
 if [ ! -f "$folder/password" ]; then
     (umask 077 && "$python" -c "import secrets; print(secrets.token_urlsafe(24))" > "$folder/password.new")
+    [ "$(id -u)" != 0 ] || chown postgres: "$folder/password.new" # initdb reads it
     mv "$folder/password.new" "$folder/password"
 fi
 PGPASSWORD=$(cat "$folder/password")
 export PGPASSWORD
 
-if [ ! -f "$data/ready" ]; then
-    rm -rf "$data"
-    mkdir "$data"
-    [ "$(id -u)" != 0 ] || chown postgres "$data"
-    chmod 700 "$data"
-    # A copy that the owner can read. initdb wants an empty folder, so it lies beside.
-    (umask 077 && cp "$folder/password" "$folder/password.init")
-    [ "$(id -u)" != 0 ] || chown postgres "$folder/password.init"
-    "${owner[@]}" initdb --pgdata "$data" --username "$user" --auth scram-sha-256 --encoding UTF8 --no-instructions \
-        --pwfile "$folder/password.init" > "$folder/initdb.log" 2>&1 ||
-        { cat "$folder/initdb.log" >&2; exit 1; }
-    rm "$folder/password.init"
-    "${owner[@]}" touch "$data/ready"
+if [ ! -d "$data" ]; then
+    # Set up beside its place, so that an interrupted set-up starts over.
+    rm -rf "$data.new"
+    mkdir -m 700 "$data.new"
+    [ "$(id -u)" != 0 ] || chown postgres: "$data.new"
+    "${as_owner[@]}" initdb --pgdata "$data.new" --username "$user" --auth scram-sha-256 --encoding UTF8 --locale C.UTF-8 \
+        --pwfile "$folder/password" > "$folder/initdb.log" 2>&1 || { cat "$folder/initdb.log" >&2; exit 1; }
+    mv "$data.new" "$data"
 fi
 
 database= server=
 stop() {
     trap - EXIT INT TERM
-    [ -z "$server" ] || { kill -TERM -- "-$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; }
-    # SIGINT: a fast shutdown, which does not wait for clients.
-    [ -z "$database" ] || { kill -INT "$database" 2> /dev/null || true; wait "$database" 2> /dev/null || true; }
+    # The group: MLflow's workers outlive it if it was killed.
+    [ -z "$server" ] || { kill -TERM -- "-$server" && wait "$server"; } 2> /dev/null || true
+    # SIGINT is a fast shutdown, which does not wait for clients.
+    [ -z "$database" ] || { kill -INT "$database" && wait "$database"; } 2> /dev/null || true
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
 
+# Returns when the command succeeds; ends the script if the process dies before.
+await() { # PROCESS LOG COMMAND...
+    local process=$1 log=$2
+    shift 2
+    until "$@" > /dev/null 2>&1; do
+        kill -0 "$process" 2> /dev/null || { tail -n 10 "$log" >&2; exit 1; }
+        sleep 0.2
+    done
+}
+
 # In process groups of their own, so that a Ctrl-C of the terminal reaches this script alone.
 set -m
-"${owner[@]}" postgres -D "$data" -p "$database_port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+"${as_owner[@]}" setpriv --pdeathsig INT -- \
+    postgres -D "$data" -p "$database_port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
     -c max_connections=200 > "$folder/postgres.log" 2>&1 &
 database=$!
-for _ in $(seq 600); do
-    pg_isready -q -h 127.0.0.1 -p "$database_port" && break
-    kill -0 "$database" 2> /dev/null || { tail -n 5 "$folder/postgres.log" >&2; exit 1; }
-    sleep 0.1
-done
+await "$database" "$folder/postgres.log" pg_isready -h 127.0.0.1 -p "$database_port"
 for name in mlflow optuna; do
-    [ -n "$(psql -h 127.0.0.1 -p "$database_port" -U "$user" -d postgres -tAc "select 1 from pg_database where datname = '$name'")" ] ||
-        createdb -h 127.0.0.1 -p "$database_port" -U "$user" "$name"
+    psql -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$database_port" -U "$user" -d postgres <<< \
+        "select 'create database $name' where not exists (select from pg_database where datname = '$name') \gexec"
 done
 
 # The password stays out of the list of processes: MLflow reads the address from its environment.
 export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg://$user:$PGPASSWORD@127.0.0.1:$database_port/mlflow"
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # saves 2 GB
-"$python" -m mlflow server --host 127.0.0.1 --port "$port" --workers "${WORKERS:-4}" \
-    --artifacts-destination "$folder/artifacts" > "$folder/mlflow.log" 2>&1 &
+export MLFLOW_DISABLE_TELEMETRY=true
+setpriv --pdeathsig TERM -- "$python" -m mlflow server --host 127.0.0.1 --port "$port" --workers "${WORKERS:-2}" \
+    --serve-artifacts --artifacts-destination "$folder/artifacts" > "$folder/mlflow.log" 2>&1 &
 server=$!
-for _ in $(seq 1200); do
-    "$python" -c "import sys, urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=2)" 2> /dev/null && break
-    kill -0 "$server" 2> /dev/null || { tail -n 20 "$folder/mlflow.log" >&2; exit 1; }
-    sleep 0.2
-done
+await "$server" "$folder/mlflow.log" \
+    "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=5)"
 echo "MLflow: http://127.0.0.1:$port"
 echo "studies: postgresql+psycopg://$user@127.0.0.1:$database_port/optuna (PGPASSWORD=\$(cat $folder/password))"
-wait -n "$server" "$database"
+wait -n "$server" "$database" || true
 echo "serve.sh: a server ended; see $folder/mlflow.log and $folder/postgres.log" >&2
 exit 1

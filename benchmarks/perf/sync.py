@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,8 +41,8 @@ def fill(ledger: Ledger, cells: Iterable[Cell]) -> None:
         write(ledger, cell, generator)
 
 
-def write(ledger: Ledger, cell: Cell, generator: np.random.Generator) -> None:
-    """Write one cell with a history, all metrics of its task, and a table with values per image."""
+def write(ledger: Ledger, cell: Cell, generator: np.random.Generator, **facts: Any) -> None:
+    """Write one cell with a history, all metrics of its task, a table with values per image, and ``facts``."""
     began = time.time()
     record = ledger.record(cell.id)
     record.begin(cell, {"environment": {"python": "3.11", "device": "cpu"}, "invocation": "made-up"})
@@ -53,7 +54,7 @@ def write(ledger: Ledger, cell: Cell, generator: np.random.Generator) -> None:
     correct = (generator.random(1000) < numbers["accuracy"]).astype("int32")
     numbers["accuracy"] = float(correct.mean())
     table = pd.DataFrame({"label": 0, "decision": 0, "correct": correct})
-    record.finish(Measurement(numbers, {"answers": table}), {"chance": 0.1, "commonest": 0.5}, b"")
+    record.finish(Measurement(numbers, {"answers": table}), {"chance": 0.1, "commonest": 0.5, **facts}, b"")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

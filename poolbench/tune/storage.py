@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 20
 """How often a running trial reports to a database. It is lost when it has been silent for three times as long."""
 
+FURTHER_ATTEMPTS = 3
 FORM = "give one like postgresql+psycopg://user@host/name, or leave --storage out for a file in the work folder"
 
 Lost = Callable[["optuna.Study", "optuna.trial.FrozenTrial"], None]
@@ -68,15 +71,24 @@ def open_storage(folder: Path, url: str | None, lost: Lost) -> BaseStorage:
     except ArgumentError:
         # The text may hold a password.
         raise UsageError(f"--storage is no URL of a database; {FORM}") from None
+    # Processes that make the tables of a new database at the same time fail.
+    for _ in range(FURTHER_ATTEMPTS):
+        with suppress(Exception):
+            return _open_database(url, lost)
+        time.sleep(1)
+    try:
+        return _open_database(url, lost)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"the database {shown} cannot be opened ({reason}); {FORM}") from error
+
+
+def _open_database(url: str, lost: Lost) -> BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are experimental
-        try:
-            return RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=3 * HEARTBEAT_SECONDS,
-                heartbeat_stale_trial_callback=lost,
-            )
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(f"the database {shown} cannot be opened ({reason}); {FORM}") from error
+        return RDBStorage(
+            url,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=3 * HEARTBEAT_SECONDS,
+            heartbeat_stale_trial_callback=lost,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -451,3 +452,90 @@ def test_a_server_that_hangs_is_given_up(ledger: Ledger, monkeypatch: pytest.Mon
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert refusal(ledger, uri).startswith(f"the server at {uri} does not answer")
+
+
+def test_a_lost_answer_makes_no_experiment_twice(filled: Ledger, proxy: Proxy, content_of: Content) -> None:
+    lost: list[str] = []
+
+    def first(path: str) -> bool:
+        is_first = path.endswith("experiments/create") and not lost
+        lost.extend([path] * is_first)
+        return is_first
+
+    proxy.lost = first
+    assert MlflowSink(filled.folder, proxy.uri).sync([filled]) == 5
+    assert lost
+    MlflowSink(filled.folder).sync([filled])
+    assert content_of(proxy.uri) == content_of(default_uri(filled.folder))
+
+
+class Split:
+    """Two work folders with one seed each of the same two groups, and a third one with all: the two merged."""
+
+    def __init__(self, folder: Path, cells: list[Cell], run_cells: Callable[..., Any]) -> None:
+        self.parts = [Ledger(folder / name).create() for name in ("one", "two")]
+        for seed, ledger in enumerate(self.parts):
+            run_cells([cell for cell in cells if cell.seed == seed], ledger)
+        self.whole = Ledger(folder / "whole").create()
+        for ledger in self.parts:
+            shutil.copytree(ledger.folder / "cells", self.whole.folder / "cells", dirs_exist_ok=True)
+
+
+@pytest.fixture
+def split(tmp_path: Path, cells: list[Cell], run_cells: Callable[..., Any]) -> Split:
+    return Split(tmp_path, cells, run_cells)
+
+
+def family(uri: str) -> tuple[dict[str, str], dict[str, list[int]]]:
+    """Return {run of a seed: its parent} and {run of a group: the seeds in its table} of the benchmark "tiny"."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    seeds = {run.info.run_id: run.data.tags["mlflow.parentRunId"] for run in found if "poolbench.cell" in run.data.tags}
+    groups = {}
+    for run in found:
+        if run.info.run_id not in seeds:
+            table = pd.read_csv(client.download_artifacts(run.info.run_id, "tables/layers.csv"))
+            groups[run.info.run_id] = sorted(set(table["seed"]))
+    return seeds, groups
+
+
+def test_two_folders_with_seeds_of_one_group_leave_each_other_alone(split: Split, server: Server) -> None:
+    written = [MlflowSink(ledger.folder, server.uri).sync([ledger]) for ledger in split.parts]
+    assert written == [2, 2]
+    seeds, groups = family(server.uri)
+    # Each folder has its seeds below its own run of each group.
+    assert len(set(seeds.values())) == len(seeds) == 4
+    assert set(groups) == set(seeds.values())
+    assert sorted(groups.values()) == [[0], [0], [1], [1]]
+    assert [MlflowSink(ledger.folder, server.uri).sync([ledger]) for ledger in split.parts] == [0, 0]
+    assert family(server.uri) == (seeds, groups)
+
+
+def test_merged_folders_bring_their_groups_together(split: Split, server: Server) -> None:
+    for ledger in split.parts:
+        MlflowSink(ledger.folder, server.uri).sync([ledger])
+    before, _ = family(server.uri)
+    assert MlflowSink(split.whole.folder, server.uri).sync([split.whole]) == 0
+    seeds, groups = family(server.uri)
+    assert set(seeds) == set(before)
+    assert set(groups) == set(seeds.values())
+    assert list(groups.values()) == [[0, 1], [0, 1]]
+    # The parts have nothing to add, and take nothing away.
+    assert [MlflowSink(ledger.folder, server.uri).sync([ledger]) for ledger in split.parts] == [0, 0]
+    assert family(server.uri) == (seeds, groups)
+
+
+def test_a_folder_shows_its_cells_below_its_own_group_while_it_runs(split: Split, server: Server) -> None:
+    one, two = split.parts
+    MlflowSink(one.folder, server.uri).sync([one])
+    _, groups = family(server.uri)
+    invocation = two.open_invocation("poolbench run tiny", "quick")
+    sink = MlflowSink(two.folder, server.uri)
+    for result in two.results():
+        sink.project(result, invocation)
+    invocation.close("finished")
+    assert sink.sync([two]) == 0
+    seeds, now = family(server.uri)
+    assert len(seeds) == len(set(seeds.values())) == 4
+    assert set(groups) < set(now)
+    assert sorted(now.values()) == [[0], [0], [1], [1]]

@@ -292,10 +292,16 @@ def _log_data(store: Store, run_id: str, result: Result) -> None:
     if "data" not in result.facts:
         return
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     data = result.facts["data"]
     entry = Dataset(data["name"], data["digest"][:36], "local", json.dumps({"source": data["source"]}))
-    store.client.log_inputs(run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
+    inputs = [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])]
+    try:
+        store.client.log_inputs(run_id, inputs)
+    except MlflowException:
+        # A server fails if two writers enter the same data set of an experiment at once. Now it is there.
+        store.client.log_inputs(run_id, inputs)
 
 
 def _cell_tags(result: Result) -> dict[str, str]:

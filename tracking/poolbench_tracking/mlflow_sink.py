@@ -4,6 +4,9 @@ Commands have runs of their own, in an experiment of their own. Runs are found b
 changes nothing. The digest of a group covers its seeds: where it agrees, the seeds are not even read. Metrics cannot be
 taken back in MLflow. So a group that got seeds is written as a new run, its children get the new parent, and the old
 run is deleted.
+
+Several work folders can share a server. A folder takes over the runs of the cells that it holds. It leaves alone the
+runs of other cells and their groups: a group whose seeds lie in two folders has a run for each of them.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from poolbench_tracking.mlflow_runs import (
     ATTEMPT,
     CELL,
     CLOSED,
+    DIGEST,
     GROUP,
     KIND,
     LEARNED,
@@ -129,7 +133,8 @@ class MlflowSink:
         with self._writing():
             experiment, group = self._experiment(members), result.cell.group
             if group not in self._parents:
-                existing = next(self.store.runs(experiment, kind="group", group=group), None)
+                groups = self.store.runs(experiment, kind="group", group=group)
+                existing = next((run for run in groups if self.store.owns(run)), None)
                 self._parents[group] = (
                     existing.info.run_id if existing else create_group_run(self.store, experiment, members)
                 )
@@ -209,16 +214,22 @@ class MlflowSink:
         current = next((run for run in runs if is_sealed(run, members)), None)
         if current is None:
             return self._write_group(experiment, members, note, runs)
-        for other in runs:
-            if other is not current:
-                self._delete(other)
+        if len(runs) > 1:
+            self._clear([run for run in runs if run is not current], self._children(experiment, members)[1])
         changes_of(current, members, note).write(self.store, current)
         return 0
 
     def _write_group(self, experiment: str, members: Members, note: str, old: Sequence[Run]) -> int:
-        """Write the run of a group anew, with the runs of its seeds; return how many of these are new."""
+        """Write the run of a group anew, with the runs of its seeds; return how many of these are new.
+
+        If the run of another folder covers all of these seeds, as after a merge of folders, nothing is written.
+        """
+        known, foreign = self._children(experiment, members)
+        keys = [(result.cell.id, attempt_of(result)) for result in members.results]
+        above = {known[key].data.tags[PARENT] if key in known else "" for key in keys}
+        if any(above == {run.info.run_id} and run.data.tags.get(DIGEST) and not self.store.owns(run) for run in old):
+            return 0
         parent = create_group_run(self.store, experiment, members)
-        known = self._children(experiment, members)
         for run in known.values():
             self.store.client.set_tag(run.info.run_id, PARENT, parent)
         written = 0
@@ -234,29 +245,40 @@ class MlflowSink:
         fill_group_run(self.store, parent, members)
         if note:
             self.store.client.set_tag(parent, NOTE, note)
-        for run in old:
-            self._delete(run)
+        self._clear(old, foreign)
         seal_group_run(self.store, parent, members)
         return written
 
-    def _children(self, experiment: str, members: Members) -> dict[tuple[str, str], Run]:
+    def _clear(self, groups: Sequence[Run], foreign: Set[str]) -> None:
+        """Delete runs of a group, but those above ``foreign`` cells or that another folder is writing."""
+        for run in groups:
+            is_in_use = run.info.status == "RUNNING" and not self.store.owns(run)
+            if run.info.run_id not in foreign and not is_in_use:
+                self._delete(run)
+
+    def _children(self, experiment: str, members: Members) -> tuple[dict[tuple[str, str], Run], set[str]]:
         """Return the runs of seeds of a group by (cell, attempt): those that have ended, one for each attempt.
 
-        Deletes what is no result: repeated runs, runs that another launcher was writing when it died, and finished ones
-        that the ledger does not know (any more). Failed attempts stay.
+        Also return the parents of runs whose cells only other folders hold. Deletes what is no result: repeated runs,
+        runs that another launcher was writing when it died, and finished ones that the ledger does not know (any more).
+        Failed attempts stay.
         """
         wanted = {(result.cell.id, attempt_of(result)) for result in members.results}
+        cells = {cell for cell, _ in wanted}
         found: dict[tuple[str, str], Run] = {}
+        foreign: set[str] = set()
         for run in list(self.store.runs(experiment, kind="seed", group=members.cell.group)):
             key = run.data.tags[CELL], run.data.tags.get(ATTEMPT, "")
-            if run.info.status == "RUNNING":
+            if key[0] not in cells and not self.store.owns(run):
+                foreign.add(run.data.tags[PARENT])
+            elif run.info.status == "RUNNING":
                 if self.store.owns(run):
                     self._delete(run)
             elif key in found or (run.info.status == "FINISHED" and key not in wanted):
                 self._delete(run)
             else:
                 found[key] = run
-        return found
+        return found, foreign
 
     def _sweep(self, experiment: str, groups: Set[str]) -> None:
         """Delete what lost answers of a server left: a request was repeated, and a run that nobody knows was created.

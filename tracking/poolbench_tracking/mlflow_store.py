@@ -79,11 +79,19 @@ class Store:
         return self.client.get_experiment_by_name(name)
 
     def _create_experiment(self, name: str, description: str, more: Mapping[str, str]) -> str:
+        from mlflow.exceptions import MlflowException
+
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
         place = (self.folder / "mlartifacts" / name.replace(" ", "-")).resolve().as_uri() if local else None
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
-        return self.client.create_experiment(name, place, tags)
+        try:
+            return self.client.create_experiment(name, place, tags)
+        except MlflowException as error:
+            # Another work folder on the same server was faster.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or (existing := self.find_experiment(name)) is None:
+                raise
+            return existing.experiment_id
 
     def set_experiment_tags(self, name: str, tags: Mapping[str, str]) -> None:
         """Set those tags of an existing experiment that have another value."""
