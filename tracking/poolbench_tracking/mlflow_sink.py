@@ -13,22 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from filelock import FileLock
 
-from poolbench.analysis.frames import varying_fields
 from poolbench.analysis.groups import AXES
 from poolbench.core import Result
 from poolbench.registry import benchmarks
-from poolbench.runner.evidence import Evidence, read_evidence
+from poolbench.runner.evidence import read_evidence
 from poolbench.runner.ledger import Invocation, Ledger
 from poolbench.tune.record import StudyRecord, records
 from poolbench_tracking.links import Links
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported
+from poolbench_tracking.mlflow_members import members_of
 from poolbench_tracking.mlflow_names import split_settings
 from poolbench_tracking.mlflow_notes import experiment_note, group_notes
 from poolbench_tracking.mlflow_runs import (
@@ -98,7 +96,7 @@ class MlflowSink:
 
     def _sync(self, ledgers: Sequence[Ledger], on_group: Callable[[int, int], None]) -> int:
         found = [read_evidence(ledger) for ledger in ledgers]
-        groups, written, done = _members(found), 0, 0
+        groups, written, done = members_of(found), 0, 0
         notes = {group: note for one in found for group, note in group_notes(one).items()}
         total = sum(map(len, groups.values()))
         for experiment, members in groups.items():
@@ -331,26 +329,3 @@ def _views_of(groups: Sequence[Members]) -> dict[str, str]:
     first = groups[0]
     params, _ = split_settings(first.cell.fields, first.varying)
     return views(first.benchmark, list(dict.fromkeys([*first.varying, *params])))
-
-
-def _members(found: Sequence[Evidence]) -> dict[str, list[Members]]:
-    """Return the groups of all finished and failed cells of known tasks, by experiment, from judged results."""
-    known = {name: benchmarks.get(name)() for name in benchmarks.names()}
-    by_group: dict[str, list[tuple[Result, Evidence]]] = {}
-    for evidence in found:
-        for result in evidence.results:
-            if result.status in ("finished", "failed") and result.cell.benchmark in known:
-                by_group.setdefault(result.cell.group, []).append((result, evidence))
-    experiments: dict[str, list[Members]] = {}
-    for pairs in by_group.values():
-        # The studies of a tuning have cells of their own, so a group lies in one ledger.
-        results, evidence = sorted((result for result, _ in pairs), key=lambda r: r.cell.seed), pairs[0][1]
-        members = Members(known[results[0].cell.benchmark], results, (), evidence)
-        experiments.setdefault(members.benchmark.name, []).append(members)
-    return {name: _with_varying(groups) for name, groups in experiments.items()}
-
-
-def _with_varying(groups: Sequence[Members]) -> list[Members]:
-    """Return the groups of an experiment with the fields that vary between them."""
-    varying = varying_fields(pd.DataFrame([members.cell.fields for members in groups]))
-    return [replace(members, varying=varying) for members in groups]
