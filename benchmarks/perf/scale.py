@@ -47,7 +47,7 @@ def commands(chosen: Selection, folder: Path, count: int) -> dict[str, Sequence[
         "sync again": ["sync"],
         "report": ["report"],
         "claims": ["claims", *selectors],
-        "run, all done": ["run", *planned, "--device", "cpu"],
+        "run again": ["run", *planned, "--device", "cpu"],
     }
     steps = {name: [*cli, *verb, "--out", str(folder)] for name, verb in verbs.items()}
     merged = [*cli, "merge", str(folder), "--out", f"{folder}-merged"]

@@ -29,22 +29,24 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
     A metric that is undefined (NaN) for a cell has no row. Every cell has at least its accuracy, so an undefined
     metric differs from an absent cell.
     """
-    rows = [
-        {**common, "metric": metric, "value": value, "images": result.facts.get("images", {}).get(metric, 0)}
-        for result in results
-        if result.status == "finished"
-        # Once per cell: a frame has some fifty rows of each.
-        for common in [_common_columns(result)]
+    found = [
+        result for result in results if result.status == "finished" and any(map(math.isfinite, result.metrics.values()))
+    ]
+    if not found:
+        return pd.DataFrame(columns=list(COLUMNS)).astype({"learned": bool, "value": float})
+    # One row per cell first: with some fifty rows of each, rows as dictionaries take gigabytes for thousands of cells.
+    cells = pd.DataFrame([_common_columns(result) for result in found])
+    options = [name for name in cells.columns if name not in COLUMNS]
+    # Keeps integers and booleans as such in columns where some benchmarks have no value.
+    cells[options] = cells[options].convert_dtypes()
+    measured = [
+        (row, metric, value, result.facts.get("images", {}).get(metric, 0))
+        for row, result in enumerate(found)
         for metric, value in result.metrics.items()
         if math.isfinite(value)
     ]
-    if not rows:
-        return pd.DataFrame(columns=list(COLUMNS)).astype({"learned": bool, "value": float})
-    frame = pd.DataFrame(rows)
-    options = [name for name in frame.columns if name not in COLUMNS]
-    # Keeps integers and booleans as such in columns where some benchmarks have no value.
-    frame[options] = frame[options].convert_dtypes()
-    return frame
+    values = pd.DataFrame(measured, columns=["row", "metric", "value", "images"])
+    return cells.join(values.set_index("row")).reset_index(drop=True)
 
 
 def _common_columns(result: Result) -> dict[str, Any]:

@@ -360,3 +360,18 @@ def test_figures_that_cannot_be_drawn_keep_no_run_back(filled: Ledger, monkeypat
     for run in of_kind(filled, "group"):
         if run.info.status == "FINISHED":
             assert "figures/failed.txt" in {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
+
+
+def test_the_ledger_is_read_when_no_other_sync_runs(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An older reading that is written later would take away the seeds that are new since then.
+    sink, seen = MlflowSink(filled.folder), []
+    read = mlflow_sink.read_evidence
+
+    def watched(ledger: Ledger) -> Any:
+        seen.append(sink.sync_lock.is_locked)
+        return read(ledger)
+
+    monkeypatch.setattr(mlflow_sink, "read_evidence", watched)
+    sink.sync([filled])
+    assert seen == [True]
+    assert not sink.sync_lock.is_locked
