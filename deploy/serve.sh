@@ -23,9 +23,10 @@ database_port=$((port + 1))
 python=${PYTHON:-python3}
 user=poolbench
 
-# Debian keeps initdb and postgres out of the PATH.
-binaries=$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | sort -V | tail -n 1 || true)
-PATH=$PATH${binaries:+:$binaries}
+# Debian keeps PostgreSQL's programs out of the PATH. A database needs those of its own version, a new one the latest.
+version=$(cat "$1/postgres/PG_VERSION" 2> /dev/null || echo "*")
+binaries=$(compgen -G "/usr/lib/postgresql/$version/bin" | sort -V | tail -n 1 || true)
+PATH=${binaries:+$binaries:}$PATH
 for needed in initdb postgres pg_isready psql; do
     command -v "$needed" > /dev/null || refuse "$needed is not installed (Debian: apt-get install postgresql)"
 done
@@ -90,7 +91,7 @@ set -m
     postgres -D "$data" -p "$database_port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
     -c max_connections=200 > "$folder/postgres.log" 2>&1 &
 database=$!
-await "$database" "$folder/postgres.log" pg_isready -h 127.0.0.1 -p "$database_port"
+await "$database" "$folder/postgres.log" pg_isready -U "$user" -h 127.0.0.1 -p "$database_port"
 for name in mlflow optuna; do
     psql -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$database_port" -U "$user" -d postgres <<< \
         "select 'create database $name' where not exists (select from pg_database where datname = '$name') \gexec"
