@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = ("gpu", "overhead", "pools", "rotation", "server", "shift", "sync", "train")
+SCRIPTS = ("gpu", "overhead", "pools", "rotation", "scale", "server", "shift", "sync", "train")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
