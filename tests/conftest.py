@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 # Tests run beside each other and beside other work; a second thread only waits for the first.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# Ray reads these when it is first imported, by whichever test; a cluster and its drivers need the same token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("POOLBENCH_DATA", None)
 torch.set_num_threads(1)
