@@ -1,6 +1,6 @@
-"""``python -m poolbench.cli``."""
+"""``python -m poolbench.cli``, which earlier commits have as well: a bisection starts all of them so."""
 
-from poolbench.cli import main
+from poolbench.__main__ import command
 
 if __name__ == "__main__":
-    main(prog_name="poolbench")
+    command()

@@ -94,7 +94,8 @@ def test_jobs_share_a_study_and_ctrl_c_keeps_what_there_is(tmp_path: Path) -> No
     os.killpg(tuner.pid, signal.SIGINT)
     time.sleep(0.05)
     os.killpg(tuner.pid, signal.SIGINT)
-    assert tuner.wait(timeout=120) == 130
+    # A shell reports both as 130. Python ends by the signal if it came while a string was executed, as in namedtuple().
+    assert tuner.wait(timeout=120) in (130, -signal.SIGINT)
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
     tuner = start(tmp_path, *TUNE, "--trials", "5", "--jobs", "2")
     assert tuner.wait(timeout=400) == 0, (tmp_path / "log").read_text()
