@@ -298,7 +298,7 @@ class DataLocation:
     download: bool = False
 
 
-Status = Literal["finished", "failed", "skipped", "running", "pending"]
+Status = Literal["finished", "failed", "skipped", "damaged", "running", "pending"]
 
 
 @dataclass(frozen=True)

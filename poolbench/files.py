@@ -1,12 +1,15 @@
-"""Writing files: whole or not at all, and one clear line where it fails."""
+"""Files: written whole or not at all, checked when they are read, and one clear line where either fails."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +55,56 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as JSON, atomically."""
     write_atomically(path, json_bytes(content))
+
+
+class DamagedFile(UsageError):
+    """A file that is not as it was written; ``reason`` says how, ``advice`` what to do."""
+
+    def __init__(self, path: Path, reason: str, advice: str = "'poolbench doctor --fix' sets damaged files aside") -> None:
+        super().__init__(f"'{path}' is damaged: {reason}; {advice}")
+        self.path, self.reason, self.advice = path, reason, advice
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[Path, str, str]]:
+        return DamagedFile, (self.path, self.reason, self.advice)
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The size in bytes and the SHA-256 of the content of a file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Checksum:
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError of reading a file that ought to be there into a DamagedFile."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedFile(path, "it is gone") from error
+    except OSError as error:
+        raise DamagedFile(path, f"it cannot be read ({error.strerror or error})") from error
+
+
+def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
+    """Raise DamagedFile unless a file has the expected size and, with ``contents``, the expected SHA-256.
+
+    A file that has not changed since the last call is not read again.
+    """
+    with reading(path):
+        found = path.stat()
+        if found.st_size != expected.size:
+            raise DamagedFile(path, f"it has {found.st_size:,} bytes instead of {expected.size:,}")
+        if contents and _sha256(path, found.st_ino, found.st_ctime_ns) != expected.sha256:
+            raise DamagedFile(path, "its content has changed (SHA-256)")
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, inode: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

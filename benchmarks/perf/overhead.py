@@ -30,9 +30,10 @@ from poolbench.data import load_dataset
 from poolbench.engine import build_model, fit
 from poolbench.engine.process import prepare_process
 from poolbench.runner.attempt import Settings
+from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.environment import environment
 from poolbench.runner.execute import Silent, execute
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
 from poolbench_tracking.mlflow_sink import MlflowSink
 from poolbench_tracking.report import write_report

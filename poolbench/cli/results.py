@@ -35,7 +35,7 @@ def status_command(out: Path) -> None:
     """Count the cells of a work folder by benchmark and status, and say why some failed."""
     ledger = existing(out)
     results = ledger.results()
-    statuses: tuple[Status, ...] = ("finished", "running", "failed", "skipped", "pending")
+    statuses: tuple[Status, ...] = ("finished", "running", "failed", "skipped", "damaged", "pending")
     click.echo(f"{'benchmark':<20}" + "".join(f"{status:>10}" for status in statuses))
     for name in dict.fromkeys(result.cell.benchmark for result in results):
         found = [result.status for result in results if result.cell.benchmark == name]

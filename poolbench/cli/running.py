@@ -26,12 +26,14 @@ from poolbench.cli.options import (
 from poolbench.cli.rulings import rulings_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options, write_report
 from poolbench.core import Cell, Result
+from poolbench.runner.cell_record import ASIDE
 from poolbench.runner.plan import Selection, plan, protocol
 from poolbench.runner.shard import Shard
 
 if TYPE_CHECKING:
     from poolbench.cli.progress import Progress
-    from poolbench.runner.ledger import Invocation, Ledger
+    from poolbench.runner.invocation import Invocation
+    from poolbench.runner.ledger import Ledger
 
 
 @click.command("run")
@@ -71,7 +73,9 @@ def run_command(
     if tuned:
         planned, cells = with_winners(work.out, planned), with_winners(work.out, cells)
     ledger = Ledger(work.out).create()
-    todo = [cell for cell in cells if _is_to_run(ledger.result(cell), retry_failed)]
+    before = [ledger.result(cell) for cell in cells]
+    todo = [result.cell for result in before if _is_to_run(result, retry_failed)]
+    say_damaged(before, ledger)
     say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     tracking = work.tracking()
     interrupted, invocation = False, None
@@ -114,12 +118,22 @@ def _report(
 
 def _not_ended(ledger: Ledger, cells: Iterable[Cell]) -> int:
     """Return how many of the cells are neither finished nor failed nor skipped."""
-    return sum(ledger.result(cell).status in ("pending", "running") for cell in cells)
+    return sum(ledger.result(cell).status in ("pending", "running", "damaged") for cell in cells)
 
 
 def _say_who_reports(waited_for: int) -> None:
     cells = "1 cell of another shard has" if waited_for == 1 else f"{waited_for} cells of other shards have"
     say(f"{cells} not ended: the last shard in this folder writes MLflow and the report, or 'sync' and 'report' do")
+
+
+def say_damaged(results: Sequence[Result], ledger: Ledger) -> None:
+    """Say which cells are executed again because a file of theirs is damaged."""
+    for result in results:
+        if result.status == "damaged":
+            say(
+                f"damaged: {result.cell.label}: {result.reason}; it is executed again, its files are moved to "
+                f"'{ledger.folder / ASIDE}'"
+            )
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:

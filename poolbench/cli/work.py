@@ -25,7 +25,8 @@ from poolbench.core import DataLocation, Result, UsageError
 
 if TYPE_CHECKING:
     from poolbench.runner.attempt import Settings
-    from poolbench.runner.ledger import Invocation, Ledger
+    from poolbench.runner.invocation import Invocation
+    from poolbench.runner.ledger import Ledger
     from poolbench_tracking.mlflow_sink import MlflowSink
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from poolbench.engine.build import build_model
 from poolbench.inspect.subject import AS_IT_IS, Shown, Subject, as_input
 from poolbench.pooling import pool_class, pooling_paths
 from poolbench.registry import pools
-from poolbench.runner.ledger import CellRecord
+from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.trained import cell_data, cell_weights
 
 DEFAULT_SHOWN = 4

@@ -122,6 +122,8 @@ def _fail(cell: Cell, ledger: Ledger, settings: Settings, death: BrokenExecutor)
     record = ledger.record(cell.id)
     try:
         with record.lock.acquire(blocking=False):
+            if record.is_finished:
+                return True
             # Where it died before it began, the environment is not known here: it may be another machine's.
             if ledger.result(cell).facts.get("invocation") != settings.invocation:
                 record.begin(cell, {"invocation": settings.invocation, "plugins": origins(cell)})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.learning import judged
 from poolbench.core import Result
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from poolbench.core import Cell, Result
 from poolbench.files import storage
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.ledger import Ledger
 
 
 class Listener(Protocol):
@@ -52,6 +53,7 @@ def execute_group(
 ) -> list[Cell]:
     """Execute the replicas that are not finished; return the cells that another process has locked.
 
+    The files of damaged ones are set aside first.
     With ``wait``, block until the lock is free and return []. Use it with a single cell only: two processes that each
     hold a cell and wait for the other's would deadlock.
     """
@@ -61,12 +63,18 @@ def execute_group(
             record = ledger.record(cell.id)
             with storage(record.folder):
                 record.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                locks.enter_context(record.lock.acquire(blocking=wait))
-                held.append(cell)
-            except Timeout:
-                passed_over.append(cell)
-        todo = [cell for cell in held if ledger.result(cell).status != "finished"]
+                try:
+                    locks.enter_context(record.lock.acquire(blocking=wait))
+                    held.append(cell)
+                except Timeout:
+                    passed_over.append(cell)
+        todo = []
+        for cell in held:
+            status = ledger.result(cell).status
+            if status == "damaged":
+                ledger.record(cell.id).set_aside()
+            if status != "finished":
+                todo.append(cell)
         for cell in todo:
             listener.cell_started(cell)
         if todo:

@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from poolbench.analysis.identity import COSTS
 from poolbench.core import Cell, UsageError
 from poolbench.files import storage, write_atomically
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.ledger import Ledger
 
 ASIDE = "merging"
 """The folder inside the target where cells are copied to before they are renamed."""

@@ -27,9 +27,10 @@ from poolbench.core import Cell, DataLocation, UsageError
 from poolbench.plugins import pack_plugins
 from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import replica_groups
+from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.dispatch import POLL_SECONDS, Dispatch
 from poolbench.runner.group import Listener, Silent, execute_group
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.ledger import Ledger
 from poolbench.runner.ray_node import Order, Sent, run_order
 
 REACH_SECONDS, STATUS_SECONDS = 5.0, 30.0  # to reach an address; for Ray to answer there

@@ -6,15 +6,15 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from poolbench.core import Cell, Measurement
-from poolbench.files import json_bytes
+from poolbench.files import Checksum, json_bytes
 
-CONFIG, CHECKPOINT, WEIGHTS, ARRAYS, RESULT = "config.json", "checkpoint.pt", "weights.pt", "arrays.npz", "result.json"
+CONFIG, CHECKPOINT, WEIGHTS, ARRAYS = "config.json", "checkpoint.pt", "weights.pt", "arrays.npz"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,15 @@ class Delete:
     name: str
 
 
-Change = Append | Write | Delete
+@dataclass(frozen=True)
+class Finish:
+    """Store the result, which marks the cell as finished. ``files`` are the checksums of what was written for it."""
+
+    result: Mapping[str, Any]
+    files: Mapping[str, Checksum]
+
+
+Change = Append | Write | Delete | Finish
 
 
 class Record(ABC):
@@ -58,9 +66,12 @@ class Record(ABC):
         self.change(Write(CONFIG, json_bytes(cell.config())))
         self.append("started", **facts)
 
-    def resume(self, epoch: int, facts: Mapping[str, Any]) -> None:
-        """Continue an attempt after ``epoch``; logged epochs after it no longer count."""
-        self.append("resumed", epoch=epoch, **facts)
+    def resume(self, epoch: int, facts: Mapping[str, Any], rows: Sequence[Mapping[str, float]] = ()) -> None:
+        """Continue an attempt after ``epoch``; logged epochs after it no longer count.
+
+        ``rows`` are the epochs up to it: the log may have been lost while the checkpoint was not.
+        """
+        self.append("resumed", epoch=epoch, rows=list(rows), **facts)
 
     def append(self, event: str, **content: Any) -> None:
         """Log one event with its time."""
@@ -71,18 +82,26 @@ class Record(ABC):
         self.change(Write(CHECKPOINT, content))
 
     def finish(self, measurement: Measurement, facts: Mapping[str, Any], weights: bytes) -> None:
-        """Store the result: tables, arrays and weights first, result.json, which marks the cell as finished, last."""
-        for name, table in measurement.tables.items():
-            content = BytesIO()
-            table.to_parquet(content)
-            self.change(Write(f"{name}.parquet", content.getvalue()))
-        if measurement.arrays:
-            import numpy as np
-
-            content = BytesIO()
-            np.savez_compressed(content, allow_pickle=False, **measurement.arrays)
-            self.change(Write(ARRAYS, content.getvalue()))
-        self.change(Write(WEIGHTS, weights))
+        """Store tables, arrays and weights, then the result, which marks the cell as finished."""
+        files = {}
+        for name, content in _files(measurement, weights):
+            self.change(Write(name, content))
+            files[name] = Checksum.of(content)
         metrics = {k: v if math.isfinite(v) else None for k, v in measurement.metrics.items()}
-        self.change(Write(RESULT, json_bytes({"metrics": metrics, "facts": facts, "ended": time.time()})))
+        self.change(Finish({"metrics": metrics, "facts": facts, "ended": time.time()}, files))
         self.change(Delete(CHECKPOINT))
+
+
+def _files(measurement: Measurement, weights: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each file of a measurement."""
+    for name, table in measurement.tables.items():
+        content = BytesIO()
+        table.to_parquet(content, engine="pyarrow")
+        yield f"{name}.parquet", content.getvalue()
+    if measurement.arrays:
+        import numpy as np
+
+        content = BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **measurement.arrays)
+        yield ARRAYS, content.getvalue()
+    yield WEIGHTS, weights

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from poolbench.core import Cell, DataLocation, Result, UsageError
+from poolbench.files import DamagedFile
 from poolbench.registry import benchmarks
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.ledger import Ledger
+from poolbench.runner.record import WEIGHTS
 from poolbench.task import Benchmark
 
 if TYPE_CHECKING:
@@ -56,12 +60,12 @@ def cell_data(cell: Cell, location: DataLocation, device: str) -> Dataset:
 
 
 def cell_weights(record: CellRecord) -> dict[str, Tensor]:
-    """Return the state dict of a finished cell; raise UsageError for weights that cannot be read."""
+    """Return the state dict of a finished cell; raise DamagedFile for weights that are not as they were written."""
     import torch
 
-    path = record.folder / "weights.pt"
+    content = record.weights()
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(f"the weights '{path}' cannot be read ({type(error).__name__}); run the cell again") from error
+        state: dict[str, Tensor] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
+        raise DamagedFile(record.folder / WEIGHTS, f"it holds no state dict ({type(error).__name__})") from error
     return state

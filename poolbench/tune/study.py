@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from poolbench.core import Cell, Scalar, UsageError, derive_seed
 from poolbench.files import storage
 from poolbench.registry import benchmarks
-from poolbench.runner.ledger import Ledger, is_held
+from poolbench.runner.ledger import Ledger
+from poolbench.runner.locks import is_held
 from poolbench.task import Benchmark
 from poolbench.tune.design import Budget, Design, directions, limited, study_id
 from poolbench.tune.record import NAME, State, StudyRecord, Trial

@@ -437,7 +437,7 @@ def test_replicas_stopped_at_different_epochs_go_on_and_end_as_if_nothing_had_be
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted while the second of three checkpoints is written: one is an epoch ahead, two are not."""
-    from poolbench.runner.ledger import CellRecord
+    from poolbench.runner.cell_record import CellRecord
 
     whole = Ledger(tmp_path / "whole").create()
     execute_together(TOGETHER, whole)

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from poolbench.core import NO_COMPONENT, Cell, Component, Measurement
 from poolbench.files import StorageError, write_atomically
-from poolbench.runner.ledger import CellRecord, Ledger
+from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.ledger import Ledger
 
 
 def finish(record: CellRecord, accuracy: float = 0.5) -> None:
@@ -120,9 +121,9 @@ def test_epochs_are_read_as_they_come(ledger: Ledger, cells: list[Cell]) -> None
         file.write(b'{"event": "epoch", "epo')
     assert record.epochs(position) == ([], position)
     with open(record.folder / "events.jsonl", "ab") as file:
-        file.write(b'ch": 2}\n')
+        file.write(b'ch": 2, "time": 5}\n')
     rows, position = record.epochs(position)
-    assert rows == [{"epoch": 2}]
+    assert rows == [{"epoch": 2, "time": 5}]
     assert position == (record.folder / "events.jsonl").stat().st_size
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from poolbench.analysis.groups import Group
-from poolbench.runner.ledger import CellRecord
+from poolbench.runner.cell_record import CellRecord
 from poolbench.task import Benchmark
 from poolbench_tracking.mlflow_store import Store, milliseconds
 

@@ -17,7 +17,7 @@ from poolbench.analysis.text import decimals
 from poolbench.core import COST_METRICS, Cell, Metric, Result
 from poolbench.runner.evidence import Evidence
 from poolbench.runner.gpu import PREFIX as GPU
-from poolbench.runner.ledger import Invocation
+from poolbench.runner.invocation import Invocation
 from poolbench.task import Benchmark
 from poolbench_tracking.mlflow_files import artifacts, log_files
 from poolbench_tracking.mlflow_names import (

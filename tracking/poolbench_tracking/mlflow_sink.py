@@ -22,7 +22,8 @@ from poolbench.analysis.groups import AXES
 from poolbench.core import Result
 from poolbench.registry import benchmarks
 from poolbench.runner.evidence import read_evidence
-from poolbench.runner.ledger import Invocation, Ledger
+from poolbench.runner.invocation import Invocation
+from poolbench.runner.ledger import Ledger
 from poolbench.tune.record import StudyRecord, records
 from poolbench_tracking.links import Links
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported

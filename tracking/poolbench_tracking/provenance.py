@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolbench.core import Result
-from poolbench.runner.ledger import Invocation
+from poolbench.runner.invocation import Invocation
 
 
 @dataclass(frozen=True)

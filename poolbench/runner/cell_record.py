@@ -1,0 +1,229 @@
+"""The folder of one cell: its files, applied changes, and whether they are still as they were written."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from poolbench.core import Cell, Result
+from poolbench.files import Checksum, DamagedFile, reading, storage, verify, write_atomically
+from poolbench.runner.attempt_log import EVENTS, read_attempt, read_epochs
+from poolbench.runner.locks import is_held
+from poolbench.runner.record import ARRAYS, CHECKPOINT, CONFIG, WEIGHTS, Append, Change, Delete, Finish, Record, Write
+from poolbench.runner.stored import RESULT, read_stored, sealed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+ASIDE = "damaged"
+"""The folder inside a work folder that damaged files are moved to."""
+NOT_CELL_FILES = ("lock",)
+
+
+@dataclass(frozen=True)
+class CellRecord(Record):
+    """The folder of one cell."""
+
+    cell_id: str
+    folder: Path
+
+    @property
+    def lock(self) -> FileLock:
+        """The lock of the process that executes the cell; the system releases it when the process dies."""
+        return FileLock(self.folder / "lock", is_singleton=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the cell has its result, which is the last of its files to be written, damaged or not."""
+        return (self.folder / RESULT).exists()
+
+    @property
+    def progress(self) -> int:
+        """The epoch that the last attempt has reached, 0 without one."""
+        return read_attempt(self.folder).reached
+
+    def change(self, change: Change) -> None:
+        """Apply a change to the folder and flush it to disk; raise StorageError if that is impossible."""
+        with storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            match change:
+                case Append(line):
+                    self._append(line)
+                case Write(name, content):
+                    write_atomically(self.folder / name, content)
+                case Delete(name):
+                    (self.folder / name).unlink(missing_ok=True)
+                case Finish(result, files):
+                    own = {name: Checksum.of((self.folder / name).read_bytes()) for name in (CONFIG, EVENTS)}
+                    write_atomically(self.folder / RESULT, sealed(result, {**own, **files}))
+
+    def checkpoint(self) -> bytes | None:
+        """Return the last checkpoint, None without one; delete partial files of a killed process."""
+        path = self.folder / CHECKPOINT
+        with storage(self.folder):
+            for torn in self.folder.glob(".*.tmp"):
+                torn.unlink(missing_ok=True)
+            return path.read_bytes() if path.exists() else None
+
+    def _append(self, line: bytes) -> None:
+        with open(self.folder / EVENTS, "a+b") as file:
+            # A line truncated by a crash must not swallow the next one.
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cell(self) -> Cell | None:
+        """Return the cell; None if another version of poolbench wrote it; raise DamagedFile for its config.json."""
+        path = self.folder / CONFIG
+        with reading(path):
+            content = path.read_bytes()
+        stored = read_stored(self.folder)
+        if stored and CONFIG in stored.files:
+            verify(path, stored.files[CONFIG])
+        try:
+            config = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DamagedFile(path, f"it is no JSON ({type(error).__name__})") from error
+        try:
+            cell = Cell.from_config(config)
+        except (TypeError, KeyError, ValueError, AttributeError):
+            return None
+        # With fields that were added since, the same settings have another id.
+        return cell if cell.id == self.cell_id else None
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a stored table.
+
+        Raises FileNotFoundError if the cell has none of that name, DamagedFile if it is not as it was written.
+        """
+        import pandas as pd
+
+        content = self._content(f"{name}.parquet")
+        try:
+            return pd.read_parquet(BytesIO(content), engine="pyarrow")
+        except Exception as error:  # damaged bytes can make pyarrow raise anything
+            raise DamagedFile(self.folder / f"{name}.parquet", f"it holds no table ({type(error).__name__})") from error
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a stored array.
+
+        Raises KeyError or FileNotFoundError if there is none of that name, DamagedFile if it is not as it was written.
+        """
+        return self._arrays()[name]
+
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        import numpy as np
+
+        content = self._content(ARRAYS)
+        try:
+            with np.load(BytesIO(content), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # damaged bytes can make zipfile and numpy raise anything
+            raise DamagedFile(self.folder / ARRAYS, f"it holds no arrays ({type(error).__name__})") from error
+
+    def weights(self) -> bytes:
+        """Return the file of the state dict; raise DamagedFile if it is not as it was written."""
+        with reading(self.folder / WEIGHTS):
+            return self._content(WEIGHTS)
+
+    def _content(self, name: str) -> bytes:
+        """Return a file of the cell, checked; raise FileNotFoundError if the cell has none, DamagedFile if damaged."""
+        stored, path = read_stored(self.folder), self.folder / name
+        if stored is None or name not in stored.files:
+            return path.read_bytes()
+        with reading(path):
+            content = path.read_bytes()
+        if Checksum.of(content) != stored.files[name]:
+            verify(path, stored.files[name])
+            raise DamagedFile(path, "its content has changed (SHA-256)")
+        return content
+
+    def epochs(self, start: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the epochs in the complete lines of the event log from byte ``start``, and the byte after them."""
+        return read_epochs(self.folder, start)
+
+    def damage(self, weights: bool = False) -> str:
+        """Return which file of a finished cell is not as it was written, and how; "" if all are as written.
+
+        Weights, which are large and seldom read, have to have their size; ``weights`` reads their content as well.
+        """
+        try:
+            stored = read_stored(self.folder)
+            if stored is None:
+                return ""
+            for name, checksum in stored.files.items():
+                verify(self.folder / name, checksum, contents=weights or name != WEIGHTS)
+            if not stored.files:
+                self._open_unsealed()
+        except DamagedFile as damaged:
+            return f"{damaged.path.name}: {damaged.reason}"
+        return ""
+
+    def _open_unsealed(self) -> None:
+        """Raise DamagedFile for a table or array that cannot be opened: the only check without checksums."""
+        for path in self.folder.glob("*.parquet"):
+            self.table(path.stem)
+        if (self.folder / ARRAYS).exists():
+            self._arrays()
+        if read_attempt(self.folder).started is None:
+            raise DamagedFile(self.folder / EVENTS, "it does not tell when the cell was started")
+
+    def result(self, cell: Cell) -> Result:
+        """Return the state of ``cell``, whose folder this is, from its last attempt."""
+        try:
+            attempt, damage, stored = read_attempt(self.folder), self.damage(), None
+            if not damage:
+                stored = read_stored(self.folder)
+        except DamagedFile as damaged:
+            return Result(cell, "damaged", reason=f"{damaged.path.name}: {damaged.reason}")
+        history, facts = attempt.history, attempt.facts
+        if damage:
+            return Result(cell, "damaged", attempt.started, None, history, {}, facts, damage)
+        if attempt.started is None:
+            return Result(cell, "pending")
+        if stored is not None:
+            facts = {**facts, **stored.facts}
+            return Result(cell, "finished", attempt.started, stored.ended, history, stored.metrics, facts)
+        if attempt.failure is not None:
+            end = attempt.failure
+            return Result(
+                cell, end.status, attempt.started, end.time, history, {}, facts, end.reason, end.traceback
+            )  # fmt: skip
+        return Result(cell, "running" if is_held(self.lock) else "pending", attempt.started, None, history, {}, facts)
+
+    def set_aside(self) -> Path:
+        """Move the files of the cell into a new folder below "damaged", and return it; the caller holds the lock.
+
+        The lock stays where it is: other processes may be waiting for it. Raises StorageError if that is impossible.
+        """
+        work = self.folder.parents[1]
+        with storage(work):
+            aside = new_aside(work, self.cell_id)
+            # The result first: without it, the cell is not finished, whatever a kill leaves behind.
+            for name in sorted(self._names(), key=lambda name: name != RESULT):
+                os.rename(self.folder / name, aside / name)
+        return aside
+
+    def _names(self) -> Iterator[str]:
+        return (path.name for path in self.folder.iterdir() if path.name not in NOT_CELL_FILES)
+
+
+def new_aside(work: Path, name: str) -> Path:
+    """Return a new empty folder for damaged files of a work folder."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    aside = work / ASIDE / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    aside.mkdir(parents=True)
+    return aside

@@ -1,0 +1,62 @@
+"""The content of result.json: what a finished cell gave, with a checksum of each of its files and of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from poolbench.files import Checksum, DamagedFile, json_bytes, reading
+
+RESULT = "result.json"
+SEAL = "sha256"
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """What result.json holds; ``files`` is empty where a version without checksums wrote it."""
+
+    metrics: Mapping[str, float]
+    facts: Mapping[str, Any]
+    ended: float
+    files: Mapping[str, Checksum]
+
+
+def sealed(result: Mapping[str, Any], files: Mapping[str, Checksum]) -> bytes:
+    """Return the content of result.json."""
+    content = {**result, "files": {name: asdict(checksum) for name, checksum in files.items()}}
+    return json_bytes({**content, SEAL: _seal(content)})
+
+
+def read_stored(folder: Path) -> StoredResult | None:
+    """Return the result of the cell in a folder, None without one; raise DamagedFile if it is not as it was written."""
+    path = folder / RESULT
+    with reading(path):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        content = json.loads(text)
+        seal = content.pop(SEAL, None)
+        if seal is not None and seal != _seal(content):
+            raise DamagedFile(path, "its content has changed (SHA-256)")
+        return StoredResult(
+            {name: math.nan if value is None else float(value) for name, value in content["metrics"].items()},
+            dict(content["facts"]),
+            float(content["ended"]),
+            {name: Checksum(**checksum) for name, checksum in content.get("files", {}).items()},
+        )
+    # Which type of error it is depends on the byte that is damaged.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedFile(path, f"it holds no result ({type(error).__name__})") from error
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    # As it is read again: keys are text, tuples are lists.
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
