@@ -13,6 +13,7 @@ from poolbench import __version__
 from poolbench.cli.baselines import baseline_group
 from poolbench.cli.bisect import bisect_command
 from poolbench.cli.deciding import claims_command, decide_command
+from poolbench.cli.doctor import doctor_command
 from poolbench.cli.inspect import inspect_group
 from poolbench.cli.issue import issue_command
 from poolbench.cli.merging import merge_command
@@ -79,6 +80,7 @@ for command in (
     decide_command,
     claims_command,
     status_command,
+    doctor_command,
     merge_command,
     report_command,
     sync_command,

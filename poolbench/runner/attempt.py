@@ -94,7 +94,7 @@ def open_attempt(cell: Cell, record: Record, settings: Settings) -> Attempt:
     if content is not None:
         try:
             checkpoint = unpack(content, cell.id, settings.device)
-            record.resume(checkpoint.epoch, facts, checkpoint.rows)
+            record.resume(cell, checkpoint.epoch, facts, checkpoint.rows)
             return Attempt(cell, record, checkpoint, list(checkpoint.rows), checkpoint.seconds)
         except UnfitCheckpoint as unfit:
             facts["from_the_start"] = str(unfit)

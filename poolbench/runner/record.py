@@ -66,11 +66,14 @@ class Record(ABC):
         self.change(Write(CONFIG, json_bytes(cell.config())))
         self.append("started", **facts)
 
-    def resume(self, epoch: int, facts: Mapping[str, Any], rows: Sequence[Mapping[str, float]] = ()) -> None:
+    def resume(
+        self, cell: Cell, epoch: int, facts: Mapping[str, Any], rows: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         """Continue an attempt after ``epoch``; logged epochs after it no longer count.
 
-        ``rows`` are the epochs up to it: the log may have been lost while the checkpoint was not.
+        ``rows`` are the epochs up to it: configuration and log may have been damaged while the checkpoint was not.
         """
+        self.change(Write(CONFIG, json_bytes(cell.config())))
         self.append("resumed", epoch=epoch, rows=list(rows), **facts)
 
     def append(self, event: str, **content: Any) -> None:

@@ -14,11 +14,13 @@ from statistics import fmean
 from typing import Any, Literal
 
 from poolbench.core import Cell, UsageError
-from poolbench.files import write_json
+from poolbench.files import DamagedFile, reading, write_json
 from poolbench.tune.design import Budget, Design
 from poolbench.tune.space import Parameters, applied
 
 NAME = "study.json"
+JOURNAL = "journal.log"
+"""The file of Optuna's storage, beside the folders of the studies."""
 State = Literal["complete", "pruned", "infeasible"]
 
 
@@ -117,14 +119,15 @@ class StudyRecord:
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:
-        """Read the record in the folder of a study; raise UsageError if it is damaged."""
+        """Read the record in the folder of a study; raise DamagedFile if it is none."""
+        path = folder / NAME
+        with reading(path):
+            content = path.read_bytes()
         try:
-            return cls._from(json.loads((folder / NAME).read_text()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"'{folder / NAME}' is damaged ({type(error).__name__}: {error}); delete it and run the tune command "
-                "of this study again, which writes it anew"
-            ) from error
+            return cls._from(json.loads(content))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            advice = "move it away and run the tune command of this study again, which writes it anew"
+            raise DamagedFile(path, f"it holds no study ({type(error).__name__})", advice) from error
 
     @classmethod
     def _from(cls, content: Mapping[str, Any]) -> StudyRecord:
@@ -149,7 +152,7 @@ def records(out: Path, damaged: Callable[[str], None] = lambda line: None) -> li
     for path in sorted(out.glob(f"tuning/*/{NAME}")):
         try:
             found.append(StudyRecord.read(path.parent))
-        except UsageError as error:
+        except DamagedFile as error:
             damaged(str(error))
     return sorted(found, key=lambda record: (record.trials[0].started if record.trials else float("inf"), record.id))
 

@@ -14,7 +14,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from poolbench.core import UsageError
-from poolbench.files import storage
+from poolbench.files import DamagedFile, storage
+from poolbench.tune.record import JOURNAL
 
 if TYPE_CHECKING:
     import optuna
@@ -60,9 +61,13 @@ def open_storage(folder: Path, url: str | None, lost: Lost) -> BaseStorage:
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if url is None:
-        journal = folder / "journal.log"
-        journal.touch()
-        return JournalStorage(JournalFileBackend(str(journal), KillSafeLock(journal)))
+        journal = folder / JOURNAL
+        with storage(folder):
+            journal.touch()
+        try:
+            return JournalStorage(JournalFileBackend(str(journal), KillSafeLock(journal)))
+        except Exception as error:  # damaged bytes can make Optuna raise anything
+            raise DamagedFile(journal, f"it holds no studies ({type(error).__name__})") from error
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

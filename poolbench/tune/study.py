@@ -14,8 +14,8 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from poolbench.core import Cell, Scalar, UsageError, derive_seed
-from poolbench.files import storage
+from poolbench.core import Cell, Scalar, derive_seed
+from poolbench.files import DamagedFile, storage
 from poolbench.registry import benchmarks
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.locks import is_held
@@ -154,7 +154,7 @@ class Study:
             return False
         try:
             stored = StudyRecord.read(self.folder)
-        except UsageError:
+        except DamagedFile:
             return False
         return stored.is_ended and len(stored.trials) >= len(record.trials)
 

@@ -69,7 +69,7 @@ def test_epochs_behind_the_checkpoint_that_a_cell_resumed_from_count_once(ledger
     record.begin(cell, {"invocation": "first"})
     for epoch, loss in ((1, 0.9), (2, 0.8), (3, 0.7)):
         record.append("epoch", epoch=epoch, train_loss=loss)
-    record.resume(2, {"invocation": "second"})
+    record.resume(cell, 2, {"invocation": "second"})
     assert [row["epoch"] for row in ledger.result(cell).history] == [1, 2]
     record.append("epoch", epoch=3, train_loss=0.6)
     result = ledger.result(cell)
@@ -78,7 +78,7 @@ def test_epochs_behind_the_checkpoint_that_a_cell_resumed_from_count_once(ledger
     assert result.status == "pending"
     record.append("failed", reason="no luck", traceback="Traceback ...")
     assert ledger.result(cell).status == "failed"
-    record.resume(3, {"invocation": "third"})
+    record.resume(cell, 3, {"invocation": "third"})
     assert (ledger.result(cell).status, len(ledger.result(cell).history)) == ("pending", 3)
 
 

@@ -90,7 +90,7 @@ def test_of_two_unfinished_cells_the_one_with_more_epochs_wins(make: Make, cells
     assert [merge(ledger, out).copied for ledger in (one, two, one)] == [1, 1, 0]
     assert out.record(cells[0].id).checkpoint() == b"three epochs"
     # A resumed attempt is as far as its checkpoint, whatever was logged before.
-    two.record(cells[0].id).resume(1, {})
+    two.record(cells[0].id).resume(cells[0], 1, {})
     assert two.record(cells[0].id).progress == 1
 
 

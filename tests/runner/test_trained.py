@@ -72,5 +72,7 @@ def test_damaged_weights_are_told(cells: list[Cell], ledger: Ledger, run_cells: 
     record = ledger.record(cells[0].id)
     assert all(isinstance(value, torch.Tensor) for value in cell_weights(record).values())
     (record.folder / "weights.pt").write_bytes(b"PK damaged")
-    with pytest.raises(UsageError, match=r"weights\.pt' is damaged: it has 10 bytes instead of .*poolbench doctor --fix"):
+    with pytest.raises(
+        UsageError, match=r"weights\.pt' is damaged: it has 10 bytes instead of .*poolbench doctor --fix"
+    ):
         cell_weights(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from poolbench.analysis.history import COLUMNS
 from poolbench.analysis.incidents import Incident
 from poolbench.core import FIRST_RESERVE_SEED, Result, UsageError
 from poolbench.files import storage, write_atomically
+from poolbench.runner.examine import Finding
 
 NAME = "history.parquet"
 
@@ -70,6 +71,14 @@ class History:
                 content = BytesIO()
                 frame.to_parquet(content, engine="pyarrow", compression="zstd", index=False, write_page_checksum=True)
                 write_atomically(self.path, content.getvalue())
+
+
+def examine_history(folder: Path) -> Iterator[Finding]:
+    """Yield what is wrong with the history in a folder."""
+    try:
+        History(folder).read()
+    except UsageError as error:
+        yield Finding(str(error), "restore the file from a copy, or move it away", None)
 
 
 def night_of(results: Sequence[Result]) -> str:

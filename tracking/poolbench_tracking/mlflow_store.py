@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from poolbench.files import write_atomically
+from poolbench.runner.examine import Finding, move_aside
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported, without_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 PAGE = 1000
+DATABASE = "mlflow.db"
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where ``poolbench ui`` serves a local store unless told otherwise."""
 
 
 def default_uri(folder: Path) -> str:
     """Return the URI of the SQLite store inside a work folder."""
-    return f"sqlite:///{folder.resolve()}/mlflow.db"
+    return f"sqlite:///{folder.resolve()}/{DATABASE}"
 
 
 def is_server(uri: str) -> bool:
@@ -59,6 +65,8 @@ class Store:
         self.folder_id = _folder_id(folder)
         self._experiments: dict[str, str] = {}
         with reported(self.uri):
+            if uri is None or uri == default_uri(folder):
+                _create_database(folder / DATABASE)
             if not is_server(self.uri):
                 _check_database(self.uri)
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
@@ -126,6 +134,40 @@ class Store:
     def address(self) -> str:
         """The address of the UI: the server's, or that of ``poolbench ui`` for a local store."""
         return without_user(self.uri).rstrip("/") if is_server(self.uri) else LOCAL_SERVER
+
+
+def _create_database(path: Path) -> None:
+    """Create the SQLite store of a work folder unless it exists: whole, also if this process is killed meanwhile."""
+    import mlflow
+    from filelock import FileLock
+
+    with FileLock(path.with_suffix(".lock"), is_singleton=True):
+        if path.exists():
+            return
+        for torn in path.parent.glob(f".{DATABASE}.*.tmp*"):
+            torn.unlink(missing_ok=True)
+        aside = path.with_name(f".{DATABASE}.{uuid.uuid4().hex[:8]}.tmp")
+        # MLflow makes its tables one by one. It cannot use a store that has only some of them.
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{aside.resolve()}").search_experiments(max_results=1)
+        os.replace(aside, path)
+
+
+def examine_store(folder: Path) -> Iterator[Finding]:
+    """Yield what is wrong with the SQLite store of a work folder; nothing if it has none."""
+    path = folder / DATABASE
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as database:
+            (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if state == "ok":
+                (revisions,) = database.execute("SELECT count(*) FROM alembic_version").fetchone()
+                state = "ok" if revisions else "its tables are incomplete"
+    except sqlite3.Error as error:
+        state = str(error)
+    if state != "ok":
+        remedy = "it is moved to 'damaged'; 'poolbench sync' writes it anew"
+        yield Finding(f"the MLflow store '{path}': {state}", remedy, partial(move_aside, path, folder))
 
 
 def _check_database(uri: str) -> None:
