@@ -57,12 +57,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json_bytes(content))
 
 
+DOCTOR = "'poolbench doctor --fix' sets damaged files aside"
+
+
 class DamagedFile(UsageError):
     """A file that is not as it was written; ``reason`` says how, ``advice`` what to do."""
 
-    def __init__(
-        self, path: Path, reason: str, advice: str = "'poolbench doctor --fix' sets damaged files aside"
-    ) -> None:
+    def __init__(self, path: Path, reason: str, advice: str = DOCTOR) -> None:
         super().__init__(f"'{path}' is damaged: {reason}; {advice}")
         self.path, self.reason, self.advice = path, reason, advice
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
@@ -50,7 +51,7 @@ def _examine_cell(record: CellRecord) -> Iterator[Finding]:
         return
     if damage and finished:
         remedy = "its files are moved to 'damaged'; its 'run' command executes it again"
-        yield Finding(f"{name}: {damage}", remedy, lambda: _set_aside(record))
+        yield Finding(f"{name}: {damage}", remedy, partial(_set_aside, record))
     elif damage:
         yield Finding(f"{name}, not finished: {damage}", "its 'run' command mends it and goes on with the cell", None)
 
@@ -72,13 +73,13 @@ def _examine_invocation(invocation: Invocation, work: Path) -> Iterator[Finding]
             yield Finding(
                 f"command {invocation.id} ({content['command']}) was killed",
                 "it is recorded as interrupted",
-                lambda: invocation.close("interrupted"),
+                partial(invocation.close, "interrupted"),
             )
     except DamagedFile as damaged:
         yield Finding(
             f"command {invocation.id}: {damaged.reason}",
             "its file is moved to 'damaged'; its cells are not concerned",
-            lambda: move_aside(invocation.path, work),
+            partial(move_aside, invocation.path, work),
         )
 
 
@@ -89,7 +90,12 @@ def _partial_files(folder: Path) -> Iterator[Finding]:
     if found:
         size = sum(path.stat().st_size for path in found) / 1e6
         what = f"{len(found)} partial files of killed processes ({size:.1f} MB) below '{folder}'"
-        yield Finding(what, "they are deleted", lambda: [path.unlink(missing_ok=True) for path in found])
+        yield Finding(what, "they are deleted", partial(_delete, found))
+
+
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def move_aside(path: Path, work: Path) -> None:
