@@ -123,6 +123,7 @@ def claims_command(selection: Selection, wanted: Sequence[str], out: Path) -> No
     asked = _asked(selection, wanted)
     for line in rulings_text(outlooks(ledger, asked)):
         click.echo(line)
+    say_left_out(ledger)
 
 
 def _asked(selection: Selection, wanted: Sequence[str]) -> list[Question]:

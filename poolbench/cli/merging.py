@@ -35,10 +35,12 @@ def merge_command(folders: Sequence[Path], out: Path) -> None:
         say(f"'{source.folder}': {merged.copied} cells copied, {merged.kept} were there")
         for line in merged.differing:
             say(f"differs, the first stays: {line}")
+        for line in merged.damaged:
+            say(f"damaged and left out: {line}; run 'poolbench doctor' there")
         for line in merged.running:
             say(f"left out, merge again later: {line}")
         if (source.folder / "tuning").exists():
             say(f"not merged: the tuning studies of '{source.folder}'")
         found.append(merged)
     click.echo(str(out))
-    sys.exit(FAILED if any(merged.differing or merged.running for merged in found) else OK)
+    sys.exit(FAILED if any(merged.differing or merged.running or merged.damaged for merged in found) else OK)

@@ -68,12 +68,22 @@ class CellRecord(Record):
                     write_atomically(self.folder / RESULT, sealed(result, {**own, **files}))
 
     def checkpoint(self) -> bytes | None:
-        """Return the last checkpoint, None without one; delete partial files of a killed process."""
+        """Return the last checkpoint, None without one; delete partial files of a killed process.
+
+        A checkpoint that cannot be read is moved aside.
+        """
         path = self.folder / CHECKPOINT
         with storage(self.folder):
             for torn in self.folder.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
-            return path.read_bytes() if path.exists() else None
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+            except OSError:
+                work = self.folder.parents[1]
+                os.rename(path, new_aside(work, self.cell_id) / CHECKPOINT)
+                return None
 
     def _append(self, line: bytes) -> None:
         with open(self.folder / EVENTS, "a+b") as file:

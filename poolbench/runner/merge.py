@@ -19,8 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from poolbench.analysis.identity import COSTS
-from poolbench.core import Cell, UsageError
-from poolbench.files import storage, write_atomically
+from poolbench.core import UsageError
+from poolbench.files import DamagedFile, reading, storage, write_atomically
 from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.ledger import Ledger
 
@@ -32,20 +32,22 @@ ASIDE = "merging"
 class Merged:
     """What a merge did: cells ``copied`` and ``kept`` (the target has the same or more), and lines on the others.
 
-    ``differing`` cells are finished in two folders with different results; ``running`` ones were left out.
+    ``differing`` cells are finished in two folders with different results; ``running`` and ``damaged`` ones were left
+    out.
     """
 
     copied: int = 0
     kept: int = 0
     differing: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
 
 def merge(source: Ledger, target: Ledger) -> Merged:
     """Copy into ``target`` the cells of ``source`` that it lacks or has less of, and the invocations that ended.
 
-    A finished cell replaces an unfinished one, and of two unfinished ones the one with more epochs stays. Of two
-    finished ones the target's stays. Raises UsageError while another merge writes the target, StorageError if it
+    A finished cell replaces an unfinished or damaged one, and of two unfinished ones the one with more epochs stays. Of
+    two finished ones the target's stays. Raises UsageError while another merge writes the target, StorageError if it
     cannot be written.
     """
     found = Merged()
@@ -53,9 +55,8 @@ def merge(source: Ledger, target: Ledger) -> Merged:
     with _alone(target), storage(target.folder):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for config in sorted(source.folder.glob("cells/*/config.json")):
-            cell_id = config.parent.name
-            _merge_cell(source.record(cell_id), target.record(cell_id), aside, found)
+        for record in source.records():
+            _merge_cell(record, target.record(record.cell_id), aside, found)
         for invocation in source.invocations():
             if invocation.path.with_suffix(".lock").exists() and invocation.is_running():
                 continue
@@ -78,7 +79,10 @@ def _alone(target: Ledger) -> Iterator[None]:
 
 def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged) -> None:
     """Bring one cell from the source, ``ours``, to the target, ``theirs``, unless that has the same or more."""
-    if theirs.is_finished:
+    if damage := _damage(ours):
+        found.damaged.append(f"{_label(ours)}: {damage} in '{_folder(ours)}'")
+        return
+    if theirs.is_finished and not _damage(theirs):
         if ours.is_finished and (difference := difference_of(ours, theirs)):
             found.differing.append(f"{_label(ours)}: {difference} in '{_folder(ours)}' and '{_folder(theirs)}'")
         else:
@@ -93,6 +97,8 @@ def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged
                 except Timeout:
                     found.running.append(f"{_label(ours)}: is running in '{_folder(record)}'")
                     return
+        if _damage(theirs):
+            theirs.set_aside()
         begun = (theirs.folder / "config.json").exists()
         if begun and not ours.is_finished and ours.progress <= theirs.progress:
             found.kept += 1
@@ -101,12 +107,29 @@ def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged
         found.copied += 1
 
 
+def _damage(record: CellRecord) -> str:
+    """Return what keeps the files of a cell from being copied or relied on, "" if nothing does."""
+    if record.folder.is_symlink():
+        return "its folder is a link"
+    try:
+        for path in record.folder.iterdir() if record.folder.exists() else ():
+            if path.is_file():
+                with reading(path):
+                    path.open("rb").close()
+        return record.damage(weights=True)
+    except DamagedFile as damaged:
+        return f"{damaged.path.name}: {damaged.reason}"
+    except OSError as error:
+        return f"its folder cannot be read ({error.strerror})"
+
+
 def _replace(source: Path, target: Path, aside: Path) -> None:
     """Copy the files of a cell aside and rename the copy; a folder in its place is moved away first."""
     copy = aside / source.name
     copy.mkdir()
     for path in source.iterdir():
-        if path.name != "lock" and not path.name.endswith(".tmp"):
+        # A link of a stranger's folder could lead to any file of this machine.
+        if path.is_file() and not path.is_symlink() and path.name != "lock" and not path.name.endswith(".tmp"):
             with open(shutil.copy2(path, copy / path.name), "rb") as file:
                 os.fsync(file.fileno())
     if target.exists():
@@ -149,9 +172,10 @@ def _distance(one: float | None, two: float | None) -> float:
 def _label(record: CellRecord) -> str:
     """Return the line that describes a cell, its id if another version of poolbench wrote it."""
     try:
-        return Cell.from_config(json.loads((record.folder / "config.json").read_text())).label
-    except (TypeError, KeyError, ValueError):
+        cell = record.cell()
+    except DamagedFile:
         return record.cell_id
+    return cell.label if cell else record.cell_id
 
 
 def _folder(record: CellRecord) -> Path:

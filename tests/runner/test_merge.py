@@ -197,12 +197,48 @@ def test_a_killed_merge_is_completed_by_the_next(
     assert files(out) == files(one)
 
 
-def test_cells_that_this_version_cannot_read_travel_too(make: Make, cells: list[Cell]) -> None:
+def test_cells_that_this_version_cannot_read_travel_too(
+    make: Make, cells: list[Cell], unseal: Callable[..., None]
+) -> None:
     one, two, out = make("one"), make("two"), make("out")
     for ledger, accuracy in ((one, 0.5), (two, 0.25)):
         finish(ledger, cells[0], accuracy)
         config = ledger.record(cells[0].id).folder / "config.json"
         config.write_text(json.dumps({**cells[0].config(), "unheard_of": 1}))
+        unseal(ledger.record(cells[0].id))
     assert merge(one, out).copied == 1
     assert merge(two, out).differing[0].startswith(f"{cells[0].id}: accuracy is 0.25 and 0.5")
     assert out.left_out() == one.left_out()
+
+
+def test_damaged_cells_are_left_out_and_replaced(
+    cells: list[Cell], tmp_path: Path, run_cells: Callable[..., Any]
+) -> None:
+    one, two = (Ledger(tmp_path / name).create() for name in ("one", "two"))
+    for ledger in (one, two):
+        run_cells(cells[:2], ledger)
+    (one.record(cells[0].id).folder / "weights.pt").write_bytes(b"damaged")
+    (two.record(cells[1].id).folder / "arrays.npz").write_bytes(b"damaged")
+    merged = merge(one, two)
+    assert merged.copied == 1
+    assert [line for line in merged.damaged if "weights.pt: it has 7 bytes" in line and "'" in line]
+    assert {two.result(cell).status for cell in cells[:2]} == {"finished"}
+    assert not two.record(cells[1].id).damage(weights=True)
+    (kept,) = (tmp_path / "two" / "damaged").iterdir()
+    assert (kept / "arrays.npz").read_bytes() == b"damaged"
+
+
+def test_links_in_a_strangers_folder_are_not_followed(
+    cells: list[Cell], tmp_path: Path, run_cells: Callable[..., Any]
+) -> None:
+    one, two = (Ledger(tmp_path / name).create() for name in ("one", "two"))
+    run_cells(cells[:2], one)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    (one.record(cells[0].id).folder / "notes.txt").symlink_to(secret)
+    elsewhere = tmp_path / "elsewhere"
+    one.record(cells[1].id).folder.rename(elsewhere)
+    one.record(cells[1].id).folder.symlink_to(elsewhere)
+    merged = merge(one, two)
+    assert (merged.copied, len(merged.damaged)) == (1, 1)
+    assert not [path for path in two.folder.rglob("*") if path.is_symlink() or path.name == "notes.txt"]
