@@ -100,9 +100,6 @@ class CellRecord(Record):
         path = self.folder / CONFIG
         with reading(path):
             content = path.read_bytes()
-        stored = read_stored(self.folder)
-        if stored and CONFIG in stored.files:
-            verify(path, stored.files[CONFIG])
         try:
             config = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -110,9 +107,14 @@ class CellRecord(Record):
         try:
             cell = Cell.from_config(config)
         except (TypeError, KeyError, ValueError, AttributeError):
-            return None
+            cell = None
         # With fields that were added since, the same settings have another id.
-        return cell if cell.id == self.cell_id else None
+        if cell is not None and cell.id == self.cell_id:
+            return cell
+        stored = read_stored(self.folder)
+        if stored and CONFIG in stored.files:
+            verify(path, stored.files[CONFIG])
+        return None
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a stored table.

@@ -43,9 +43,8 @@ def read_stored(folder: Path) -> StoredResult | None:
     try:
         content = json.loads(text)
         seal = content.pop(SEAL, None)
-        if seal is not None and seal != _seal(content):
-            raise DamagedFile(path, "its content has changed (SHA-256)")
-        return StoredResult(
+        is_whole = seal is None or seal == _seal(content)
+        stored = StoredResult(
             {name: math.nan if value is None else float(value) for name, value in content["metrics"].items()},
             dict(content["facts"]),
             float(content["ended"]),
@@ -54,6 +53,9 @@ def read_stored(folder: Path) -> StoredResult | None:
     # Which type of error it is depends on the byte that is damaged.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedFile(path, f"it holds no result ({type(error).__name__})") from error
+    if not is_whole:
+        raise DamagedFile(path, "its content has changed (SHA-256)")
+    return stored
 
 
 def _seal(content: Mapping[str, Any]) -> str:

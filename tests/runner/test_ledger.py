@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from poolbench.core import NO_COMPONENT, Cell, Component, Measurement
-from poolbench.files import StorageError, write_atomically
+from poolbench.files import DamagedFile, StorageError, write_atomically
 from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.ledger import Ledger
 
@@ -240,3 +241,94 @@ def test_numbers_survive_the_disk_exactly(ledger: Ledger, cells: list[Cell], run
     first = ledger.result(cells[0])
     again = Ledger(ledger.folder).result(cells[0])
     assert first.metrics["train_loss"] == again.metrics["train_loss"] == first.history[-1]["train_loss"]
+
+
+def test_every_file_of_a_finished_cell_has_its_checksum(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    record.append("epoch", epoch=1)
+    finish(record)
+    stored = json.loads((record.folder / "result.json").read_text())["files"]
+    there = {path.name for path in record.folder.iterdir()} - {"lock", "result.json"}
+    assert set(stored) == there
+    for name, checksum in stored.items():
+        content = (record.folder / name).read_bytes()
+        assert checksum == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize("change", [{"ended": 0.0}, {"metrics": {"accuracy": 0.9}}, {"files": {}}, {"facts": {}}])
+def test_a_result_that_was_edited_is_damaged(ledger: Ledger, cells: list[Cell], change: dict[str, object]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    path = record.folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    result = ledger.result(cells[0])
+    assert (result.status, result.reason) == ("damaged", "result.json: its content has changed (SHA-256)")
+    assert ledger.left_out()[0].startswith(f"damaged and left out: {cells[0].label} ({cells[0].id}): result.json: ")
+
+
+def test_weights_of_the_same_size_are_read_by_who_asks(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    (record.folder / "weights.pt").write_bytes(b"WEIGHTS")
+    assert ledger.result(cells[0]).status == "finished"
+    assert record.damage(weights=True) == "weights.pt: its content has changed (SHA-256)"
+    with pytest.raises(DamagedFile, match=r"weights\.pt' is damaged"):
+        record.weights()
+
+
+def test_a_file_that_changes_while_the_process_lives_is_noticed(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    assert record.damage() == ""
+    path = record.folder / "t.parquet"
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(b"x" * len(content))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert record.damage() == "t.parquet: its content has changed (SHA-256)"
+    path.write_bytes(content)
+    assert record.damage() == ""
+
+
+def test_a_lost_log_does_not_cost_the_epochs_that_the_checkpoint_knows(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    record.append("epoch", epoch=1, val_accuracy=0.4)
+    (record.folder / "events.jsonl").unlink()
+    (record.folder / "config.json").write_text("{")
+    record.resume(cells[0], 1, {}, [{"epoch": 1, "val_accuracy": 0.4}])
+    record.append("epoch", epoch=2, val_accuracy=0.6)
+    finish(record)
+    result = ledger.result(cells[0])
+    assert result.status == "finished"
+    assert [(row["epoch"], row["val_accuracy"]) for row in result.history] == [(1, 0.4), (2, 0.6)]
+    assert record.cell() == cells[0]
+
+
+def test_what_is_set_aside_is_kept_whole(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    (record.folder / "arrays.npz").write_bytes(b"damaged")
+    before = {path.name: path.read_bytes() for path in record.folder.iterdir() if path.name != "lock"}
+    with record.lock:
+        aside = record.set_aside()
+        assert {path.name for path in record.folder.iterdir()} == {"lock"}
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert ledger.result(cells[0]).status == "pending"
+
+
+def test_without_checksums_what_cannot_be_opened_is_damaged(
+    ledger: Ledger, cells: list[Cell], unseal: Callable[[CellRecord], None]
+) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    unseal(record)
+    assert ledger.result(cells[0]).status == "finished"
+    path = record.folder / "t.parquet"
+    path.write_bytes(os.urandom(path.stat().st_size))
+    assert ledger.result(cells[0]).reason.startswith("t.parquet: it holds no table")
