@@ -35,7 +35,8 @@ def find_cell(results: Sequence[Result], start: str, ledger: Ledger) -> Result:
         ids = ", ".join(result.cell.id for result in finished[:NAMED])
         raise UsageError(f"{len(finished)} cells begin with '{start}' ({ids}); give more characters of the id")
     if found:
-        raise UsageError(f"cell {found[0].cell.id} is {found[0].status}, not finished; run its command again")
+        why = f" ({found[0].reason})" if found[0].status == "damaged" else ""
+        raise UsageError(f"cell {found[0].cell.id} is {found[0].status}{why}, not finished; run its command again")
     known = [result.cell.id for result in results if result.status == "finished"]
     has = f"it has {len(known)} finished cells, like {known[0]}" if known else "it has no finished cell"
     raise UsageError(f"'{ledger.folder}' has no cell '{start}' ({has}); give the id of a cell or its first characters")

@@ -243,4 +243,4 @@ def test_mistakes_about_cells(cells: list[Cell], ledger: Ledger, run_cells: Call
     assert "is the number of a test image for a cell, like 2, got 'cat.png'" in said(finished, "--image", "cat.png")
     assert "does not subsample" in said(finished, "--pool", "dense")
     (ledger.record(finished).folder / "weights.pt").write_bytes(b"torn")
-    assert "cannot be read" in said(finished)
+    assert "is damaged (weights.pt: it has 4 bytes instead of" in said(finished)
