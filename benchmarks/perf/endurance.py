@@ -3,10 +3,10 @@
 python benchmarks/perf/endurance.py [--cells 2000] [--jobs 1] [--every 3] [--folder FOLDER] [--csv FILE] [--figure FILE]
 python benchmarks/perf/endurance.py --csv FILE --read [--figure FILE]
 
-The launcher and each of its workers are sampled every few seconds; with one job the launcher trains itself. MLflow is on.
-Each measure is judged by its slope over the cells after the first tenth: samples are averaged in blocks of equal numbers
-of cells, because neighbours resemble each other, and the 95 % interval is that of a straight line through the blocks.
-The exit code is 1 if a slope may be more than allowed. A FOLDER is kept.
+The launcher and each of its workers are sampled every few seconds; with one job the launcher trains itself. MLflow is
+on. Each measure is judged by its slope over the cells after the first tenth: samples are averaged in blocks of equal
+numbers of cells, because neighbours resemble each other, and the 95 % interval is that of a straight line through the
+blocks. The exit code is 1 if a slope may be more than allowed. A FOLDER is kept.
 """
 
 from __future__ import annotations

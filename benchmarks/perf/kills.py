@@ -8,7 +8,7 @@ with the given mean in seconds, and the same command is started again until it s
 
 - every cell is finished, and no attempt began after its result was written;
 - metrics and learning curves are those of the reference to the last bit, measured times aside;
-- 'sync' finds nothing to write, and MLflow has as many finished runs of groups and seeds as the reference, one per cell;
+- 'sync' finds nothing to write, and MLflow has the reference's number of finished groups and seeds, one run per cell;
 - no process of the round is left.
 
 The exit code is 1 otherwise. Every kill is a line of FOLDER/kills.csv. A FOLDER is kept.
@@ -58,16 +58,16 @@ class Round:
     def launched(self) -> Iterator[subprocess.Popen[bytes]]:
         """Yield the started command, with its output at the end of the round's log."""
         self.starts += 1
-        with open(self.folder.with_suffix(".log"), "ab") as log:
-            # In a session of its own, as on a terminal of its own.
-            with subprocess.Popen(
-                command(self.folder, self.seeds), stdout=log, stderr=log, start_new_session=True
-            ) as run:
-                try:
-                    yield run
-                finally:
-                    if run.poll() is None:
-                        os.killpg(run.pid, signal.SIGKILL)
+        # In a session of its own, as on a terminal of its own.
+        with (
+            open(self.folder.with_suffix(".log"), "ab") as log,
+            subprocess.Popen(command(self.folder, self.seeds), stdout=log, stderr=log, start_new_session=True) as run,
+        ):
+            try:
+                yield run
+            finally:
+                if run.poll() is None:
+                    os.killpg(run.pid, signal.SIGKILL)
 
     def workers(self, run: subprocess.Popen[bytes]) -> list[psutil.Process]:
         """Return the workers of a launcher, and remember them."""
