@@ -21,9 +21,10 @@ from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
 from poolbench.cli.own_model import advise_command, evaluate_command
 from poolbench.cli.planning import list_command, plan_command
 from poolbench.cli.regress import regress_command
-from poolbench.cli.results import report_command, status_command, sync_command, ui_command
+from poolbench.cli.results import report_command, sync_command, ui_command
 from poolbench.cli.running import run_command
 from poolbench.cli.shift_map import shift_map_command
+from poolbench.cli.status import status_command
 from poolbench.cli.tuning import tune_command
 from poolbench.core import MissingData, UsageError
 

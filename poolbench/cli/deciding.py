@@ -74,6 +74,7 @@ def decide_command(
     Stops when all is decided or a limit is reached (default: --budget 20m). The same command goes on later.
     """
     from poolbench.decide import Limits, decide, expected, outlooks
+    from poolbench.runner.cell import replica_groups
     from poolbench.runner.ledger import Ledger
 
     if budget is None and max_seeds is None:
@@ -86,11 +87,11 @@ def decide_command(
         before = outlooks(ledger, asked, executor.places)
         _say_expectation(before, expected(before, budget), budget)
         try:
-            with open_invocation(ledger, tracking, selection.preset, 0) as (opened, progress):
+            with open_invocation(ledger, tracking, selection.preset, executor.places) as (opened, progress):
                 settings = work.settings(executor.device, invocation=opened.id)
 
                 def run(cells: Sequence[Cell]) -> None:
-                    progress.expect(len(cells))
+                    progress.expect(replica_groups(cells, settings))
                     executor.execute(cells, ledger, settings, progress)
 
                 after = decide(ledger, before, Limits(budget, max_seeds), run, executor.places)

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
+from poolbench.cli.rulings import time_text
 from poolbench.core import Cell, Result
+from poolbench.runner.pace import Pace
+from poolbench.runner.standing import Standing
 
 PARTS = 10  # elsewhere than on a terminal, one line per tenth of the work
 LINE_SECONDS = 10.0  # and at least one line in this time
+ESTIMATE_SECONDS = 1.0  # between two estimates of the time left: with 10,000 cells one takes a tenth of that
+PUBLISH_SECONDS = 2.0
 
 
 @contextmanager
@@ -64,31 +81,52 @@ class _Lines:
         self.part, self.total = part, total
 
 
-class Progress:
-    """A listener that shows the progress of an execution and passes every result to ``on_result``."""
+class LeftColumn(ProgressColumn):
+    """The time until a task's field ``end`` (seconds of the monotonic clock, None while unknown)."""
 
-    def __init__(self, total: int, on_result: Callable[[Result], None]) -> None:
-        self.total, self.done, self.failed = total, 0, 0
-        self.on_result = on_result
+    def render(self, task: Task) -> Text:
+        end = task.fields["end"]
+        left = "-:--:--" if end is None else str(timedelta(seconds=round(max(0.0, end - time.monotonic()))))
+        return Text(f"left {left}", style="progress.remaining")
+
+
+def cells_bar(console: Console) -> Bar:
+    """Return a bar whose line fits the console: what is long at its end is cut."""
+    whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    return Bar(
+        BarColumn(12, table_column=Column(min_width=12)),
+        MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole.copy()),
+        LeftColumn(table_column=whole.copy()),
+        TextColumn("{task.description}", markup=False, table_column=cut),
+        console=console,
+        expand=True,
+    )
+
+
+class Progress:
+    """A listener that shows the progress of an execution with the expected time left.
+
+    ``on_result`` gets every result; ``publish`` every few seconds how far it is. ``pace`` is what expects the end.
+    """
+
+    def __init__(self, pace: Pace, on_result: Callable[[Result], None], publish: Callable[[Standing], None]) -> None:
+        self.pace, self.on_result, self.publish = pace, on_result, publish
+        self.total = self.done = self.failed = 0
         self.running: dict[Cell, str] = {}
+        self._end: float | None = None
+        self._published = self._estimated = -math.inf
         console = Console(stderr=True)
         self.bar: Bar | None = None
         if console.is_terminal:
-            columns = (
-                BarColumn(20),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self.bar = Bar(*columns, TextColumn("{task.description}"), console=console, speed_estimate_period=120)
-            self.task = self.bar.add_task("", total=total)
+            self.bar = cells_bar(console)
+            self.task = self.bar.add_task("", total=0, end=None)
 
-    def expect(self, more: int) -> None:
-        """Add cells to the total."""
-        self.total += more
-        if self.bar:
-            self.bar.update(self.task, total=self.total)
+    def expect(self, parts: Sequence[Sequence[Cell]]) -> None:
+        """Add parts, whose cells are executed together, to what is to come."""
+        self.pace.expect(parts)
+        self.total += sum(map(len, parts))
+        self._show()
 
     def __enter__(self) -> Progress:
         if self.bar:
@@ -102,38 +140,51 @@ class Progress:
             self.bar.stop()
 
     def cell_started(self, cell: Cell) -> None:
+        self.pace.started(cell, time.monotonic())
         self.running[cell] = cell.label
         self._show()
 
     def epoch_ended(self, cell: Cell, row: dict[str, float]) -> None:
+        self.pace.epoch_ended(cell, int(row["epoch"]), time.monotonic())
         # Removed and added, so that the latest is last.
         self.running.pop(cell, None)
         state = f"epoch {row['epoch']:.0f}/{cell.train.epochs}, accuracy {row['val_accuracy']:.3f}"
-        self.running[cell] = f"{cell.label}: {state}"
+        self.running[cell] = f"{state}: {cell.label}"
         self._show()
 
-    def _show(self) -> None:
-        """Describe the cell with the latest epoch, and count the other running cells."""
-        if self.bar and self.running:
-            others = f" (+{len(self.running) - 1})" if len(self.running) > 1 else ""
-            self.bar.update(self.task, description=escape([*self.running.values()][-1] + others))
-
     def cell_ended(self, result: Result) -> None:
+        self.pace.ended(result, time.monotonic())
         self.running.pop(result.cell, None)
         self.done += 1
         self.failed += result.status == "failed"
+        self._show()
         line = self._line(result)
-        if self.bar:
-            self.bar.update(self.task, completed=self.done)
-            if result.status == "failed":
-                self.bar.console.print(escape(line))
-            self._show()
-        else:
+        if not self.bar:
             print(line, file=sys.stderr, flush=True)
+        elif result.status == "failed":
+            self.bar.console.print(escape(line))
         self.on_result(result)
+
+    def _show(self) -> None:
+        """Show the counts and the cell with the latest epoch, and count the other running cells."""
+        now = time.monotonic()
+        if now - self._estimated >= ESTIMATE_SECONDS or self.done == self.total:
+            left = self.pace.left(now)
+            self._end, self._estimated = None if left is None else now + left, now
+        if now - self._published >= PUBLISH_SECONDS:
+            self._published = now
+            end = None if self._end is None else time.time() + self._end - now
+            self.publish(Standing(self.done, self.total, self.failed, end))
+        if self.bar:
+            others = f"(+{len(self.running) - 1}) " if len(self.running) > 1 else ""
+            shown = others + [*self.running.values()][-1] if self.running else ""
+            self.bar.update(self.task, completed=self.done, total=self.total, end=self._end, description=shown)
 
     def _line(self, result: Result) -> str:
         accuracy = f" accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
         seconds = f" ({result.ended - result.started:.1f} s)" if result.started and result.ended else ""
         reason = f": {result.reason.splitlines()[0]}" if result.reason else ""
-        return f"[{self.done}/{self.total}] {result.cell.label} {result.status}{accuracy}{seconds}{reason}"
+        left = ""
+        if self._end is not None and self.done < self.total:
+            left = f", about {time_text(max(0.0, self._end - time.monotonic()))} left"
+        return f"[{self.done}/{self.total}{left}] {result.cell.label} {result.status}{accuracy}{seconds}{reason}"

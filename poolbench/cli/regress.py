@@ -165,6 +165,7 @@ def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machin
     """Run the suspicious groups on the baseline's reserve seeds, in a ledger of their own; return the night."""
     from poolbench.analysis.gate import confirm
     from poolbench.runner.attempt import Settings
+    from poolbench.runner.cell import replica_groups
     from poolbench.runner.environment import resolve_device
     from poolbench.runner.execute import execute
     from poolbench.runner.ledger import Ledger
@@ -180,8 +181,9 @@ def _confirmed(night: Night, baseline: Baseline, ledger: Ledger, machine: Machin
     if todo:
         settings = Settings(DataLocation(machine.data_dir), resolve_device(machine.device), plugins=machine.plugins)
         untracked = Tracking(reserve.folder, None, wanted=False)
-        with open_invocation(reserve, untracked, "reserve", len(todo)) as (invocation, progress):
-            devices = slots(settings.device, machine.jobs, 1)[: len(todo)]
+        devices = slots(settings.device, machine.jobs, 1)[: len(todo)]
+        with open_invocation(reserve, untracked, "reserve", len(devices)) as (invocation, progress):
+            progress.expect(replica_groups(todo, settings))
             execute(todo, reserve, replace(settings, invocation=invocation.id), progress, devices)
     return confirm(night, baseline.results, judged_frame(reserve, baseline.results), known_metrics())
 

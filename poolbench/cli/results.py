@@ -1,4 +1,4 @@
-"""status, report, sync and ui: what a work folder holds."""
+"""report, sync and ui: what a work folder holds."""
 
 from __future__ import annotations
 
@@ -22,28 +22,10 @@ from poolbench.cli.options import (
     uri_option,
 )
 from poolbench.cli.work import Tracking, write_report
-from poolbench.core import Status, UsageError
+from poolbench.core import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@click.command("status")
-@plugin_option()
-@out_option
-def status_command(out: Path) -> None:
-    """Count the cells of a work folder by benchmark and status, and say why some failed."""
-    ledger = existing(out)
-    results = ledger.results()
-    statuses: tuple[Status, ...] = ("finished", "running", "failed", "skipped", "damaged", "pending")
-    click.echo(f"{'benchmark':<20}" + "".join(f"{status:>10}" for status in statuses))
-    for name in dict.fromkeys(result.cell.benchmark for result in results):
-        found = [result.status for result in results if result.cell.benchmark == name]
-        click.echo(f"{name:<20}" + "".join(f"{found.count(status):>10}" for status in statuses))
-    for result in results:
-        if result.status in ("failed", "skipped"):
-            click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
-    say_left_out(ledger)
 
 
 @click.command("report")

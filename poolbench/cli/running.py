@@ -64,6 +64,7 @@ def run_command(
 
     With --shard, the shard that ends last writes MLflow and the report.
     """
+    from poolbench.runner.cell import replica_groups
     from poolbench.runner.ledger import Ledger
     from poolbench.tune.record import tuned as with_winners
 
@@ -83,11 +84,12 @@ def run_command(
         try:
             with (
                 executors.open(work.device) as executor,
-                open_invocation(ledger, tracking, selection.preset, len(todo)) as (invocation, progress),
+                open_invocation(ledger, tracking, selection.preset, executor.places, before) as (invocation, progress),
             ):
                 settings = work.settings(
                     executor.device, replicas=replicas, deterministic=deterministic, invocation=invocation.id
                 )
+                progress.expect(replica_groups(todo, settings))
                 executor.execute(todo, ledger, settings, progress)
         except KeyboardInterrupt:
             interrupted = True
@@ -145,22 +147,34 @@ def _is_to_run(result: Result, retry_failed: bool) -> bool:
 
 @contextmanager
 def open_invocation(
-    ledger: Ledger, tracking: Tracking, preset: str, total: int
+    ledger: Ledger, tracking: Tracking, preset: str, places: int, earlier: Sequence[Result] = ()
 ) -> Iterator[tuple[Invocation, Progress]]:
-    """Record a command that executes ``total`` cells, show its progress, and end it cleanly on SIGTERM."""
+    """Record a command that executes cells in ``places`` at once, show its progress, and end it cleanly on SIGTERM.
+
+    ``earlier`` results tell how long cells take.
+    """
     from poolbench.cli.progress import Progress
+    from poolbench.runner.pace import Pace
+    from poolbench.runner.standing import publish, withdraw
 
     with sigterm_interrupts(), ledger.open_invocation(command_line(), preset) as invocation:
-        with Progress(total, partial(tracking.project, invocation)) as progress:
-            yield invocation, progress
+        listeners = partial(tracking.project, invocation), partial(publish, invocation)
+        try:
+            with Progress(Pace(places, earlier), *listeners) as progress:
+                yield invocation, progress
+        finally:
+            withdraw(invocation)
         invocation.outcome = "failed" if progress.failed else "finished"
 
 
 def _close_abandoned(ledger: Ledger) -> int:
     """Close the invocations whose process was killed; return how many there were."""
+    from poolbench.runner.standing import withdraw
+
     abandoned = [i for i in ledger.invocations() if i.content["ended"] is None and not i.is_running()]
     for invocation in abandoned:
         invocation.close("interrupted")
+        withdraw(invocation)
     return len(abandoned)
 
 

@@ -14,6 +14,7 @@ from poolbench.core import Cell, Measurement, MissingData, UsageError
 from poolbench.files import StorageError
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.attempt import Attempt, EpochLog, Settings, open_attempt
+from poolbench.runner.pace import scouts_first
 from poolbench.runner.record import Record
 from poolbench.runner.trained import cell_data
 from poolbench.task import Benchmark
@@ -31,12 +32,14 @@ T = TypeVar("T")
 def replica_groups(cells: Sequence[Cell], settings: Settings) -> list[Sequence[Cell]]:
     """Return the cells in groups that :func:`run_cells` takes together, in the order of each group's first cell.
 
-    Seeds that are folds have different data, so each is a group of its own.
+    Seeds that are folds have different data, so each is a group of its own. The first group of each kind of cells
+    comes before all others (see :func:`poolbench.runner.pace.scouts_first`).
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.group, []).append(cell)
-    return [part for group in groups.values() for part in _parts(group, _most_together(group[0], settings))]
+    parts = [part for group in groups.values() for part in _parts(group, _most_together(group[0], settings))]
+    return scouts_first(parts)
 
 
 def _most_together(cell: Cell, settings: Settings) -> int:

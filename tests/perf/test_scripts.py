@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = ("gpu", "overhead", "pools", "rotation", "scale", "server", "shift", "sync", "train")
+SCRIPTS = ("endurance", "gpu", "kills", "overhead", "pools", "rotation", "scale", "server", "shift", "sync", "train")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
