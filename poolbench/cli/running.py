@@ -75,9 +75,7 @@ def run_command(
         planned, cells = with_winners(work.out, planned), with_winners(work.out, cells)
     ledger = Ledger(work.out).create()
     before = [ledger.result(cell) for cell in cells]
-    todo = [result.cell for result in before if _is_to_run(result, retry_failed)]
-    say_damaged(before, ledger)
-    say(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
+    todo = _to_run(before, ledger, retry_failed)
     tracking = work.tracking()
     interrupted, invocation = False, None
     if todo:
@@ -128,14 +126,17 @@ def _say_who_reports(waited_for: int) -> None:
     say(f"{cells} not ended: the last shard in this folder writes MLflow and the report, or 'sync' and 'report' do")
 
 
-def say_damaged(results: Sequence[Result], ledger: Ledger) -> None:
-    """Say which cells are executed again because a file of theirs is damaged."""
-    for result in results:
+def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> list[Cell]:
+    """Return the cells to execute; say how many they are, and which of them have a damaged file."""
+    for result in before:
         if result.status == "damaged":
             say(
                 f"damaged: {result.cell.label}: {result.reason}; it is executed again, its files are moved to "
                 f"'{ledger.folder / ASIDE}'"
             )
+    todo = [result.cell for result in before if _is_to_run(result, retry_failed)]
+    say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(todo)} to run")
+    return todo
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:
