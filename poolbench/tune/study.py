@@ -31,6 +31,7 @@ STARTUP_TRIALS = 6
 PRUNE_BELOW = 0.26
 """A trial stops when it is behind the best on its first two seeds: the p of Wilcoxon's test is .25 then."""
 DEFAULT = "default"  # user attribute of a queued default
+QUEUED = "fixed_params"  # system attribute in which Optuna keeps the hyperparameters that a trial was queued with
 OUTCOME = "outcome"  # user attribute of a trial that ended: what a record.Trial holds beyond Optuna's own fields
 
 
@@ -98,8 +99,9 @@ class Study:
         alive = [trial for trial in known if trial.state != TrialState.FAIL]
         if not any(trial.params == default or trial.state == TrialState.WAITING for trial in alive):
             self.optuna.enqueue_trial(default, user_attrs={DEFAULT: True})
-        # By what is known: a constant seed would repeat its first proposals.
-        seed = derive_seed(len(known), f"{self.id}/{self.worker}") % 2**32
+        # By what is known: a constant seed would repeat its first proposals. Lost trials do not count, so a study that
+        # was killed makes the same proposals as one that was not.
+        seed = derive_seed(len(alive), f"{self.id}/{self.worker}") % 2**32
         self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
 
     def is_surplus(self, number: int) -> bool:
@@ -126,12 +128,17 @@ class Study:
             for trial in self.trials(TrialState.RUNNING):
                 if not is_held(self.trial_lock(trial.number)):
                     # Queued first: a kill in between repeats a proposal but loses none.
-                    queue_again(self.optuna, trial)
+                    self.repeat(trial.number)
                     self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def repeat(self, number: int) -> None:
-        """Queue the hyperparameters of an interrupted trial again."""
-        queue_again(self.optuna, self.optuna.trials[number])
+        """Queue the hyperparameters of a lost or interrupted trial again, if it had all of them.
+
+        One that was lost while they were drawn has run nothing, and the same seed draws them again.
+        """
+        trial = self.trials()[number]
+        if QUEUED in trial.system_attrs or trial.params.keys() == self.space.searches.keys():
+            queue_again(self.optuna, trial)
 
     def write(self, record: StudyRecord) -> None:
         """Write the record of a study."""
@@ -182,8 +189,9 @@ class Study:
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue the hyperparameters of a trial that was lost or interrupted, if it had any."""
-    if trial.params:
-        study.enqueue_trial(trial.params)
+    parameters = trial.system_attrs.get(QUEUED, trial.params)
+    if parameters:
+        study.enqueue_trial(parameters)
 
 
 def _trial(trial: FrozenTrial) -> Trial:
