@@ -103,11 +103,12 @@ def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
         found = path.stat()
         if found.st_size != expected.size:
             raise DamagedFile(path, f"it has {found.st_size:,} bytes instead of {expected.size:,}")
-        if contents and _sha256(path, found.st_ino, found.st_ctime_ns) != expected.sha256:
+        if contents and _sha256(str(path), found.st_ino, found.st_ctime_ns) != expected.sha256:
             raise DamagedFile(path, "its content has changed (SHA-256)")
 
 
 @lru_cache(maxsize=100_000)
-def _sha256(path: Path, inode: int, changed: int) -> str:
+def _sha256(path: str, inode: int, changed: int) -> str:
+    # Of a text: paths that are kept take more memory.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
