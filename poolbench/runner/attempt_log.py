@@ -21,6 +21,10 @@ FIELDS: Mapping[str, tuple[str, type | None]] = {
 """What each event has beside its time: the name of a field and its type."""
 
 
+TICK = 0.001
+"""Seconds between two events while the clock is behind: MLflow counts milliseconds."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """How an attempt ended without a result; ``time`` in seconds since 1970."""
@@ -40,21 +44,28 @@ class LoggedAttempt:
     facts: dict[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
     reached: int = 0
+    last: float = 0.0
+    """The time of the last event."""
 
     def add(self, event: dict[str, Any]) -> None:
         """Take the next event of the log into account."""
         content = {name: value for name, value in event.items() if name not in ("event", "time")}
         self.failure = None
+        time = self.last = event["time"] if event["event"] == "started" else self.in_order(event["time"])
         match event["event"]:
             case "started":
-                self.started, self.history, self.facts, self.reached = event["time"], [], content, 0
+                self.started, self.history, self.facts, self.reached = time, [], content, 0
             case "resumed":
-                self._resume(event["time"], content)
+                self._resume(time, content)
             case "epoch":
-                self.history.append({**content, "time": event["time"]})
+                self.history.append({**content, "time": time})
                 self.reached = content["epoch"]
             case "failed" | "skipped" as status:
-                self.failure = Failure(status, event["time"], str(content["reason"]), str(content.get("traceback", "")))
+                self.failure = Failure(status, time, str(content["reason"]), str(content.get("traceback", "")))
+
+    def in_order(self, time: float) -> float:
+        """Return the time of what came after the last event, moved behind it if the clock was set back meanwhile."""
+        return time if time >= self.last else self.last + TICK
 
     def _resume(self, time: float, content: dict[str, Any]) -> None:
         after = content.pop("epoch")

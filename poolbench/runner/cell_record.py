@@ -208,7 +208,8 @@ class CellRecord(Record):
             return Result(cell, "pending")
         if stored is not None:
             facts = {**facts, **stored.facts}
-            return Result(cell, "finished", attempt.started, stored.ended, history, stored.metrics, facts)
+            ended = attempt.in_order(stored.ended)
+            return Result(cell, "finished", attempt.started, ended, history, stored.metrics, facts)
         if attempt.failure is not None:
             end = attempt.failure
             return Result(

@@ -76,8 +76,10 @@ class Invocation:
             if self._opened is None:
                 raise
             content = self._opened
+        # The clock may have been set back.
+        ended = max(time.time(), content["started"])
         with storage(self.path.parent):
-            write_json(self.path, {**content, "ended": time.time(), "outcome": outcome})
+            write_json(self.path, {**content, "ended": ended, "outcome": outcome})
         self.lock.release(force=True)
 
     def is_running(self) -> bool:

@@ -200,7 +200,9 @@ def _trial(trial: FrozenTrial) -> Trial:
     parameters: dict[str, Scalar] = dict(trial.params)
     assert trial.datetime_start is not None
     assert trial.datetime_complete is not None
+    # The clock may have been set back.
+    started, ended = trial.datetime_start, max(trial.datetime_start, trial.datetime_complete)
     return Trial(
-        trial.number, state, parameters, outcome["values"], outcome["seconds"], trial.datetime_start.timestamp(),
-        trial.datetime_complete.timestamp(), outcome["reason"],
+        trial.number, state, parameters, outcome["values"], outcome["seconds"], started.timestamp(), ended.timestamp(),
+        outcome["reason"],
     )  # fmt: skip

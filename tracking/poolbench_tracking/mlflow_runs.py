@@ -198,7 +198,7 @@ def create_invocation_run(store: Store, experiment: str, invocation: Invocation)
 def close_invocation_run(store: Store, run_id: str, invocation: Invocation, members: Sequence[Result]) -> None:
     """Log what became of the cells of a command, and where they ran; end its run, KILLED if its process died."""
     content = invocation.content
-    last = content["ended"] or max((r.ended or 0 for r in members), default=0) or content["started"]
+    last = content["ended"] or max([content["started"], *(r.ended or 0 for r in members)])
     counts = {f"cells_{status}": sum(r.status == status for r in members) for status in ("finished", "failed")}
     metrics = {**counts, "seconds": last - content["started"]}
     log(store, run_id, [point(key, float(value), last) for key, value in metrics.items()], {})

@@ -15,6 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from filelock import FileLock
+
 from poolbench.files import write_atomically
 from poolbench.runner.examine import Finding, move_aside
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, reported, without_user
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 PAGE = 1000
-DATABASE = "mlflow.db"
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where ``poolbench ui`` serves a local store unless told otherwise."""
 
@@ -68,6 +70,7 @@ class Store:
         with reported(self.uri):
             if uri is None or uri == default_uri(folder):
                 _create_database(folder / DATABASE)
+                _correct_artifact_places(folder)
             if not is_server(self.uri):
                 _check_database(self.uri)
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
@@ -92,7 +95,7 @@ class Store:
 
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
-        place = (self.folder / "mlartifacts" / name.replace(" ", "-")).resolve().as_uri() if local else None
+        place = f"{_artifacts(self.folder)}{quote(name.replace(' ', '-'))}" if local else None
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
         try:
             return self.client.create_experiment(name, place, tags)
@@ -140,7 +143,6 @@ class Store:
 def _create_database(path: Path) -> None:
     """Create the SQLite store of a work folder unless it exists: whole, also if this process is killed meanwhile."""
     import mlflow
-    from filelock import FileLock
 
     with FileLock(path.with_suffix(".lock"), is_singleton=True):
         if path.exists():
@@ -151,6 +153,34 @@ def _create_database(path: Path) -> None:
         # MLflow makes its tables one by one. It cannot use a store that has only some of them.
         mlflow.MlflowClient(tracking_uri=f"sqlite:///{aside.resolve()}").search_experiments(max_results=1)
         os.replace(aside, path)
+
+
+def _artifacts(folder: Path) -> str:
+    """Return the start of the URIs of artifacts in a work folder."""
+    return f"{folder.resolve().as_uri()}/{ARTIFACTS}/"
+
+
+def _correct_artifact_places(folder: Path) -> None:
+    """Let the runs of the store of a work folder that was copied or moved have their artifacts in this folder.
+
+    MLflow keeps absolute places: a copy would write into the original.
+    """
+    with FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True):
+        with closing(sqlite3.connect(folder / DATABASE)) as database, database:
+            found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+            for experiment, place in found:
+                _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")
+                here = f"{_artifacts(folder)}{name}"
+                if not separator or place == here:
+                    continue
+                database.execute(
+                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                    "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                    (here, len(place) + 1, experiment, len(place) + 1, f"{place}/"),
+                )
+                database.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, experiment)
+                )
 
 
 def examine_store(folder: Path) -> Iterator[Finding]:
