@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +100,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         given = self.augment
-        if isinstance(given, str) or not set(given) <= set(AUGMENTATIONS):
+        if isinstance(given, str) or any(name not in AUGMENTATIONS for name in given):
             raise UsageError(f"augment is a tuple of some of {', '.join(AUGMENTATIONS)}, got {given!r}")
         # One order for equal trainings, so that they have equal ids.
         object.__setattr__(self, "augment", tuple(sorted(set(given))))
@@ -110,9 +111,9 @@ class TrainConfig:
             raise UsageError(f"epochs and batch_size are at least 1, got {self.epochs} and {self.batch_size}")
         if self.train_images < 0:
             raise UsageError(f"train_images is at least 1, or 0 for all, got {self.train_images}")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
+        if not (0 < self.learning_rate < inf and 0 <= self.weight_decay < inf):
             rates = f"{self.learning_rate} and {self.weight_decay}"
-            raise UsageError(f"learning_rate is above 0 and weight_decay at least 0, got {rates}")
+            raise UsageError(f"learning_rate is above 0 and weight_decay at least 0, both finite, got {rates}")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is at least 0 and below 1, got {self.label_smoothing}")
         for name, allowed in CHOICES.items():
@@ -125,7 +126,8 @@ class TrainConfig:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrainConfig:
-        """Rebuild the configuration that :meth:`config` described."""
+        """Rebuild the configuration that :meth:`config` described; raise UsageError for anything else."""
+        _check_types(config, TRAIN_TYPES, "training")
         return cls(**{**config, "augment": tuple(config["augment"])})
 
 
@@ -164,7 +166,17 @@ class Cell:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cell:
-        """Rebuild the cell that :meth:`config` described."""
+        """Rebuild the cell that :meth:`config` described; raise UsageError for anything else.
+
+        The text may come from a stranger, so that no type is taken on trust.
+        """
+        _check_types(config, CELL_TYPES, "cell")
+        for name in COMPONENTS:
+            _check_types(config[name], COMPONENT_TYPES, name)
+        for options in (config["measure"], *(config[name]["options"] for name in COMPONENTS)):
+            _check_options(options)
+        if config["split"] not in get_args(Split) or not 0 <= config["seed"] <= LARGEST_SEED:
+            raise UsageError(f"split is one of {', '.join(get_args(Split))} and seed is from 0 to {LARGEST_SEED}")
         components = {name: Component(**config[name]) for name in COMPONENTS}
         return cls(**{**config, **components, "train": TrainConfig.from_config(config["train"])})
 
@@ -220,6 +232,39 @@ class Cell:
 
 COMPONENTS = ("dataset", "architecture", "pool", "head")
 """The fields of a cell that are components."""
+LARGEST_SEED = 999_999_999
+COMPONENT_TYPES: Mapping[str, type] = {"name": str, "options": dict}
+CELL_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("benchmark", "variant", "padding_mode", "split"), str),
+    **dict.fromkeys((*COMPONENTS, "train", "measure"), dict),
+    **dict.fromkeys(("seed", "version"), int),
+}
+TRAIN_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("epochs", "batch_size", "train_images"), int),
+    **dict.fromkeys(("learning_rate", "weight_decay", "label_smoothing"), float),
+    **dict.fromkeys(("optimizer", "schedule", "precision", "mask", "batch_norm"), str),
+    "shuffle": bool,
+    "augment": list,
+}
+"""The types of a configuration in JSON."""
+
+
+def _check_types(config: object, types: Mapping[str, type], what: str) -> None:
+    """Raise UsageError unless a configuration has exactly these fields, of these types (an int is a float, too)."""
+    if not isinstance(config, dict) or config.keys() != types.keys():
+        raise UsageError(f"a {what} has the fields {', '.join(types)}")
+    for name, kind in types.items():
+        value = config[name]
+        if type(value) is not kind and not (kind is float and type(value) is int and abs(value) <= LARGEST_SEED):
+            raise UsageError(f"{name} of a {what} is of type {kind.__name__}, got {type(value).__name__}")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that is no scalar, or a number that JSON cannot hold."""
+    for name, value in options.items():
+        is_number = isinstance(value, int | float)
+        if not (value is None or isinstance(value, str | bool) or (is_number and abs(value) < inf)):
+            raise UsageError(f"option {name} is a word, a finite number, true, false or null")
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from poolbench.architectures import create_model
 from poolbench.core import MissingData, UsageError
 from poolbench.engine import Normalize
+from poolbench.engine.state_dicts import check_state_dict, plain_load
 from poolbench.measures import shift
 from poolbench.measures.classification import predictions
 from poolbench.plugins import import_code
@@ -155,18 +156,16 @@ def published_network(file: Path, num_pooling: int) -> nn.Module:
     return nn.Sequential(OrderedDict(normalize=Normalize((0.5,), (1 / 255,)), network=network)).eval()
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _tensors(file: Path) -> Mapping[str, Tensor]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = plain_load(file)
     except OSError as error:
         raise UsageError(f"cannot read '{file}': {error.strerror}; give the checkpoint's path") from error
     except Exception as error:
         raise UsageError(
             f"'{file}' is not a file of torch.save with plain tensors: {str(error).splitlines()[0]}"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"'{file}' does not hold a state dict; save model.state_dict()")
-    return state
+    return check_state_dict(state, file)
 
 
 def named_network(spec: str, pretrained: bool = False) -> nn.Module:

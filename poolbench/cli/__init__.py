@@ -5,6 +5,9 @@ Heavy libraries are imported inside the commands that need them, so that --help,
 
 from __future__ import annotations
 
+import errno
+import sys
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -28,13 +31,21 @@ from poolbench.cli.status import status_command
 from poolbench.cli.tuning import tune_command
 from poolbench.core import MissingData, UsageError
 
+BAD_PATH = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM)
+"""Errors of the system that a path causes, wherever it is first used."""
+
 
 class Suite(click.Group):
     """The group of all commands. Turns wrong usage, missing data and Ctrl-C into one line and an exit code."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
         given = list(args)
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Names of files need not be Unicode; printing one must not cost a command that has done its work.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
+            if any("\0" in argument for argument in given):
+                raise click.UsageError("an argument holds a NUL character; leave it out")
             ctx = super().make_context(info_name, args, *more, **extra)
         except click.exceptions.NoArgsIsHelpError:
             raise
@@ -57,6 +68,11 @@ class Suite(click.Group):
             ctx.exit(USAGE)
         except click.UsageError as error:
             _refuse(error)
+        except OSError as error:
+            if error.errno not in BAD_PATH:
+                raise
+            say(f"poolbench: cannot use '{error.filename}': {error.strerror}; give another path")
+            ctx.exit(USAGE)
 
 
 def _refuse(error: click.UsageError) -> NoReturn:

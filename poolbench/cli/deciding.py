@@ -38,7 +38,7 @@ def duration(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     """Return the seconds of "45s", "20m" or "2h"; raise UsageError for anything else."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value.strip())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", value.strip(), re.ASCII)
     if not match or float(match[1]) == 0:
         raise UsageError(f"a budget is a time like 45s, 20m or 2h, got '{value}'")
     return float(match[1]) * UNITS[match[2]]

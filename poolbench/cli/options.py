@@ -26,9 +26,16 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
+LONGEST_LINE = 2000
+
+
 def say(line: str) -> None:
-    """Print one line of information to stderr. Data goes to stdout."""
-    click.echo(line, err=True)
+    """Print one line of information to stderr. Data goes to stdout.
+
+    It may hold names that others chose: control characters, which a terminal obeys, are shown as escapes.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:LONGEST_LINE])
+    click.echo(shown + ("..." if len(line) > LONGEST_LINE else ""), err=True)
 
 
 def command_line(*more: str) -> str:

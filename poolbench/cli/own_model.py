@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def _channel_values(ctx: click.Context, option: click.Parameter, text: str | Non
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or (option.name == "std" and min(values) <= 0):
+    if len(values) not in (1, 3) or not all(map(isfinite, values)) or (option.name == "std" and min(values) <= 0):
         above = " above 0" if option.name == "std" else ""
         raise UsageError(f"--{option.name} is one number{above}, or three with commas (R,G,B), got '{text}'")
     return values * (3 // len(values))
@@ -86,10 +87,10 @@ model_options = gathered(
         help="Weights: .safetensors, or a state dict of torch.save. Pickled objects are refused.",
     ),
     click.option(
-        "--num-classes", type=click.IntRange(min=1), help="Outputs (default: the class folders, or the weights)."
+        "--num-classes", type=click.IntRange(1, 100_000), help="Outputs (default: the class folders, or the weights)."
     ),
     click.option(
-        "--size", type=click.IntRange(min=4), help="Side of the network's input in px (default: the model's)."
+        "--size", type=click.IntRange(4, 4096), help="Side of the network's input in px (default: the model's)."
     ),
     click.option("--mean", callback=_channel_values, help="Mean of the pixels in [0, 1], like 0.485,0.456,0.406."),
     click.option("--std", callback=_channel_values, help="Standard deviation of the pixels, likewise."),

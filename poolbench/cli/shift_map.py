@@ -68,9 +68,11 @@ network_options = gathered(
 
 @click.command("shift-map")
 @network_options
-@click.option("--canvas", type=click.IntRange(min=32), help="Side of the black canvas (default: the model's, or 224).")
 @click.option(
-    "--channels", type=click.IntRange(min=1), help="Channels of the canvas (default: of the first convolution)."
+    "--canvas", type=click.IntRange(32, 4096), help="Side of the black canvas (default: the model's, or 224)."
+)
+@click.option(
+    "--channels", type=click.IntRange(1, 4096), help="Channels of the canvas (default: of the first convolution)."
 )
 @click.option(
     "--half-size",

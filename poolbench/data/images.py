@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ import torch
 
 from poolbench.core import DataLocation, MissingData, UsageError
 from poolbench.data.dataset import Dataset, Split, images_dataset
+from poolbench.data.decoding import decoded_image, named_folders, picture_files
 from poolbench.registry import datasets
 
 DIGITS = tuple("0123456789")
@@ -32,7 +32,7 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg")
-CACHE_FORMAT = 1  # raise it when decoding changes, so that old caches are not read
+CACHE_FORMAT = 2  # raise it when decoding changes, so that old caches are not read
 
 _IDX_FILES = tuple(
     f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
@@ -177,22 +177,19 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     """Return the sorted names of the folders in a folder; raise UsageError if it is missing."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is missing: an image folder has train/CLASS/ and test/CLASS/")
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
+    return tuple(named_folders(folder))
 
 
 def pictures_of(folder: Path, classes: Sequence[str]) -> list[Picture]:
     """Return the pictures of each class's folder, sorted by name; raise UsageError for a folder without any."""
     pictures = []
     for label, name in enumerate(classes):
-        found = sorted(
-            (entry for entry in os.scandir(folder / name) if entry.name.lower().endswith(SUFFIXES)),
-            key=lambda entry: entry.name,
-        )
+        found = picture_files(folder / name, SUFFIXES)
         if not found:
             raise UsageError(f"{folder / name} holds no pictures ({', '.join(SUFFIXES)}): add some or remove the class")
-        for entry in found:
-            facts = entry.stat()
-            pictures.append(Picture(Path(entry.path), label, facts.st_size, facts.st_mtime_ns))
+        for path in found:
+            facts = path.stat()
+            pictures.append(Picture(path, label, facts.st_size, facts.st_mtime_ns))
     return pictures
 
 
@@ -207,17 +204,11 @@ def _fingerprint(root: Path, channels: int, pictures: Sequence[Picture]) -> str:
 def _decode(pictures: Sequence[Picture], channels: int) -> torch.Tensor:
     """Return the pictures as uint8 (n, channels, h, w)."""
     # PIL and not torchvision.io: PIL refuses a truncated JPEG, the other fills it with gray.
-    from PIL import Image
-
     mode = "L" if channels == 1 else "RGB"
 
     def decode(picture: Picture) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        try:
-            with Image.open(picture.path) as image:
-                return np.asarray(image.convert(mode))
-        # PIL's decoders raise SyntaxError for a broken PNG, ValueError or OSError for others.
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{picture.path} is damaged or not a picture ({error}): replace or remove it") from error
+        image, _ = decoded_image(picture.path)
+        return np.asarray(image.convert(mode))
 
     first = decode(pictures[0])
     images = np.empty((len(pictures), *first.shape), dtype=np.uint8)

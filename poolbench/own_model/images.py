@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from poolbench.core import UsageError, derive_seed
-from poolbench.data.decoding import decoded_image
+from poolbench.data.decoding import decoded_image, named_folders, picture_files
 from poolbench.own_model.model import Preprocessing
 from poolbench.plugins import import_code
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 COMPARED_IMAGES = 500
 """Images of the measures that are not made on all images: other changes than steps, attribution, rotation."""
+LONGEST = 8
+"""Longer side of an image that is resized, at most, as a multiple of its shorter side."""
 Transform = Callable[[Any], Tensor]
 Index = np.ndarray[Any, np.dtype[np.int64]]
 Labels = Index | None
@@ -71,11 +73,11 @@ def list_images(folder: Path, limit: int | None = None) -> Listing:
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder '{folder}'; give a folder of images or of class folders with --data")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    groups = [_pictures(folder / name) for name in classes]
+    classes = named_folders(folder)
+    groups = [picture_files(folder / name, SUFFIXES) for name in classes]
     classes = [name for name, group in zip(classes, groups, strict=True) if group]
     groups = [group for group in groups if group]
-    loose = _pictures(folder)
+    loose = picture_files(folder, SUFFIXES)
     if groups and loose:
         raise UsageError(
             f"'{folder}' has images beside its class folders, like '{loose[0].name}'; move them into a class folder"
@@ -89,11 +91,6 @@ def list_images(folder: Path, limit: int | None = None) -> Listing:
     chosen = balanced_subset(labels, len(files) if limit is None else limit, len(files), "limit")
     kept = None if labels is None else labels[chosen]
     return Listing(folder, tuple(files[index] for index in chosen), tuple(classes), kept)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
 def balanced_subset(labels: Labels, count: int, total: int, purpose: str) -> Index:
@@ -147,7 +144,7 @@ def read_images(
     place_of = {int(index): place for place, index in enumerate(compared)}
     for index, path in enumerate(listing.files):
         image, content = decoded_image(path)
-        digest.update(f"{path.relative_to(listing.folder).as_posix()}\n".encode() + content)
+        digest.update(os.fsencode(f"{path.relative_to(listing.folder).as_posix()}\n") + content)
         enlarged += min(image.size) < large
         if transform is not None:
             larger[index] = _transformed(transform, image, large, path)
@@ -164,6 +161,10 @@ def _resized(image: Any, shorter: int, crop: int, interpolation: str) -> Tensor:
     """Return the centre (3, crop, crop) of an RGB image whose shorter side is resized to ``shorter`` px."""
     from PIL import Image
 
+    if max(image.size) > LONGEST * min(image.size):
+        # Of a long image only the centre is used; all of it would be resized to gigabytes.
+        margins = [max(0, side - LONGEST * min(image.size)) // 2 for side in image.size]
+        image = image.crop((*margins, image.width - margins[0], image.height - margins[1]))
     scale = shorter / min(image.size)
     width, height = (max(shorter, round(side * scale)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling[interpolation.upper()])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poolbench.core import UsageError
 from poolbench.engine import Normalize
+from poolbench.engine.state_dicts import check_state_dict, plain_load
 from poolbench.registry import TIMM, architectures
 from poolbench.shift_map import named_network
 
@@ -22,6 +23,7 @@ TORCHVISION = "torchvision:"
 UNTRAINED = "random (untrained)"
 OF_THE_CODE = "set by the model's own code"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MOST_CLASSES = 100_000
 WRAPPERS = ("state_dict", "model")
 """Keys below which training scripts store the state dict, beside the optimiser's."""
 
@@ -223,6 +225,10 @@ def _sized(
             and state[name].shape[1:] == value.shape[1:]
         }  # fmt: skip
         num_classes = different.pop() if len(different) == 1 else None
+        if num_classes is not None and not 0 < num_classes <= MOST_CLASSES:
+            raise UsageError(
+                f"the weights are for {num_classes} classes, at least 1 and at most {MOST_CLASSES} are taken"
+            )
     return build(num_classes)
 
 
@@ -249,11 +255,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"'{path}' does not hold a state dict; save model.state_dict() with torch.save")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
+    tensors = check_state_dict(state, path)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
 
 
 def _stored(path: Path) -> Any:
@@ -262,7 +267,7 @@ def _stored(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return plain_load(path)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" not in str(error):
             raise UsageError(f"'{path}' is not a file of torch.save: {_one_line(error)}; save a state dict") from error
@@ -285,6 +290,11 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             f"'{name}' has the shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
             for name, value in own.items()
             if name in state and state[name].shape != value.shape
+        ),
+        *(
+            f"'{name}' is of type {state[name].dtype} instead of {value.dtype}"
+            for name, value in own.items()
+            if name in state and state[name].is_floating_point() != value.is_floating_point()
         ),
     ]
     if problems:

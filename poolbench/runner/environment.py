@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +26,7 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+    if kind not in ("cpu", "cuda") or (index and not re.fullmatch(r"[0-9]{1,4}", index)) or (kind == "cpu" and index):
         raise UsageError(f"unknown device '{name}' (there are: auto, cpu, cuda, cuda:0, ...)")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -78,10 +79,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds of "3", "0-4" or "0,2,5-7"; raise UsageError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()) or part.strip().endswith("-"):
-            raise UsageError(f"seeds are like 3, 0-4 or 0,2,5-7, got '{text}'")
-        low, high = int(first), int(last or first)
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip(), re.ASCII)
+        if not found:
+            raise UsageError(f"seeds are like 3, 0-4 or 0,2,5-7, of at most 9 digits, got '{text}'")
+        low, high = int(found[1]), int(found[2] or found[1])
         if high < low or high - low >= 10_000:
             raise UsageError(f"a range of seeds runs upwards over at most 10000 seeds, got '{part.strip()}'")
         seeds.extend(range(low, high + 1))

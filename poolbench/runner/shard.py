@@ -25,7 +25,7 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Return the shard of a text like "3/10"; raise UsageError for anything else."""
-        match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"a shard is I/N with I from 1 to N, like 3/10, got '{text}'")
         return cls(int(match[1]), int(match[2]))

@@ -249,7 +249,7 @@ def test_damaged_picture_is_a_usage_error(suffix: str, damage: str, tmp_path: Pa
     picture = tmp_path / "cifar10" / "test" / "bee" / f"1.{suffix}"
     content = picture.read_bytes()
     picture.write_bytes({"truncated": content[: -len(content) // 3], "empty": b"", "text": b"hello"}[damage])
-    with pytest.raises(UsageError, match=rf"test.bee.1\.{suffix} is damaged or not a picture") as error:
+    with pytest.raises(UsageError, match=rf"test.bee.1\.{suffix}' is damaged or not an image") as error:
         load(cifar10, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "cifar10.cache.pt").exists()
