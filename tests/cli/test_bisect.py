@@ -137,7 +137,7 @@ def interrupted(command: list[str], folder: Path, line: str) -> int:
 def test_a_planted_drop_is_found_after_an_interruption(history: Repository) -> None:
     folder, commits = history
     command = [sys.executable, "-m", "poolbench.cli", "bisect", commits[0], "HEAD", *SELECTION]
-    assert interrupted(command, folder, "[1/2]") == 130
+    assert interrupted(command, folder, "[1/2") == 130
     first = folder / "poolbench-out" / "bisect" / commits[0]
     assert len(list(first.glob("cells/*/result.json"))) == 1
     assert len(git(folder / "repo", "worktree", "list").splitlines()) == 1
