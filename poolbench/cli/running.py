@@ -69,15 +69,13 @@ def run_command(
     from poolbench.tune.record import tuned as with_winners
 
     planned = plan(selection)
-    # Before the winners: shards must not depend on what a folder holds.
-    cells = shard.of(planned)
+    cells = shard.of(planned)  # before the winners: shards must not depend on what a folder holds
     if tuned:
         planned, cells = with_winners(work.out, planned), with_winners(work.out, cells)
     ledger = Ledger(work.out).create()
     before = [ledger.result(cell) for cell in cells]
     todo = _to_run(before, ledger, retry_failed)
-    tracking = work.tracking()
-    interrupted, invocation = False, None
+    tracking, interrupted, invocation = work.tracking(), False, None
     if todo:
         try:
             with (
