@@ -164,14 +164,13 @@ def _correct_artifact_places(folder: Path) -> None:
 
     MLflow keeps absolute places: a copy would write into the original.
     """
-    with FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True):
-        with closing(sqlite3.connect(folder / DATABASE)) as database, database:
-            found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
-            for experiment, place in found:
-                _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")
-                here = f"{_artifacts(folder)}{name}"
-                if not separator or place == here:
-                    continue
+    lock = FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True)
+    with lock, closing(sqlite3.connect(folder / DATABASE)) as database, database:
+        found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+        for experiment, place in found:
+            _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")
+            here = f"{_artifacts(folder)}{name}"
+            if separator and place != here:
                 database.execute(
                     "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
                     "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
