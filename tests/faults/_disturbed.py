@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -103,3 +105,17 @@ def chosen(count: int, most: int) -> list[int]:
     if EVERYTHING or count <= most:
         return list(range(1, count + 1))
     return sorted({1 + round(index * (count - 1) / (most - 1)) for index in range(most)})
+
+
+def empty_store(out: Path) -> None:
+    """Give a work folder a new MLflow store without runs."""
+
+    def create() -> None:
+        from poolbench_tracking.mlflow_store import Store
+
+        Store(out)
+
+    shutil.rmtree(out / "mlartifacts")
+    (out / "mlflow.db").unlink()
+    # Libraries keep connections to a database: this process must not see it exchanged.
+    forked(create)

@@ -169,18 +169,9 @@ def projected(out: Path) -> Any:
     return sorted(found, key=repr)
 
 
-def empty_store(work: Any) -> None:
-    """Give the folder a new MLflow store without runs."""
-    from poolbench_tracking.mlflow_store import Store
-
-    shutil.rmtree(work.out / "mlartifacts")
-    (work.out / "mlflow.db").unlink()
-    disturbed.forked(lambda: Store(work.out).folder_id)
-
-
 @pytest.mark.parametrize(("studies", "most"), [(False, 6), (True, 3)])
 def test_sync(work: Any, tmp_path: Path, studies: bool, most: int) -> None:
-    empty_store(work)
+    disturbed.empty_store(work.out)
     if studies:
         for name in ("cells", "invocations"):
             shutil.rmtree(work.out / name)

@@ -54,9 +54,8 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # Whoever sets MLFLOW_TRACKING_INSECURE_TLS knows; the warning would come with every request.
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
-        # stdout is for data, and stderr for the progress of a run, warnings and errors.
+        # stdout is for data, and stderr for the progress of a run.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
@@ -165,23 +164,21 @@ def _correct_artifact_places(folder: Path) -> None:
 
     MLflow keeps absolute places: a copy would write into the original.
     """
-    with (
-        FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True),
-        closing(sqlite3.connect(folder / DATABASE)) as database,
-        database,
-    ):
+    lock = FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True)
+    with lock, closing(sqlite3.connect(folder / DATABASE)) as database, database:
         found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
         for experiment, place in found:
             _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")
             here = f"{_artifacts(folder)}{name}"
-            if not separator or place == here:
-                continue
-            database.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-                (here, len(place) + 1, experiment, len(place) + 1, f"{place}/"),
-            )
-            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, experiment))
+            if separator and place != here:
+                database.execute(
+                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                    "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                    (here, len(place) + 1, experiment, len(place) + 1, f"{place}/"),
+                )
+                database.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, experiment)
+                )
 
 
 def examine_store(folder: Path) -> Iterator[Finding]:
