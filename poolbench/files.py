@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +22,21 @@ class StorageError(UsageError):
     """A folder that cannot be written."""
 
 
+ADVICE: Mapping[int, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable for this user or "),
+}
+
+
 @contextmanager
 def storage(folder: Path, option: str = "--out") -> Iterator[None]:
     """Turn an OSError of a write below ``folder``, which ``option`` names, into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "")
         raise StorageError(
-            f"cannot write to '{folder}': {error.strerror or error}; free space or choose another folder with {option} "
+            f"cannot write to '{folder}': {error.strerror or error}; {advice}choose another folder with {option} "
             "(finished cells are kept)"
         ) from error
 
@@ -78,6 +87,10 @@ class Checksum:
     size: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or type(self.sha256) is not str:
+            raise TypeError("a checksum is a number of bytes and a text")
+
     @classmethod
     def of(cls, content: bytes) -> Checksum:
         return cls(len(content), hashlib.sha256(content).hexdigest())
@@ -100,7 +113,9 @@ def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
     A file that has not changed since the last call is not read again.
     """
     with reading(path):
-        found = path.stat()
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedFile(path, "it is no file, or a link")
         if found.st_size != expected.size:
             raise DamagedFile(path, f"it has {found.st_size:,} bytes instead of {expected.size:,}")
         if contents and _sha256(str(path), found.st_ino, found.st_ctime_ns) != expected.sha256:

@@ -61,13 +61,22 @@ def audit(folder: Path, pip_audit: str) -> subprocess.CompletedProcess[str]:
             "PYSEC-1 (mended in 2)",
             1,
         ),
-        ([{"name": "a", "version": "1", "vulns": []}], "1 packages, 0 known", 0),
+        ([{"name": "a", "version": "1", "vulns": []}], "1 packages, 0 known vulnerabilities, 0 not", 0),
         ([{"name": "a", "skip_reason": "not found"}], "no advisories can be reached here", 0),
     ],
 )
 def test_the_audit(tmp_path: Path, packages: list[dict[str, Any]], line: str, code: int) -> None:
     done = audit(tmp_path, f"print({json.dumps({'dependencies': packages})!r})")
     assert (done.returncode, line in done.stdout) == (code, True), done
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["raise ImportError('broken')", "print('[]')", "print('{}')", "print('{\"dependencies\": null}')", "print(1)"],
+)
+def test_an_audit_that_fails_is_not_taken_for_one_without_a_network(tmp_path: Path, module: str) -> None:
+    done = audit(tmp_path, module)
+    assert (done.returncode, done.stdout.startswith("audit: failed: "), done.stderr) == (1, True, "")
 
 
 def test_the_audit_without_a_network(tmp_path: Path) -> None:

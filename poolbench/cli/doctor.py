@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @plugin_option()
 @out_option
 @click.option("--history", type=click.Path(path_type=Path), help="Folder of a history of nights to check as well.")
-@click.option("--fix", is_flag=True, help="Mend what is wrong. Damaged files are moved to OUT/damaged, never deleted.")
+@click.option("--fix", is_flag=True, help="Mend what is wrong. Damaged files are moved to 'damaged', never deleted.")
 def doctor_command(out: Path, history: Path | None, fix: bool) -> None:
     """Check every file of a work folder: cells, commands, tuning studies and the MLflow store.
 
@@ -36,7 +36,7 @@ def doctor_command(out: Path, history: Path | None, fix: bool) -> None:
 
 
 def _findings(out: Path, history: Path | None) -> Iterator[Finding]:
-    from poolbench.runner.examine import examine_ledger
+    from poolbench.runner.examine import examine_ledger, examine_partial_files
     from poolbench.runner.ledger import Ledger
     from poolbench.tune.examine import examine_studies
     from poolbench_tracking.history import examine_history
@@ -47,6 +47,7 @@ def _findings(out: Path, history: Path | None) -> Iterator[Finding]:
         yield from examine_ledger(Ledger(out / "confirmation"))
     yield from examine_studies(out)
     yield from examine_store(out)
+    yield from examine_partial_files(out)
     if history:
         yield from examine_history(history)
 
@@ -61,7 +62,7 @@ def _mended(finding: Finding, fix: bool) -> bool:
         return False
     try:
         finding.fix()
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         click.echo(f"  not mended: {error}")
         return False
     click.echo(f"  mended: {finding.remedy}")

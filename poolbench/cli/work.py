@@ -108,11 +108,12 @@ def write_report(ledger: Ledger, tracking: Tracking, invocation: Invocation | No
     """
     from filelock import FileLock
 
+    from poolbench.files import storage
     from poolbench_tracking.links import Links
     from poolbench_tracking.report import write_report
 
     # Whoever writes last has read last: of several commands that end at once, none leaves an older report.
-    with FileLock(ledger.folder / "report.lock", is_singleton=True):
+    with storage(ledger.folder), FileLock(ledger.folder / "report.lock", is_singleton=True):
         _write_live(ledger)
         path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
         if invocation is not None:

@@ -125,4 +125,7 @@ def _is_event(event: Any) -> bool:
     if event["event"] not in FIELDS or not isinstance(event.get("time"), (int, float)):
         return False
     name, kind = FIELDS[event["event"]]
-    return kind is None or isinstance(event.get(name), kind)
+    rows = event.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return False
+    return kind is None or (isinstance(event.get(name), kind) and event[name] != "")

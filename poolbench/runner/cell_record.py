@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,10 +17,10 @@ from filelock import FileLock
 
 from poolbench.core import Cell, Result
 from poolbench.files import Checksum, DamagedFile, reading, storage, verify, write_atomically
-from poolbench.runner.attempt_log import EVENTS, read_attempt, read_epochs
+from poolbench.runner.attempt_log import EVENTS, LoggedAttempt, read_attempt, read_epochs
 from poolbench.runner.locks import is_held
 from poolbench.runner.record import ARRAYS, CHECKPOINT, CONFIG, WEIGHTS, Append, Change, Delete, Finish, Record, Write
-from poolbench.runner.stored import RESULT, read_stored, sealed
+from poolbench.runner.stored import RESULT, StoredResult, read_stored, sealed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 ASIDE = "damaged"
 """The folder inside a work folder that damaged files are moved to."""
-NOT_CELL_FILES = ("lock",)
+LOCK = "lock"
+OWN = (CONFIG, EVENTS, CHECKPOINT, WEIGHTS, ARRAYS, RESULT)
+"""The files of a cell, beside its tables."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class CellRecord(Record):
     @property
     def lock(self) -> FileLock:
         """The lock of the process that executes the cell; the system releases it when the process dies."""
-        return FileLock(self.folder / "lock", is_singleton=True)
+        return FileLock(self.folder / LOCK, is_singleton=True)
 
     @property
     def is_finished(self) -> bool:
@@ -104,13 +107,11 @@ class CellRecord(Record):
             config = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise DamagedFile(path, f"it is no JSON ({type(error).__name__})") from error
-        try:
+        with suppress(TypeError, KeyError, ValueError, AttributeError, RecursionError):
             cell = Cell.from_config(config)
-        except (TypeError, KeyError, ValueError, AttributeError):
-            cell = None
-        # With fields that were added since, the same settings have another id.
-        if cell is not None and cell.id == self.cell_id:
-            return cell
+            # With fields that were added since, the same settings have another id.
+            if cell.id == self.cell_id:
+                return cell
         stored = read_stored(self.folder)
         if stored and CONFIG in stored.files:
             verify(path, stored.files[CONFIG])
@@ -173,16 +174,21 @@ class CellRecord(Record):
         Weights, which are large and seldom read, have to have their size; ``weights`` reads their content as well.
         """
         try:
-            stored = read_stored(self.folder)
-            if stored is None:
-                return ""
-            for name, checksum in stored.files.items():
-                verify(self.folder / name, checksum, contents=weights or name != WEIGHTS)
-            if not stored.files:
-                self._open_unsealed()
+            self._whole(weights)
         except DamagedFile as damaged:
             return f"{damaged.path.name}: {damaged.reason}"
         return ""
+
+    def _whole(self, weights: bool = False) -> StoredResult | None:
+        """Return the result, None without one; raise DamagedFile if a file of the cell is not as it was written."""
+        stored = read_stored(self.folder)
+        if stored is None:
+            return None
+        for name, checksum in stored.files.items():
+            verify(self.folder / name, checksum, contents=weights or name != WEIGHTS)
+        if not stored.files:
+            self._open_unsealed()
+        return stored
 
     def _open_unsealed(self) -> None:
         """Raise DamagedFile for a table or array that cannot be opened: the only check without checksums."""
@@ -190,20 +196,21 @@ class CellRecord(Record):
             self.table(path.stem)
         if (self.folder / ARRAYS).exists():
             self._arrays()
+        if not self.weights():
+            raise DamagedFile(self.folder / WEIGHTS, "it is empty")
         if read_attempt(self.folder).started is None:
             raise DamagedFile(self.folder / EVENTS, "it does not tell when the cell was started")
 
     def result(self, cell: Cell) -> Result:
         """Return the state of ``cell``, whose folder this is, from its last attempt."""
+        attempt = LoggedAttempt()
         try:
-            attempt, damage, stored = read_attempt(self.folder), self.damage(), None
-            if not damage:
-                stored = read_stored(self.folder)
+            attempt = read_attempt(self.folder)
+            stored = self._whole()
         except DamagedFile as damaged:
-            return Result(cell, "damaged", reason=f"{damaged.path.name}: {damaged.reason}")
+            reason = f"{damaged.path.name}: {damaged.reason}"
+            return Result(cell, "damaged", attempt.started, None, attempt.history, {}, attempt.facts, reason)
         history, facts = attempt.history, attempt.facts
-        if damage:
-            return Result(cell, "damaged", attempt.started, None, history, {}, facts, damage)
         if attempt.started is None:
             return Result(cell, "pending")
         if stored is not None:
@@ -220,18 +227,20 @@ class CellRecord(Record):
     def set_aside(self) -> Path:
         """Move the files of the cell into a new folder below "damaged", and return it; the caller holds the lock.
 
-        The lock stays where it is: other processes may be waiting for it. Raises StorageError if that is impossible.
+        The lock stays where it is: other processes may be waiting for it. Raises StorageError if that is impossible,
+        and for a folder that is a link: its files may belong to another work folder.
         """
         work = self.folder.parents[1]
         with storage(work):
+            if self.folder.is_symlink():
+                raise OSError(f"'{self.folder}' is a link; remove it")
             aside = new_aside(work, self.cell_id)
             # The result first: without it, the cell is not finished, whatever a kill leaves behind.
-            for name in sorted(self._names(), key=lambda name: name != RESULT):
-                os.rename(self.folder / name, aside / name)
+            for path in sorted(self.folder.iterdir(), key=lambda path: path.name != RESULT):
+                if path.name in OWN or path.suffix == ".parquet":
+                    # The cells may be on another disk.
+                    shutil.move(path, aside / path.name)
         return aside
-
-    def _names(self) -> Iterator[str]:
-        return (path.name for path in self.folder.iterdir() if path.name not in NOT_CELL_FILES)
 
 
 def new_aside(work: Path, name: str) -> Path:

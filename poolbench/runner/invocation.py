@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ class Invocation:
         self.path = path
         self.id = path.stem
         self.outcome = "finished"
+        self._opened: Mapping[str, Any] | None = None  # what this process wrote at the start
         # Kept, because a lock is released with its last reference.
         self.lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
 
@@ -42,9 +44,6 @@ class Invocation:
             write_json(path, invocation._opened)
             invocation.lock.acquire()
         return invocation
-
-    _opened: Mapping[str, Any] | None = None
-    """What this process wrote at the start."""
 
     def __enter__(self) -> Invocation:
         return self
@@ -64,7 +63,7 @@ class Invocation:
         try:
             content: dict[str, Any] = json.loads(text)
             _check(content)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DamagedFile(self.path, f"it holds no command ({type(error).__name__})") from error
         return content
 
@@ -91,7 +90,8 @@ def _check(content: Any) -> None:
     """Raise TypeError or KeyError unless a content has the fields of an invocation."""
     if not all(isinstance(content[name], str) for name in TEXTS):
         raise TypeError("a text is missing")
-    if not all(isinstance(content[name], (int, float)) for name in TIMES if name == "started" or content[name]):
-        raise TypeError("a time is missing")
+    for name in TIMES:
+        if not (name == "ended" and content[name] is None) and not math.isfinite(float(content[name])):
+            raise ValueError("a time is not finite")
     if not isinstance(content.get("outcome", ""), str):
         raise TypeError("the outcome is no text")

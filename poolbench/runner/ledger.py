@@ -51,10 +51,8 @@ class Ledger:
         for path in sorted(self.folder.glob("cells/*")):
             try:
                 names = os.listdir(path)
-            except NotADirectoryError:
-                continue
             except OSError:
-                names = [CONFIG]  # a folder that may not be read has to be reported
+                names = [CONFIG]  # no folder, or one that may not be read: it has to be reported
             if not {CONFIG, EVENTS, RESULT}.isdisjoint(names):
                 yield self.record(path.name)
 

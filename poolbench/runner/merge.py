@@ -1,12 +1,11 @@
 """Bring ledgers together: cells and invocations of several work folders copied into one.
 
-A cell is copied aside, flushed and renamed, so that it is in the target whole or not at all, and a merge that was
-killed is completed by the next one. The sources are only read.
+A cell is copied aside and flushed, then its files are renamed, the result last. So it is finished in the target only
+when it is whole, and a merge that was killed is completed by the next one. The sources are only read.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -14,18 +13,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from poolbench.analysis.identity import COSTS
 from poolbench.core import UsageError
 from poolbench.files import DamagedFile, reading, storage, write_atomically
-from poolbench.runner.cell_record import CellRecord
+from poolbench.runner.attempt_log import EVENTS
+from poolbench.runner.cell_record import LOCK, CellRecord
 from poolbench.runner.ledger import Ledger
+from poolbench.runner.record import CONFIG
+from poolbench.runner.stored import RESULT, read_stored
 
-ASIDE = "merging"
+COPIES = "merging"
 """The folder inside the target where cells are copied to before they are renamed."""
+LAST = (EVENTS, CONFIG, RESULT)
+"""The files that say how far a cell is, in the order in which they are put in place."""
 
 
 @dataclass
@@ -51,7 +54,7 @@ def merge(source: Ledger, target: Ledger) -> Merged:
     cannot be written.
     """
     found = Merged()
-    aside = target.folder / ASIDE
+    aside = target.folder / COPIES
     with _alone(target), storage(target.folder):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
@@ -79,19 +82,21 @@ def _alone(target: Ledger) -> Iterator[None]:
 
 def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged) -> None:
     """Bring one cell from the source, ``ours``, to the target, ``theirs``, unless that has the same or more."""
-    if damage := _damage(ours):
-        found.damaged.append(f"{_label(ours)}: {damage} in '{_folder(ours)}'")
-        return
+    for record in (ours, theirs):
+        if damage := _obstacle(record) or (record is ours and _damage(record)):
+            found.damaged.append(f"{_label(record)}: {damage} in '{_folder(record)}'")
+            return
     if theirs.is_finished and not _damage(theirs):
         if ours.is_finished and (difference := difference_of(ours, theirs)):
             found.differing.append(f"{_label(ours)}: {difference} in '{_folder(ours)}' and '{_folder(theirs)}'")
         else:
             found.kept += 1
         return
+    theirs.folder.mkdir(exist_ok=True)
     with ExitStack() as locks:
         for record in (ours, theirs):
-            # A finished cell does not change any more, and one without a lock file was never executed there.
-            if not record.is_finished and (record.folder / "lock").exists():
+            # A finished cell of the source does not change any more, and one without a lock was never executed there.
+            if record is theirs or (not record.is_finished and (record.folder / LOCK).exists()):
                 try:
                     locks.enter_context(record.lock.acquire(blocking=False))
                 except Timeout:
@@ -99,7 +104,7 @@ def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged
                     return
         if _damage(theirs):
             theirs.set_aside()
-        begun = (theirs.folder / "config.json").exists()
+        begun = (theirs.folder / CONFIG).exists()
         if begun and not ours.is_finished and ours.progress <= theirs.progress:
             found.kept += 1
             return
@@ -107,34 +112,45 @@ def _merge_cell(ours: CellRecord, theirs: CellRecord, aside: Path, found: Merged
         found.copied += 1
 
 
-def _damage(record: CellRecord) -> str:
-    """Return what keeps the files of a cell from being copied or relied on, "" if nothing does."""
+def _obstacle(record: CellRecord) -> str:
+    """Return what keeps the files of a cell from being copied or replaced, "" if nothing does.
+
+    A link in the folder of a stranger could lead to any file of this machine.
+    """
     if record.folder.is_symlink():
         return "its folder is a link"
     try:
         for path in record.folder.iterdir() if record.folder.exists() else ():
+            if path.is_symlink():
+                return f"{path.name} is a link"
             if path.is_file():
                 with reading(path):
                     path.open("rb").close()
-        return record.damage(weights=True)
     except DamagedFile as damaged:
         return f"{damaged.path.name}: {damaged.reason}"
     except OSError as error:
         return f"its folder cannot be read ({error.strerror})"
+    return ""
+
+
+def _damage(record: CellRecord) -> str:
+    return record.damage(weights=True)
 
 
 def _replace(source: Path, target: Path, aside: Path) -> None:
-    """Copy the files of a cell aside and rename the copy; a folder in its place is moved away first."""
-    copy = aside / source.name
+    """Copy the files of a cell aside, move the target's own away, and move the copies in, the result last."""
+    copy, old = aside / source.name, aside / f"{source.name}.old"
     copy.mkdir()
+    old.mkdir()
     for path in source.iterdir():
-        # A link of a stranger's folder could lead to any file of this machine.
-        if path.is_file() and not path.is_symlink() and path.name != "lock" and not path.name.endswith(".tmp"):
+        if path.is_file() and path.name != LOCK and not path.name.endswith(".tmp"):
             with open(shutil.copy2(path, copy / path.name), "rb") as file:
                 os.fsync(file.fileno())
-    if target.exists():
-        os.rename(target, aside / f"{source.name}.old")
-    os.rename(copy, target)
+    for path in target.iterdir():
+        if path.name != LOCK:
+            os.rename(path, old / path.name)
+    for path in sorted(copy.iterdir(), key=lambda path: LAST.index(path.name) if path.name in LAST else -1):
+        os.rename(path, target / path.name)
 
 
 def difference_of(ours: CellRecord, theirs: CellRecord) -> str:
@@ -158,8 +174,10 @@ def difference_of(ours: CellRecord, theirs: CellRecord) -> str:
 
 
 def _metrics(record: CellRecord) -> Mapping[str, float | None]:
-    stored: Mapping[str, Any] = json.loads((record.folder / "result.json").read_text())["metrics"]
-    return {name: value for name, value in stored.items() if name not in COSTS}
+    stored = read_stored(record.folder)
+    assert stored is not None
+    # Undefined values are equal to each other.
+    return {name: None if math.isnan(value) else value for name, value in stored.metrics.items() if name not in COSTS}
 
 
 def _distance(one: float | None, two: float | None) -> float:

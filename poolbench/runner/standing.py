@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -31,8 +32,11 @@ def publish(invocation: Invocation, standing: Standing) -> None:
 def published(invocation: Invocation) -> Standing | None:
     """Return how far a command said it is, None if it said nothing."""
     try:
-        return Standing(**json.loads(invocation.path.with_suffix(SUFFIX).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(invocation.path.with_suffix(SUFFIX).read_bytes())
+        done, total, failed = (int(content[name]) for name in ("done", "total", "failed"))
+        end = content["end"]
+        return Standing(done, total, failed, None if end is None or not math.isfinite(float(end)) else float(end))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

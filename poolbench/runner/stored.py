@@ -43,19 +43,27 @@ def read_stored(folder: Path) -> StoredResult | None:
     try:
         content = json.loads(text)
         seal = content.pop(SEAL, None)
-        is_whole = seal is None or seal == _seal(content)
+        # Versions without checksums wrote neither.
+        is_whole = seal == (_seal(content) if "files" in content else None)
         stored = StoredResult(
             {name: math.nan if value is None else float(value) for name, value in content["metrics"].items()},
             dict(content["facts"]),
             float(content["ended"]),
-            {name: Checksum(**checksum) for name, checksum in content.get("files", {}).items()},
+            {_plain(name): Checksum(**checksum) for name, checksum in content.get("files", {}).items()},
         )
     # Which type of error it is depends on the byte that is damaged.
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFile(path, f"it holds no result ({type(error).__name__})") from error
     if not is_whole:
         raise DamagedFile(path, "its content has changed (SHA-256)")
     return stored
+
+
+def _plain(name: str) -> str:
+    """Return the name of a file; raise ValueError for one that could lead out of its folder."""
+    if not name or name != Path(name).name or "\0" in name:
+        raise ValueError(f"'{name}' is no name of a file")
+    return name
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -63,11 +63,11 @@ class Watch:
                 continue
             record = self.ledger.record(name)
             try:
-                benchmark = json.loads((record.folder / CONFIG).read_bytes())["benchmark"]
+                benchmark = str(json.loads((record.folder / CONFIG).read_bytes())["benchmark"])
                 status = self._status(record, benchmark)
                 if status == "running" and (cell := record.cell()) is not None:
                     running.append(_running(record, cell))
-            except (OSError, ValueError, TypeError, KeyError, DamagedFile):
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue  # not written yet, or not readable, which 'status' and 'doctor' say
             counts.setdefault(benchmark, Counter())[status] += 1
         return View(dict(sorted(counts.items())), running, self._commands())

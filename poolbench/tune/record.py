@@ -126,8 +126,7 @@ class StudyRecord:
         try:
             return cls._from(json.loads(content))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            advice = "move it away and run the tune command of this study again, which writes it anew"
-            raise DamagedFile(path, f"it holds no study ({type(error).__name__})", advice) from error
+            raise DamagedFile(path, f"it holds no study ({type(error).__name__})") from error
 
     @classmethod
     def _from(cls, content: Mapping[str, Any]) -> StudyRecord:

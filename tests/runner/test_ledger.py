@@ -332,3 +332,98 @@ def test_without_checksums_what_cannot_be_opened_is_damaged(
     path = record.folder / "t.parquet"
     path.write_bytes(os.urandom(path.stat().st_size))
     assert ledger.result(cells[0]).reason.startswith("t.parquet: it holds no table")
+
+
+HOSTILE = [
+    {"files": {"/dev/zero": {"size": 0, "sha256": "0"}}},
+    {"files": {"../../../../../../etc/passwd": {"size": 1, "sha256": "0"}}},
+    {"files": {"a\0b": {"size": 1, "sha256": "0"}}},
+    {"files": {"": {"size": 1, "sha256": "0"}}},
+    {"files": {"weights.pt": {"size": "1", "sha256": "0"}}},
+    {"files": {"weights.pt": [1, 2]}},
+    {"files": []},
+    {"ended": 10**400},
+    {"ended": "soon"},
+    {"metrics": {"accuracy": 10**400}},
+    {"metrics": [0.5]},
+    {"facts": "none"},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=lambda change: repr(change)[:40])
+def test_a_result_of_a_stranger_is_refused(ledger: Ledger, cells: list[Cell], change: dict[str, object]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    path = record.folder / "result.json"
+    content = json.loads(path.read_text()) | change
+    del content["sha256"]
+    # With the seal that its author can compute as well.
+    content["sha256"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(content))
+    result = ledger.result(cells[0])
+    assert (result.status, result.reason.partition(" (")[0]) == ("damaged", "result.json: it holds no result")
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_only_files_are_read(ledger: Ledger, cells: list[Cell], tmp_path: Path, kind: str) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    path = record.folder / "t.parquet"
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        (tmp_path / "elsewhere").write_bytes(content)
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert ledger.result(cells[0]).reason == "t.parquet: it is no file, or a link"
+
+
+def test_the_key_of_the_seal_cannot_be_lost(ledger: Ledger, cells: list[Cell]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    finish(record)
+    path = record.folder / "result.json"
+    path.write_text(path.read_text().replace('"sha256": "', '"sha257": "', 99).replace("sha257", "sha256", 5))
+    assert ledger.result(cells[0]).status == "damaged"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "resumed", "epoch": 1, "rows": 5},
+        {"event": "resumed", "epoch": 1, "rows": [5]},
+        {"event": "failed", "reason": ""},
+        {"event": "failed", "reason": 5},
+        {"event": "epoch", "epoch": "1"},
+        {"event": "epoch"},
+        {"event": ["epoch"]},
+        {"event": "unheard of"},
+        {},
+    ],
+    ids=repr,
+)
+def test_events_of_another_shape_are_ignored(ledger: Ledger, cells: list[Cell], line: dict[str, object]) -> None:
+    record = ledger.record(cells[0].id)
+    record.begin(cells[0], {})
+    with open(record.folder / "events.jsonl", "a") as file:
+        file.write(json.dumps({"time": 1.0, **line}) + "\n" + json.dumps({**line, "time": "now"}) + "\n[1]\n5\n")
+    record.append("epoch", epoch=1)
+    assert [row["epoch"] for row in ledger.result(cells[0]).history] == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"started": 10**400}, {"started": "now"}, {"ended": []}, {"command": 5}, {"outcome": 5}, {"preset": None}],
+)
+def test_a_command_of_another_shape_is_left_out(ledger: Ledger, change: dict[str, object]) -> None:
+    with ledger.open_invocation("poolbench run tiny", "smoke") as invocation:
+        pass
+    invocation.path.write_text(json.dumps(invocation.content | change))
+    assert ledger.invocations() == []
+    (line,) = ledger.left_out()
+    assert f"{invocation.id}.json' is damaged" in line

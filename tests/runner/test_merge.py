@@ -158,7 +158,7 @@ def test_two_merges_into_one_folder_do_not_meet(make: Make, cells: list[Cell]) -
         merge(one, out)
 
 
-@pytest.mark.parametrize("calls", range(1, 12))
+@pytest.mark.parametrize("calls", range(1, 26))
 def test_a_killed_merge_is_completed_by_the_next(
     make: Make, cells: list[Cell], monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
@@ -185,14 +185,10 @@ def test_a_killed_merge_is_completed_by_the_next(
             killed = False
         except KeyboardInterrupt:
             killed = True
-    assert killed == (calls < 11)
-    # What is there is whole.
-    for record in (out.record(cell.id) for cell in cells[:2] if out.record(cell.id).folder.exists()):
-        names = {path.name for path in record.folder.iterdir()} - {"lock"}
-        assert names in (
-            {"config.json", "events.jsonl", "checkpoint.pt"},
-            {"config.json", "events.jsonl", "layers.parquet", "weights.pt", "result.json"},
-        )
+    assert killed or calls > 15
+    assert not killed or calls < 25
+    # What is finished is whole.
+    assert not [cell for cell in cells[:2] if out.record(cell.id).damage(weights=True)]
     merge(one, out)
     assert files(out) == files(one)
 
@@ -240,5 +236,7 @@ def test_links_in_a_strangers_folder_are_not_followed(
     one.record(cells[1].id).folder.rename(elsewhere)
     one.record(cells[1].id).folder.symlink_to(elsewhere)
     merged = merge(one, two)
-    assert (merged.copied, len(merged.damaged)) == (1, 1)
+    # A cell without one of its files would be damaged in the target.
+    assert (merged.copied, len(merged.damaged)) == (0, 2)
+    assert merge(two, one).copied == 0
     assert not [path for path in two.folder.rglob("*") if path.is_symlink() or path.name == "notes.txt"]

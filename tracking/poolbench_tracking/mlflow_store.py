@@ -186,17 +186,32 @@ def examine_store(folder: Path) -> Iterator[Finding]:
     path = folder / DATABASE
     if not path.exists():
         return
+    what = f"the MLflow store '{path}'"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as database:
+        if (state := _state_of(path)) != "ok":
+            parts = [path, *(path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm"))]
+            remedy = "it is moved to 'damaged'; 'poolbench sync' writes it anew"
+            yield Finding(f"{what}: {state}", remedy, partial(move_aside, folder, *parts))
+    except sqlite3.Error as error:
+        # In use, or not readable for this user: nothing is known about its content.
+        yield Finding(f"{what} cannot be checked: {error}", "end what uses it, or make it readable", None)
+
+
+def _state_of(path: Path) -> str:
+    """Return "ok" or how a database is damaged; raise sqlite3.Error if that cannot be told."""
+    try:
+        # Not read-only: what a killed process left half done is undone first.
+        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=rw", uri=True)) as database:
             (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if state == "ok":
                 (revisions,) = database.execute("SELECT count(*) FROM alembic_version").fetchone()
                 state = "ok" if revisions else "its tables are incomplete"
+            return str(state)
     except sqlite3.Error as error:
-        state = str(error)
-    if state != "ok":
-        remedy = "it is moved to 'damaged'; 'poolbench sync' writes it anew"
-        yield Finding(f"the MLflow store '{path}': {state}", remedy, partial(move_aside, path, folder))
+        # SQLITE_ERROR: a table is missing.
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise
+        return str(error)
 
 
 def _check_database(uri: str) -> None:
