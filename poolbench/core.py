@@ -10,20 +10,17 @@ from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from poolbench.configuration import COMPONENTS as COMPONENTS
+from poolbench.configuration import check_cell, check_training
+from poolbench.errors import MissingData as MissingData
+from poolbench.errors import UsageError as UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 Scalar = str | int | float | bool | None
 Options = Mapping[str, Scalar]
-
-
-class UsageError(ValueError):
-    """Input that the user can correct. The message is one line: what was given, what is allowed, what to do."""
-
-
-class MissingData(Exception):
-    """Data that is neither on disk nor reachable. The message says how to get it."""
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -127,7 +124,7 @@ class TrainConfig:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrainConfig:
         """Rebuild the configuration that :meth:`config` described; raise UsageError for anything else."""
-        _check_types(config, TRAIN_TYPES, "training")
+        check_training(config)
         return cls(**{**config, "augment": tuple(config["augment"])})
 
 
@@ -166,17 +163,8 @@ class Cell:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cell:
-        """Rebuild the cell that :meth:`config` described; raise UsageError for anything else.
-
-        The text may come from a stranger, so that no type is taken on trust.
-        """
-        _check_types(config, CELL_TYPES, "cell")
-        for name in COMPONENTS:
-            _check_types(config[name], COMPONENT_TYPES, name)
-        for options in (config["measure"], *(config[name]["options"] for name in COMPONENTS)):
-            _check_options(options)
-        if config["split"] not in get_args(Split) or not 0 <= config["seed"] <= LARGEST_SEED:
-            raise UsageError(f"split is one of {', '.join(get_args(Split))} and seed is from 0 to {LARGEST_SEED}")
+        """Rebuild the cell that :meth:`config` described; raise UsageError for anything else."""
+        check_cell(config, get_args(Split))
         components = {name: Component(**config[name]) for name in COMPONENTS}
         return cls(**{**config, **components, "train": TrainConfig.from_config(config["train"])})
 
@@ -228,43 +216,6 @@ class Cell:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cell) and self.id == other.id
-
-
-COMPONENTS = ("dataset", "architecture", "pool", "head")
-"""The fields of a cell that are components."""
-LARGEST_SEED = 999_999_999
-COMPONENT_TYPES: Mapping[str, type] = {"name": str, "options": dict}
-CELL_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("benchmark", "variant", "padding_mode", "split"), str),
-    **dict.fromkeys((*COMPONENTS, "train", "measure"), dict),
-    **dict.fromkeys(("seed", "version"), int),
-}
-TRAIN_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("epochs", "batch_size", "train_images"), int),
-    **dict.fromkeys(("learning_rate", "weight_decay", "label_smoothing"), float),
-    **dict.fromkeys(("optimizer", "schedule", "precision", "mask", "batch_norm"), str),
-    "shuffle": bool,
-    "augment": list,
-}
-"""The types of a configuration in JSON."""
-
-
-def _check_types(config: object, types: Mapping[str, type], what: str) -> None:
-    """Raise UsageError unless a configuration has exactly these fields, of these types (an int is a float, too)."""
-    if not isinstance(config, dict) or config.keys() != types.keys():
-        raise UsageError(f"a {what} has the fields {', '.join(types)}")
-    for name, kind in types.items():
-        value = config[name]
-        if type(value) is not kind and not (kind is float and type(value) is int and abs(value) <= LARGEST_SEED):
-            raise UsageError(f"{name} of a {what} is of type {kind.__name__}, got {type(value).__name__}")
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an option that is no scalar, or a number that JSON cannot hold."""
-    for name, value in options.items():
-        is_number = isinstance(value, int | float)
-        if not (value is None or isinstance(value, str | bool) or (is_number and abs(value) < inf)):
-            raise UsageError(f"option {name} is a word, a finite number, true, false or null")
 
 
 def _digest(config: Mapping[str, Any]) -> str:

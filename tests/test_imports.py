@@ -18,6 +18,8 @@ PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 # A module belongs to the layer of its longest prefix here. It may import its own layer and those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
+        "poolbench.errors",
+        "poolbench.configuration",
         "poolbench.core",
         "poolbench.choice",
         "poolbench.claim",
@@ -42,7 +44,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 # All that these may import of poolbench, beside themselves.
 ONLY: dict[str, tuple[str, ...]] = {
-    "poolbench.core": (),
+    "poolbench.errors": (),
+    "poolbench.configuration": ("poolbench.errors",),
+    "poolbench.core": ("poolbench.errors", "poolbench.configuration"),
     "poolbench.choice": ("poolbench.core",),
     "poolbench.claim": ("poolbench.core",),
     "poolbench.declared": ("poolbench.core",),
@@ -170,7 +174,7 @@ def test_modules_imported_by_name_obey_the_layers(trees: dict[str, ast.Module]) 
 @pytest.mark.parametrize(
     ("module", "other", "message"),
     [
-        ("poolbench.core", "poolbench.files", "may import nothing"),
+        ("poolbench.errors", "poolbench.core", "may import nothing"),
         ("poolbench.pooling.local", "poolbench.data", "layer 3"),
         ("poolbench.measures.shift.maps", "poolbench.engine.loop", "must not import"),
         ("poolbench.architectures.resnet", "poolbench.runner.cell", "layer 8"),
@@ -202,10 +206,11 @@ def test_core_imports_only_the_standard_library() -> None:
     script = (
         "import sys; before = set(sys.modules); import poolbench.core\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "print(sorted(new - sys.stdlib_module_names), [m for m in sys.modules if m.startswith('poolbench.')])"
+        "print(sorted(new - sys.stdlib_module_names), sorted(m for m in sys.modules if m.startswith('poolbench.')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['poolbench'] ['poolbench.core']"
+    modules = sorted(f"poolbench.{name}" for name in ("configuration", "core", "errors"))
+    assert done.stdout.strip() == f"['poolbench'] {modules}"
 
 
 @pytest.mark.parametrize(

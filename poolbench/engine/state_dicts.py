@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from poolbench.core import UsageError
+
+WRAPPERS = ("state_dict", "model")
+"""Keys below which training scripts store the state dict, beside the optimiser's."""
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the state dict of a safetensors file or of a file of torch.save with plain tensors.
+
+    A dict that holds it as "state_dict" or "model" is entered; the prefix "module." of DataParallel is removed. Raises
+    UsageError for a file that cannot be read, and for pickled objects, which could run code.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file '{path}'; give the weights as .safetensors or a saved state dict")
+    state = _stored(path)
+    for key in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    tensors = check_state_dict(state, path)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _stored(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return plain_load(path)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise UsageError(f"'{path}' is not a file of torch.save: {one_line(error)}; save a state dict") from error
+        raise UsageError(
+            f"'{path}' holds pickled Python objects, which could run code when loaded: refused; save model.state_dict()"
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"'{path}' cannot be read as weights: {one_line(error)}; give .safetensors or a saved state dict"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first sentence of an exception's message, at most 160 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(". ")[0].rstrip(".")[:160]
 
 
 def plain_load(path: Path) -> object:

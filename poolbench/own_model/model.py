@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 from poolbench.core import UsageError
 from poolbench.engine import Normalize
-from poolbench.engine.state_dicts import check_state_dict, plain_load
+from poolbench.engine.state_dicts import one_line
+from poolbench.engine.state_dicts import read_weights as read_weights
 from poolbench.registry import TIMM, architectures
 from poolbench.shift_map import named_network
 
@@ -24,8 +24,6 @@ UNTRAINED = "random (untrained)"
 OF_THE_CODE = "set by the model's own code"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOST_CLASSES = 100_000
-WRAPPERS = ("state_dict", "model")
-"""Keys below which training scripts store the state dict, beside the optimiser's."""
 
 
 @dataclass(frozen=True)
@@ -239,45 +237,8 @@ def _from_code(spec: str) -> tuple[nn.Module, str, Preprocessing]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"'{spec}' fails when called: {_one_line(error)}; repair the function") from error
+        raise UsageError(f"'{spec}' fails when called: {one_line(error)}; repair the function") from error
     return network, OF_THE_CODE, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
-
-
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict of a safetensors file or of a file of torch.save with plain tensors.
-
-    A dict that holds it as "state_dict" or "model" is entered; the prefix "module." of DataParallel is removed. Raises
-    UsageError for a file that cannot be read, and for pickled objects, which could run code.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no file '{path}'; give the weights as .safetensors or a saved state dict")
-    state = _stored(path)
-    for key in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = check_state_dict(state, path)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def _stored(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return plain_load(path)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
-            raise UsageError(f"'{path}' is not a file of torch.save: {_one_line(error)}; save a state dict") from error
-        raise UsageError(
-            f"'{path}' holds pickled Python objects, which could run code when loaded: refused; save model.state_dict()"
-        ) from error
-    except Exception as error:
-        raise UsageError(
-            f"'{path}' cannot be read as weights: {_one_line(error)}; give .safetensors or a saved state dict"
-        ) from error
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -313,9 +274,7 @@ def _number_of_outputs(network: nn.Module, images: Tensor, spec: str) -> int:
             logits = network(images)
     except Exception as error:
         shape = "x".join(map(str, images.shape[1:]))
-        raise UsageError(
-            f"'{spec}' does not take images of {shape}: {_one_line(error)}; give another --size"
-        ) from error
+        raise UsageError(f"'{spec}' does not take images of {shape}: {one_line(error)}; give another --size") from error
     if not isinstance(logits, Tensor):
         raise UsageError(
             f"'{spec}' returns a {type(logits).__name__}, not logits (b, classes); give a function whose model returns "
@@ -350,9 +309,3 @@ def _compare_outputs(request: Request, outputs: int, classes: int | None) -> Non
                 f"'{request.spec}' has {outputs} outputs, but {what} {count} classes; give a model for these classes, "
                 "or the images without class folders"
             )
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the first sentence of an exception's message, at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(". ")[0].rstrip(".")[:160]
