@@ -56,6 +56,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def text_bytes(text: str) -> bytes:
+    """Return a text as the content of a file, in UTF-8; what is no Unicode (from names of files) as escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """Return a mapping as the content of a JSON file; raise ValueError for NaN."""
     return json.dumps(content, indent=1, allow_nan=False).encode()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import gathered, jobs_option, say
+from poolbench.cli.options import MOST_JOBS, gathered, jobs_option, say
 from poolbench.core import Result, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ executor_options = gathered(
     jobs_option,
     click.option(
         "--slots-per-gpu",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_JOBS),
         default=1,
         show_default=True,
         help="Groups of cells that share a GPU.",

@@ -26,7 +26,7 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
-LONGEST_LINE = 2000
+LONGEST_LINE, MOST_JOBS = 2000, 1024
 
 
 def say(line: str) -> None:
@@ -142,7 +142,7 @@ data_dir_option = click.option(
     help="Folder of full data sets [env: POOLBENCH_DATA].",
 )
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(min=1), help="Worker processes (default: one per CPU core or GPU slot)."
+    "--jobs", type=click.IntRange(1, MOST_JOBS), help="Worker processes (default: one per CPU core or GPU slot)."
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 

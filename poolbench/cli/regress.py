@@ -203,7 +203,7 @@ def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame,
     """Append the night to the history, write the files of OUT/regress, and print the summary."""
     from poolbench.analysis.history import trends
     from poolbench.analysis.incidents import exit_code
-    from poolbench.files import storage, write_atomically, write_json
+    from poolbench.files import storage, text_bytes, write_atomically, write_json
     from poolbench.runner.environment import git_commit
     from poolbench_tracking.gate_report import to_junit, to_markdown
     from poolbench_tracking.history import night_of, night_rows
@@ -230,7 +230,7 @@ def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame,
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            write_atomically(folder / name, text.encode())
+            write_atomically(folder / name, text_bytes(text))
         write_json(folder / VERDICT, verdict)
     click.echo(files["summary.md"], nl=False)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import INTERRUPTED, OK, USAGE, command_line, say, say_left_out, selection_options
+from poolbench.cli.options import INTERRUPTED, MOST_JOBS, OK, USAGE, command_line, say, say_left_out, selection_options
 from poolbench.cli.rulings import time_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options
 from poolbench.core import Scalar, UsageError
@@ -60,7 +60,7 @@ def _limits(ctx: click.Context, option: click.Parameter, values: Sequence[str]) 
     help="Worst value of a metric that a winner may have, like cost_forward_ms=2.5. Repeatable.",
 )
 @click.option("--storage", metavar="URL", help="Database of Optuna's studies (default: a file in the work folder).")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, help="Processes.")
 @work_options
 def tune_command(
     selection: Selection,

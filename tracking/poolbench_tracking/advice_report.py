@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.own_model.advice import Advice, Outcome
 from poolbench.own_model.answers import points, with_interval
 from poolbench.own_model.front import front, is_shown
@@ -29,7 +29,7 @@ def write_advice(found: Advice, folder: Path) -> Path:
     """
     content = {
         NUMBERS: json.dumps(numbers(found), indent=1, allow_nan=False).encode(),
-        PAGE: to_html(found).encode(),
+        PAGE: text_bytes(to_html(found)),
     }
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from poolbench.analysis.comparison import EQUAL, Change, Comparison
 from poolbench.analysis.statistics import ALPHA
 from poolbench.analysis.text import change_text, interval_text, metric_label
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench_tracking.report import markdown_text, templates
 
 
@@ -49,7 +49,7 @@ def write_comparison(found: Comparison, names: tuple[str, str], folder: Path) ->
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, environment in (("comparison.md", markdown), ("comparison.html", page)):
-            write_atomically(folder / name, environment.get_template(f"{name}.j2").render(facts).encode())
+            write_atomically(folder / name, text_bytes(environment.get_template(f"{name}.j2").render(facts)))
     return folder / "comparison.html"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from poolbench.analysis.tables import Entry, Table
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench_tracking.sections import Section, sections_of, summary_frame
@@ -30,7 +30,7 @@ def write_exports(ledger: Ledger, folder: Path) -> list[Path]:
     found = read_evidence(ledger)
     sections = list(sections_of(found))
     files = {
-        "tables.tex": "\n".join(latex(section, table) for section in sections for table in section.tables).encode(),
+        "tables.tex": text_bytes("\n".join(latex(section, table) for section in sections for table in section.tables)),
         "summary.parquet": _parquet(summary_frame(sections, found.images)),
     }
     for section in sections:

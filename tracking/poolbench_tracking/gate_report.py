@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -30,8 +31,20 @@ def to_junit(incidents: Sequence[Incident]) -> str:
             if found.verdict in TAGS:
                 message = f"{found.verdict}: {explain(found)}"
                 ElementTree.SubElement(case, TAGS[found.verdict][0], message=message).text = _numbers(found)
+    for element in root.iter():
+        element.attrib.update({name: xml_text(value) for name, value in element.attrib.items()})
+        element.text = element.text and xml_text(element.text)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def xml_text(text: str) -> str:
+    """Return a text in which the characters that XML 1.0 does not have, such as control characters, are escapes."""
+    return re.sub(
+        "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]",
+        lambda found: found[0].encode("unicode_escape").decode(),
+        text,
+    )
 
 
 def to_markdown(incidents: Sequence[Incident]) -> str:
@@ -40,7 +53,7 @@ def to_markdown(incidents: Sequence[Incident]) -> str:
     lines = ["# Regression gate", "", f"{len(incidents)} groups: {', '.join(counts) or 'none'}.", bits_line(incidents)]
     for reveal in (True, False):
         rows = [
-            f"| {i.verdict} | {i.benchmark} | {markdown_text(i.label)} | {markdown_text(explain(i))} |"
+            f"| {i.verdict} | {markdown_text(i.benchmark)} | {markdown_text(i.label)} | {markdown_text(explain(i))} |"
             for verdict in ORDER
             for i in incidents
             if i.verdict == verdict and (verdict in ("regressed", "no data", "improved")) == reveal
@@ -132,10 +145,10 @@ def power_to_markdown(sights: Sequence[Sight]) -> str:
         "seeds for half the drop |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    lines += [
-        f"| {s.benchmark} | {s.label} | {s.metric.name} | {s.level:.3g} | {s.deviation:.2g} | {s.seeds} | "
-        f"{s.reserve} | {s.drop:.2g}{'' if s.sees_tolerance else ' (!)'} | "
-        f"{s.metric.tolerance:g} | {s.halved or 'over 1000'} |"
-        for s in sorted(sights, key=lambda s: -s.drop / s.metric.tolerance)
-    ]
+    for s in sorted(sights, key=lambda s: -s.drop / s.metric.tolerance):
+        names = " | ".join(map(markdown_text, (s.benchmark, s.label, s.metric.name)))
+        lines.append(
+            f"| {names} | {s.level:.3g} | {s.deviation:.2g} | {s.seeds} | {s.reserve} | "
+            f"{s.drop:.2g}{'' if s.sees_tolerance else ' (!)'} | {s.metric.tolerance:g} | {s.halved or 'over 1000'} |"
+        )
     return "\n".join(lines) + "\n"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from poolbench.analysis.history import Trend
+from poolbench.analysis.history import Night, Trend
 from poolbench.analysis.text import metric_label, rounded
-from poolbench_tracking.report import markdown_text, templates
+from poolbench_tracking.report import markdown_text, plain_word, templates
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 GAP = "\u00a0"
@@ -125,14 +125,18 @@ def commits_text(trend: Trend, quote: str = "") -> str:
     if not bad.commit:
         return since
     if good is None or not good.commit:
-        return f"{since}, {quote}{bad.commit[:7]}{quote}, no good night before"
+        return f"{since}, {quote}{_commit(bad)}{quote}, no good night before"
     if good.commit == bad.commit:
-        return f"{since}, {quote}{bad.commit[:7]}{quote} as in the last good night: not the code"
-    return f"{since}, {quote}{good.commit[:7]}..{bad.commit[:7]}{quote}"
+        return f"{since}, {quote}{_commit(bad)}{quote} as in the last good night: not the code"
+    return f"{since}, {quote}{_commit(good)}..{_commit(bad)}{quote}"
 
 
 def _day(night: str) -> str:
-    return night.partition("T")[0]
+    return plain_word(night.partition("T")[0])
+
+
+def _commit(night: Night) -> str:
+    return plain_word(night.commit)[:7]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.inspect.findings import Inspection
 from poolbench.inspect.model_answers import answers, counted, mean_of, number, of_answered, warnings
 from poolbench.inspect.saliency import METHODS
@@ -25,7 +25,7 @@ def write_inspection(found: Inspection, folder: Path) -> list[Path]:
     content = {
         **{picture.name: picture.png for picture in found.pictures},
         NUMBERS: json.dumps(plain(found), indent=1, allow_nan=False).encode(),
-        PAGE: to_html(found).encode(),
+        PAGE: text_bytes(to_html(found)),
     }
     with storage(folder):
         for name, data in content.items():

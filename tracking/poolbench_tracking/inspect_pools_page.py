@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.inspect.pool_figures import PICTURES, number
 from poolbench.inspect.pools import OFFSETS, PoolInspection
 from poolbench.plots.style import to_png
@@ -29,7 +29,7 @@ def write_pools(found: PoolInspection, source: str, folder: Path) -> Path:
     content = {
         **{f"{name}.png": png for name, png in pictures.items()},
         NUMBERS: table.getvalue().encode(),
-        PAGE: to_html(found, source, pictures).encode(),
+        PAGE: text_bytes(to_html(found, source, pictures)),
     }
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.inspect.live_scene import LiveScene
 from poolbench_tracking.report import LIVE, templates
 
@@ -24,5 +24,5 @@ def write_live(scenes: Sequence[LiveScene], folder: Path) -> Path:
     """Write live.html into ``folder``; return its path. Raises StorageError if the folder cannot be written."""
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / LIVE, live_page(scenes).encode())
+        write_atomically(folder / LIVE, text_bytes(live_page(scenes)))
     return folder / LIVE

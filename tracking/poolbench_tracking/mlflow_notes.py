@@ -7,6 +7,7 @@ from poolbench.analysis.text import metric_label
 from poolbench.runner.evidence import Evidence
 from poolbench.task import Benchmark
 from poolbench_tracking.findings import Findings, findings_of
+from poolbench_tracking.report import markdown_text
 
 LONGEST_NOTE = 7900  # characters; MLflow cuts at 8,000
 HOW_TO_READ = (
@@ -19,7 +20,7 @@ HOW_TO_READ = (
 
 def experiment_note(benchmark: Benchmark) -> str:
     """Return the description of a task's experiment: question, protocol, how to read the runs."""
-    return f"**{benchmark.question}**\n\n{benchmark.protocol}\n\n{HOW_TO_READ}"
+    return f"**{markdown_text(benchmark.question)}**\n\n{markdown_text(benchmark.protocol)}\n\n{HOW_TO_READ}"
 
 
 def group_notes(found: Evidence) -> dict[str, str]:
@@ -46,8 +47,8 @@ def _place(one: Candidate, weighing: Weighing) -> str:
         for metric, score in zip(weighing.metrics, one.scores, strict=True)
     ]
     front = f"dominated by {one.dominated_by}" if one.dominated_by else "on the Pareto front"
-    rivals = "\n".join(f"- {sentence}" for sentence in weighing.sentences)
-    return f"**{one.name}**: {'; '.join(places)}; {front}.\n\n{rivals}"
+    rivals = "\n".join(f"- {markdown_text(sentence)}" for sentence in weighing.sentences)
+    return f"**{markdown_text(one.name)}**: {markdown_text('; '.join([*places, front]))}.\n\n{rivals}"
 
 
 def _rulings(findings: Findings) -> list[tuple[str, str]]:
@@ -55,6 +56,9 @@ def _rulings(findings: Findings) -> list[tuple[str, str]]:
     found = []
     for ruling in findings.rulings:
         claim = ruling.verdict.claim
-        line = f"*{claim.sentence}* ({claim.source}): **{ruling.verdict.ruling}**, {ruling.metric} {ruling.effect}."
+        sentence, source, effect = map(
+            markdown_text, (claim.sentence, claim.source, f"{ruling.metric} {ruling.effect}")
+        )
+        line = f"*{sentence}* ({source}): **{ruling.verdict.ruling}**, {effect}."
         found += [(group, line) for group in ruling.groups]
     return found

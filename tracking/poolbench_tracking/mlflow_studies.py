@@ -18,6 +18,7 @@ from poolbench_tracking.mlflow_files import artifacts
 from poolbench_tracking.mlflow_runs import DIGEST, FOLDER, KIND, NOTE, log, point
 from poolbench_tracking.mlflow_store import Store, milliseconds
 from poolbench_tracking.mlflow_views import study_view
+from poolbench_tracking.report import markdown_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -132,14 +133,18 @@ def _chosen(record: StudyRecord) -> Confirmation | None:
 def _note(record: StudyRecord) -> str:
     """Return the description of the experiment: what was searched, what won, what it cost."""
     benchmark = benchmarks.get(record.cell.benchmark)()
-    lines = [f"Tuning of `{record.cell.label}`.", HOW_TO_READ, f"Objectives: {', '.join(record.design.objectives)}."]
+    named = markdown_text(", ".join(record.design.objectives))
+    lines = [f"Tuning of {markdown_text(record.cell.label)}.", HOW_TO_READ, f"Objectives: {named}."]
     if record.confirmed:
         objectives = record.design.objectives
-        rows = [f"| | {' | '.join(objectives)} | hyperparameters |", "|---" * (len(objectives) + 2) + "|"]
+        rows = [
+            f"| | {' | '.join(map(markdown_text, objectives))} | hyperparameters |",
+            "|---" * (len(objectives) + 2) + "|",
+        ]
         for one in record.confirmed:
             values = [rounded(one.mean(name), benchmark.metric(name)) for name in objectives]
             chosen = ", ".join(f"{name}={_text(value)}" for name, value in one.parameters.items())
-            rows.append(f"| {record.role(one)} | {' | '.join(values)} | {chosen} |")
+            rows.append(f"| {markdown_text(record.role(one))} | {' | '.join(values)} | {markdown_text(chosen)} |")
         lines += [f"On {CONFIRMATION_SEEDS} fresh seeds:", "\n".join(rows)]
     return "\n\n".join(lines)
 

@@ -16,7 +16,7 @@ import matplotlib
 import pandas as pd
 from markupsafe import Markup
 
-from poolbench.files import StorageError, write_atomically
+from poolbench.files import StorageError, text_bytes, write_atomically
 from poolbench.own_model.answers import answers, percent, points, warnings, with_interval
 from poolbench.own_model.figures import DRAWINGS
 from poolbench.own_model.results import Evaluation
@@ -44,7 +44,7 @@ def write_evaluation(found: Evaluation, folder: Path) -> Path:
     content = {
         IMAGES: table.getvalue(),
         NUMBERS: json.dumps(plain(found), indent=1, allow_nan=False).encode(),
-        PAGE: to_html(found).encode(),
+        PAGE: text_bytes(to_html(found)),
     }
     try:
         for name, data in content.items():

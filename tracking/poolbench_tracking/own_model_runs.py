@@ -22,6 +22,7 @@ from poolbench_tracking.advice_report import PAGE as ADVICE_PAGE
 from poolbench_tracking.mlflow_errors import reported
 from poolbench_tracking.mlflow_store import Store
 from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
+from poolbench_tracking.report import markdown_text
 
 EXPERIMENT = "own models"
 NOTE = (
@@ -75,7 +76,7 @@ def _run(store: Store, model: ModelFacts, note: Sequence[str], command: str) -> 
     """Give a new run, which ends FINISHED, or FAILED after an exception."""
     with reported(store.uri):
         experiment = store.experiment(EXPERIMENT, NOTE)
-        content = "\n".join(f"- {sentence}" for sentence in note)
+        content = "\n".join(f"- {markdown_text(sentence)}" for sentence in note)
         tags = {"poolbench.kind": "own model", "mlflow.note.content": content, "mlflow.source.name": command}
         run_id = str(store.client.create_run(experiment, tags=tags, run_name=model.spec).info.run_id)
         try:

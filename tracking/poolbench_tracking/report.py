@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from poolbench.analysis.frames import results_frame
 from poolbench.analysis.text import metric_label
-from poolbench.files import storage, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.runner.evidence import Evidence, read_evidence
 from poolbench.runner.ledger import Ledger
 from poolbench.tune.record import records
@@ -55,7 +56,7 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
     }
     with storage(folder):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, content in ({name: text.encode() for name, text in files.items()} | pictures).items():
+        for name, content in ({name: text_bytes(text) for name, text in files.items()} | pictures).items():
             write_atomically(folder / name, content)
     return folder / "report.html"
 
@@ -95,6 +96,11 @@ def templates(**options: Any) -> Environment:
         lstrip_blocks=True,
         **options,
     )
+
+
+def plain_word(text: str) -> str:
+    """Return a time or the hash of a commit, which have no meaning in Markdown, without characters that have one."""
+    return re.sub(r"[^\w.:+-]", "", text)
 
 
 def markdown_text(value: object) -> str:

@@ -83,7 +83,7 @@ def sections_of(found: Evidence, links: Links = NO_LINKS) -> Iterator[Section]:
         answers = [sentence for one in findings.weighings for sentence in one.sentences]
         answers += _own_answers(benchmark, results, found)
         runs = [_run(result, links.runs) for group in groups_of(results) for result in group.results]
-        views = links.views.get(benchmark.name, {})
+        views = {name: link for name, link in links.views.get(benchmark.name, {}).items() if is_address(link)}
         yield Section(**vars(findings), answers=answers, tables=tables, further_tables=further, runs=runs, views=views)
 
 
@@ -113,13 +113,16 @@ def summary_frame(sections: Sequence[Section], images: ImageValues) -> pd.DataFr
 
 def _run(result: Result, links: Mapping[str, str]) -> Run:
     link = links.get(result.cell.id, "")
-    # Only addresses become links: a name is no address, and a script must not run.
-    is_address = urlsplit(link).scheme in ("http", "https", "file")
     accuracy = result.metrics.get("accuracy", math.nan)
     return Run(
         result.cell.label,
         f"{accuracy:.3f}",
         has_learned(result),
-        link if is_address else "",
-        "" if is_address else link,
+        link if is_address(link) else "",
+        "" if is_address(link) else link,
     )
+
+
+def is_address(link: str) -> bool:
+    """Return whether a text may become a link: a name is no address, and a script must not run."""
+    return urlsplit(link).scheme in ("http", "https", "file")

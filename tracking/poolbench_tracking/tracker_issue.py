@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from poolbench.core import UsageError
-from poolbench.files import storage, write_atomically
-from poolbench_tracking.report import markdown_text
+from poolbench.files import storage, text_bytes, write_atomically
+from poolbench_tracking.report import markdown_text, plain_word
 
 MARKER = "<!-- poolbench nightly gate -->"
 TITLE = "The nightly gate is red"
@@ -129,7 +129,8 @@ def cut(body: str) -> str:
 
 
 def _where(verdict: NightVerdict) -> str:
-    return f"Night {verdict.night}" + (f", commit {verdict.commit}" if verdict.commit else "")
+    commit = plain_word(verdict.commit)
+    return f"Night {plain_word(verdict.night)}" + (f", commit {commit}" if commit else "")
 
 
 def _changes(verdict: NightVerdict, issue: Issue) -> str:
@@ -194,5 +195,5 @@ def written(request: Request, github: GitHub, folder: Path) -> list[str]:
         return github.command(request.arguments)
     path = folder / ("comment.md" if request.arguments[1] == "comment" else "issue.md")
     with storage(folder):
-        write_atomically(path, request.body.encode())
+        write_atomically(path, text_bytes(request.body))
     return github.command(request.arguments, path)
