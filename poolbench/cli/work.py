@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,7 @@ from poolbench.cli.options import (
     uri_option,
 )
 from poolbench.core import DataLocation, Result, UsageError
+from poolbench.files import storage
 
 if TYPE_CHECKING:
     from poolbench.runner.attempt import Settings
@@ -104,16 +105,17 @@ class Tracking:
 def write_report(ledger: Ledger, tracking: Tracking, invocation: Invocation | None = None) -> Path:
     """Write the report into the work folder, with links to MLflow and a live page; return the path of the HTML.
 
-    The MLflow run of ``invocation`` gets a copy.
+    The MLflow run of ``invocation`` gets a copy. Raises StorageError if the work folder cannot be written.
     """
     from filelock import FileLock
 
-    from poolbench.files import storage
     from poolbench_tracking.links import Links
     from poolbench_tracking.report import write_report
 
-    # Whoever writes last has read last: of several commands that end at once, none leaves an older report.
-    with storage(ledger.folder), FileLock(ledger.folder / "report.lock", is_singleton=True):
+    with ExitStack() as held:
+        # Whoever writes last has read last: of several commands that end at once, none leaves an older report.
+        with storage(ledger.folder):
+            held.enter_context(FileLock(ledger.folder / "report.lock", is_singleton=True))
         _write_live(ledger)
         path = write_report(ledger, ledger.folder / "report", tracking.attempt(lambda sink: sink.links(), Links()))
         if invocation is not None:
