@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import existing, out_option, plugin_option, say_left_out
+from poolbench.cli.options import existing, out_option, plugin_option, say
 from poolbench.cli.rulings import time_text
 from poolbench.core import Status
 
@@ -39,15 +39,16 @@ def status_command(out: Path, seconds: float | None) -> None:
         except KeyboardInterrupt:
             click.echo()  # only looking has ended: what runs goes on
         return
-    results = ledger.results()
-    names = dict.fromkeys(result.cell.benchmark for result in results)
+    results, left_out = ledger.survey()
+    names = sorted({result.cell.benchmark for result in results})
     counts = {name: [r.status for r in results if r.cell.benchmark == name] for name in names}
     for line in _table({name: {s: found.count(s) for s in STATUSES} for name, found in counts.items()}, STATUSES):
         click.echo(line)
     for result in results:
         if result.status in ("failed", "skipped"):
             click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
-    say_left_out(ledger)
+    for line in left_out:
+        say(line)
 
 
 def _table(counts: Mapping[str, Mapping[Status, int]], statuses: tuple[Status, ...]) -> Iterator[str]:

@@ -16,15 +16,17 @@ from poolbench.runner.ledger import Ledger
 class Evidence:
     """All results of a ledger, judged by whether they have learned (see ``analysis.learning``), and their images.
 
-    ``record(cell)`` returns the stored data of a cell by its id.
+    ``record(cell)`` returns the stored data of a cell by its id. ``left_out`` says what is not among the results.
     """
 
     results: Sequence[Result]
     images: ImageValues
     record: Callable[[str], CellRecord]
+    left_out: Sequence[str] = ()
 
 
 def read_evidence(ledger: Ledger) -> Evidence:
     """Read the results; tables with values per image are read when they are asked for."""
     images = ImageValues(lambda cell, name: ledger.record(cell).table(name))
-    return Evidence(judged(ledger.results()), images, ledger.record)
+    results, left_out = ledger.survey()
+    return Evidence(judged(results), images, ledger.record, left_out)

@@ -66,27 +66,33 @@ class Ledger:
         Cells whose benchmark or components are not registered here are left out, and those whose configuration cannot
         be read (see :meth:`left_out`).
         """
-        known = KnownNames()
-        found = [
-            record.result(cell) for record, cell in self._cells() if isinstance(cell, Cell) and not known.missing(cell)
-        ]
-        return sorted(found, key=lambda result: (result.started or 0.0, result.cell.id))
+        return self.survey()[0]
 
     def left_out(self) -> list[str]:
         """Return a line per damaged cell and command, and per kind of cells that :meth:`results` leaves out."""
+        return self.survey()[1]
+
+    def survey(self) -> tuple[list[Result], list[str]]:
+        """Return :meth:`results` and :meth:`left_out`, for which every file is read once."""
         known = KnownNames()
-        unregistered, others, damaged = [], 0, []
+        results, unregistered, damaged, others = [], [], [], 0
         for record, cell in self._cells():
             if cell is None:
                 others += 1
-            elif isinstance(cell, DamagedFile):
+                continue
+            if isinstance(cell, DamagedFile):
                 damaged.append(_damage_line(record.cell_id, f"{cell.path.name}: {cell.reason}"))
-            elif known.missing(cell):
-                unregistered.append(record.result(cell))
-            elif damage := record.damage():
-                damaged.append(_damage_line(f"{cell.label} ({record.cell_id})", damage))
+                continue
+            result = record.result(cell)
+            if known.missing(cell):
+                unregistered.append(result)
+                continue
+            results.append(result)
+            if result.status == "damaged":
+                damaged.append(_damage_line(f"{cell.label} ({record.cell_id})", result.reason))
         damaged += [str(found) for found in self._read_invocations() if isinstance(found, DamagedFile)]
-        return damaged + explanations(unregistered, unreadable=others)
+        results.sort(key=lambda result: (result.started or 0.0, result.cell.id))
+        return results, damaged + explanations(unregistered, unreadable=others)
 
     def _cells(self) -> Iterator[tuple[CellRecord, Cell | DamagedFile | None]]:
         """Yield each record with its cell, with None for one of another version, or with what is damaged."""

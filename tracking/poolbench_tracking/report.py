@@ -35,7 +35,8 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
 
     Raises StorageError if the folder cannot be written.
     """
-    found, left_out = read_evidence(ledger), ledger.left_out()
+    found = read_evidence(ledger)
+    left_out = list(found.left_out)
     pictures: dict[str, bytes] = {}
     sections = [_with_drawings(section, found, pictures) for section in sections_of(found, links)]
     facts = {
