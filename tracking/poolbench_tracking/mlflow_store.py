@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,11 @@ def default_uri(folder: Path) -> str:
 def is_server(uri: str) -> bool:
     """Return whether a URI is that of a server, which has a UI and keeps artifacts; else it is a database's."""
     return uri.startswith(("http://", "https://"))
+
+
+def folder_name(experiment: str) -> str:
+    """Return the name of the folder of an experiment's artifacts; parts of its name may be a stranger's."""
+    return re.sub(r"[^\w()-]+", "-", experiment, flags=re.ASCII)[:100]
 
 
 class Store:
@@ -83,7 +89,7 @@ class Store:
 
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
-        place = (self.folder / "mlartifacts" / name.replace(" ", "-")).resolve().as_uri() if local else None
+        place = (self.folder / "mlartifacts" / folder_name(name)).resolve().as_uri() if local else None
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
         try:
             return self.client.create_experiment(name, place, tags)
