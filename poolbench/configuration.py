@@ -51,6 +51,7 @@ def _check_types(config: object, types: Mapping[str, type], what: str) -> None:
         value = config[name]
         if type(value) is not kind and not (kind is float and type(value) is int and abs(value) <= LARGEST_SEED):
             raise UsageError(f"{name} of a {what} is of type {kind.__name__}, got {type(value).__name__}")
+        _check_text(value)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -59,3 +60,11 @@ def _check_options(options: Mapping[str, Any]) -> None:
         is_number = isinstance(value, int | float)
         if not (value is None or isinstance(value, str | bool) or (is_number and abs(value) < inf)):
             raise UsageError(f"option {name} is a word, a finite number, true, false or null")
+        _check_text(name)
+        _check_text(value)
+
+
+def _check_text(value: object) -> None:
+    """Raise UsageError for a text with halves of characters, which no file and no table can hold."""
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise UsageError(f"{value!r} is no Unicode")

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from poolbench.core import COMPONENTS, Cell, Component, Options, Scalar, TrainConfig, UsageError
 from poolbench.declared import Entry, Option, declared_entries, signature_options
+from poolbench.names import file_name
 from poolbench.plugins import load_installed_plugins, plugin_of
 
 T = TypeVar("T")
@@ -55,11 +56,13 @@ class Registry(Generic[T]):
     def register(self, name: str, **facts: Any) -> Callable[[T], T]:
         """Decorate a definition with its name and facts.
 
-        Raises ValueError for a name that is taken, also by an entry of the package that is not imported yet, and
-        TypeError for a parameter that is no option (see ``declared.declare``).
+        Raises UsageError for a name that could not be that of a file, ValueError for one that is taken, also by an
+        entry of the package that is not imported yet, and TypeError for a parameter that is no option (see
+        ``declared.declare``).
         """
 
         def add(target: T) -> T:
+            file_name(name, self.kind)
             inside = getattr(target, "__module__", "").startswith(f"{self.package}.")
             if name in self._entries or (not inside and name in self._declared):
                 raise ValueError(f"{self.kind} '{name}' is registered twice")

@@ -24,6 +24,7 @@ from poolbench.core import (
     TrainConfig,
 )
 from poolbench.declared import Option, written
+from poolbench.names import file_name
 from poolbench.search import TRAINING, Search
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class Benchmark:
     every seed is judged on others. ``search`` says where tuning looks, by the fields of the TrainConfig; pools and
     heads declare their own (``tunable``).
 
-    Raises ValueError for a search of another field, for a choice without metrics, or by one that is unknown or has no
+    Raises UsageError for names of the task, its maps, presets and figures that could not be those of files, ValueError
+    for a search of another field, for a choice without metrics, or by one that is unknown or has no
     direction, for a single fold, and for values per image in folds.
     """
 
@@ -163,6 +165,8 @@ class Benchmark:
     version: int = 1
 
     def __post_init__(self) -> None:
+        for name in (self.name, *self.maps, *self.presets, *(figure.name for figure in self.figures)):
+            file_name(name, f"in benchmark {self.name!r} the name")
         if self.folds:
             if self.folds == 1 or any(metric.per_image for metric in self.metrics):
                 raise ValueError(f"benchmark {self.name} needs two folds or more, and metrics without values per image")

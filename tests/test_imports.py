@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "poolbench.errors",
         "poolbench.configuration",
+        "poolbench.names",
         "poolbench.core",
         "poolbench.choice",
         "poolbench.claim",
@@ -45,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # All that these may import of poolbench, beside themselves.
 ONLY: dict[str, tuple[str, ...]] = {
     "poolbench.errors": (),
+    "poolbench.names": ("poolbench.errors",),
     "poolbench.configuration": ("poolbench.errors",),
     "poolbench.core": ("poolbench.errors", "poolbench.configuration"),
     "poolbench.choice": ("poolbench.core",),
@@ -53,7 +55,13 @@ ONLY: dict[str, tuple[str, ...]] = {
     "poolbench.files": ("poolbench.core",),
     "poolbench.search": ("poolbench.core",),
     "poolbench.plugins": ("poolbench.core",),
-    "poolbench.registry": ("poolbench.core", "poolbench.claim", "poolbench.declared", "poolbench.plugins"),
+    "poolbench.registry": (
+        "poolbench.core",
+        "poolbench.claim",
+        "poolbench.declared",
+        "poolbench.names",
+        "poolbench.plugins",
+    ),
     "poolbench.analysis": ("poolbench.core", "poolbench.choice", "poolbench.claim"),
     "poolbench.plots": ("poolbench.core", "poolbench.analysis"),
     "poolbench.plots.captions": (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ TESTED = 0.2
 @datasets.register("image_folder")
 def image_folder(location: DataLocation, device: str, folder: str = "photos", size: int = 64) -> Dataset:
     """Your photographs in FOLDER/CLASS/*.png|jpg below the data folder, of any size, RGB; a fifth are test images."""
+    if PurePath(folder).is_absolute() or ".." in PurePath(folder).parts:
+        # The option may be that of a stranger's cell.
+        raise UsageError(f"folder={folder} is not inside the data folder; give the name of a folder there")
     root = Path(location.folder) / folder
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}: put photographs into {root}/CLASS/, or name it with folder=NAME")

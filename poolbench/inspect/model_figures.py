@@ -56,7 +56,7 @@ def draw(
     pictures: list[Picture] = []
     with matplotlib.rc_context(STYLE):
         for index, shown in enumerate(subject.shown):
-            stem = f"{index + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', shown.name).strip('-')}"
+            stem = f"{index + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', shown.name)[:60].strip('-')}"
             for number, stage in enumerate(stages):
                 figure = draw_stage(number, index, shown, found, seen)
                 units, height, width = stage.shape

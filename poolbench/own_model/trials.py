@@ -36,7 +36,7 @@ class Trials:
     def read(self, remedy: Remedy, seed: int | None = None) -> pd.DataFrame | None:
         """Return the table (one row per judged image) of a remedy, None where there is none or it is damaged."""
         try:
-            return pd.read_parquet(self._path(remedy, seed))
+            return pd.read_parquet(self._path(remedy, seed), engine="pyarrow")
         except (OSError, ValueError):
             # pyarrow's errors for damaged files are ValueErrors or OSErrors; the remedy is tried again.
             return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from poolbench.core import Cell, Measurement, MissingData, UsageError
 from poolbench.files import StorageError
+from poolbench.names import file_name
 from poolbench.registry import benchmarks, closest
 from poolbench.runner.attempt import Attempt, EpochLog, Settings, open_attempt
 from poolbench.runner.pace import scouts_first
@@ -192,7 +193,7 @@ def _finish(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Data
 
 
 def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dataset) -> Measurement:
-    """Return the declared metrics, tables and arrays of a trained cell; raise UsageError for an undeclared metric."""
+    """Return the metrics, tables and arrays of a trained cell; raise UsageError for undeclared or odd names."""
     cell, row = attempt.cell, attempt.rows[-1]
     declared = {metric.name for metric in benchmark.metrics}
     if cell.split != "validation":
@@ -211,6 +212,8 @@ def _measure(benchmark: Benchmark, attempt: Attempt, model: nn.Module, data: Dat
     metrics = {name: value for name, value in {**row, "best_accuracy": best}.items() if name in declared}
     metrics |= measured.metrics
     metrics |= _cost(model, data)
+    for name in (*measured.tables, *measured.arrays):
+        file_name(name, "the table or array")
     return Measurement(metrics, measured.tables, measured.arrays)
 
 

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Keeps Python from adding the current folder to its search path."""
+
 
 def end_with_the_launcher(line: Connection) -> None:
     """Exit this process when the launcher closes its end of the pipe or dies; no other process may hold that end."""
@@ -22,8 +25,31 @@ def _exit_at_the_end_of(line: Connection) -> None:
 
 
 @contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them."""
+def starting_processes() -> Iterator[None]:
+    """Block SIGINT in processes that are started in this context: a terminal sends Ctrl-C to all of them.
+
+    They import nothing from the current folder before they have the search path of this process: Python would look
+    there first, also for modules of its own library.
+    """
+    with _installed_code_alone(), _interrupts_blocked():
+        yield
+
+
+@contextmanager
+def _installed_code_alone() -> Iterator[None]:
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
     # It unblocks SIGINT at its start, which the first process would bring about otherwise.
     resource_tracker.ensure_running()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

@@ -21,7 +21,7 @@ from poolbench.runner.cell import replica_groups
 from poolbench.runner.dispatch import Dispatch
 from poolbench.runner.group import Listener, Silent, execute_group
 from poolbench.runner.ledger import Ledger
-from poolbench.runner.lifeline import end_with_the_launcher, interrupts_blocked
+from poolbench.runner.lifeline import end_with_the_launcher, starting_processes
 
 
 def slots(device: str, jobs: int | None, slots_per_gpu: int) -> list[str]:
@@ -72,11 +72,13 @@ class Worker:
         self._executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line, self.settings.plugins))
+        # Its locks start a process of their own, the resource tracker.
+        with starting_processes():
+            return ProcessPoolExecutor(1, get_context("spawn"), _prepare, (self.line, self.settings.plugins))
 
     def submit(self, cells: Sequence[Cell], wait: bool) -> Future[list[Cell]]:
         """Return the future of ``execute_group`` in the process; it raises BrokenProcessPool if the process dies."""
-        with interrupts_blocked():
+        with starting_processes():
             try:
                 return self._submit(cells, wait)
             except BrokenProcessPool:

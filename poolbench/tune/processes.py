@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from poolbench.plugins import load_plugins
 from poolbench.runner.attempt import Settings
-from poolbench.runner.lifeline import end_with_the_launcher, interrupts_blocked
+from poolbench.runner.lifeline import end_with_the_launcher, starting_processes
 from poolbench.tune.tuner import Listener, Plan, tune
 
 
@@ -28,7 +28,7 @@ def helping(plan: Plan, settings: Settings, listener: Listener, devices: Sequenc
         for number, device in enumerate(devices, start=1)
     ]
     try:
-        with interrupts_blocked():
+        with starting_processes():
             for helper in helpers:
                 helper.start()
         yield

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 
+import psutil
 import pytest
 
 from poolbench.analysis.groups import groups_of
@@ -82,6 +83,14 @@ def wait_for_server(address: str) -> None:
             return
         time.sleep(1)
     pytest.fail(f"no server at {address}")
+
+
+def test_the_server_is_reachable_from_this_machine_alone(links: dict[str, str]) -> None:
+    (address,) = {link.partition("/#")[0] for link in links.values()}
+    wait_for_server(address)
+    port = int(address.rpartition(":")[2])
+    listening = [one for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port]
+    assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
 
 
 def visit(browser: Chrome, address: str) -> None:

@@ -131,7 +131,7 @@ def wrong_turns(draw: st.DrawFn, path: tuple[str, ...], values: st.SearchStrateg
 def test_hostile_arguments_are_refused_in_a_line(
     path: tuple[str, ...], place: Path, hostile: st.SearchStrategy[str]
 ) -> None:
-    @settings(max_examples=max(5, settings().max_examples // 5))
+    @settings(max_examples=max(5, settings().max_examples // 8))
     @given(wrong_turns(path, hostile))
     def run(arguments: list[str]) -> None:
         check(CliRunner().invoke(main, arguments, prog_name="poolbench"), arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import uuid
 import warnings
@@ -38,6 +39,11 @@ def default_uri(folder: Path) -> str:
 def is_server(uri: str) -> bool:
     """Return whether a URI is that of a server, which has a UI and keeps artifacts; else it is a database's."""
     return uri.startswith(("http://", "https://"))
+
+
+def folder_name(experiment: str) -> str:
+    """Return the name of the folder of an experiment's artifacts; parts of its name may be a stranger's."""
+    return re.sub(r"[^\w()-]+", "-", experiment, flags=re.ASCII)[:100]
 
 
 class Store:
@@ -94,7 +100,7 @@ class Store:
 
         # A local store keeps its artifacts next to it; a server decides where they go.
         local = self.uri.startswith("sqlite:")
-        place = f"{_artifacts(self.folder)}{quote(name.replace(' ', '-'))}" if local else None
+        place = f"{_artifacts(self.folder)}{quote(folder_name(name))}" if local else None
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
         try:
             return self.client.create_experiment(name, place, tags)
