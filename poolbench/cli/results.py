@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -166,11 +168,14 @@ def _check_free(port: int) -> None:
 
 def _serve(uri: str, port: int) -> NoReturn:
     """Become the MLflow server of a store on 127.0.0.1."""
-    say(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    say(f"MLflow UI: http://127.0.0.1:{port}, for this machine only (Ctrl-C ends it)")
     sys.stdout.flush()
     # One worker and no job runner: the store is a local file, and both cost gigabytes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     # Not as an argument, which others see in the list of processes: it may hold a password.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    arguments = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])
+    # Neither Python nor uvicorn may look for modules in the current folder, which may be a stranger's.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    places = shlex.join(["--app-dir", sysconfig.get_path("purelib")])
+    arguments = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--uvicorn-opts", places]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mlflow", *arguments])

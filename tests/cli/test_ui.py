@@ -39,6 +39,10 @@ pytestmark = [
 ]
 
 
+STRANGE = "ran"
+"""A file that planted modules would write."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ui")
@@ -53,7 +57,10 @@ def links(folder: Path) -> Iterator[dict[str, str]]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    serve = [*command, "ui", "--port", str(port)]
+    for module in ("mlflow", "uvicorn", "fastapi"):
+        (folder / f"{module}.py").write_text(f"open({str(folder / STRANGE)!r}, 'w')\nraise SystemExit")
+    # -P: as the command `poolbench`, which does not look for modules in the current folder.
+    serve = [sys.executable, "-P", "-m", "poolbench.cli", "ui", "--port", str(port)]
     with subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         lines = [server.stdout.readline() for _ in benchmarks.names()]
@@ -91,6 +98,12 @@ def test_the_server_is_reachable_from_this_machine_alone(links: dict[str, str]) 
     port = int(address.rpartition(":")[2])
     listening = [one for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port]
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+
+
+def test_no_module_of_the_current_folder_runs(links: dict[str, str], folder: Path) -> None:
+    wait_for_server(next(iter(links.values())).partition("/#")[0])
+    assert (folder / "mlflow.py").exists()
+    assert not (folder / STRANGE).exists()
 
 
 def visit(browser: Chrome, address: str) -> None:
