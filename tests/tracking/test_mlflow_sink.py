@@ -133,12 +133,12 @@ def test_whether_a_network_has_learned_follows_the_other_results(
     # The accuracies are made up; whether the decisions vary must not depend on the tiny trainings.
     found = [replace(r, facts={**r.facts, "commonest": 0.5}) for r in filled.results()]
     sink = MlflowSink(filled.folder)
-    monkeypatch.setattr(Ledger, "results", lambda self: found)
+    monkeypatch.setattr(Ledger, "survey", lambda self: (found, []))
     sink.sync([filled])
     assert (tag(cells[0]), tag(cells[1])) == ("True", "True")
     # A better network shows what there is to learn.
     better = [replace(r, metrics={**r.metrics, "accuracy": 2.5}) if r.cell.id == cells[0].id else r for r in found]
-    monkeypatch.setattr(Ledger, "results", lambda self: better)
+    monkeypatch.setattr(Ledger, "survey", lambda self: (better, []))
     sink.sync([filled])
     assert (tag(cells[0]), tag(cells[1])) == ("True", "False")
 
@@ -203,7 +203,7 @@ def test_the_state_of_a_gpu_is_shown_for_long_trainings(
         replace(r, history=[{**row, **state} for row in r.history], facts={**r.facts, "seconds_fit": seconds})
         for r in found
     ]
-    monkeypatch.setattr(Ledger, "results", lambda self: on_gpu)
+    monkeypatch.setattr(Ledger, "survey", lambda self: (on_gpu, []))
     MlflowSink(filled.folder).sync([filled])
     (seed,) = of_kind(filled, "seed", cell=cells[0].id)
     (group,) = of_kind(filled, "group", group=cells[0].group)

@@ -60,7 +60,8 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # Whoever sets MLFLOW_TRACKING_INSECURE_TLS knows; the warning would come with every request.
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
-        # stdout is for data, and stderr for the progress of a run.
+        # stdout is for data, and stderr for the progress of a run, warnings and errors.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
