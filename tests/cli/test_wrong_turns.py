@@ -22,7 +22,7 @@ Cli = Callable[..., Result]
         (["run", "all", "--arch", "timm:resnet81"], "unknown timm model 'resnet81'; did you mean 'resnet18'?"),
         (["run", "all", "--seeds", "5-1"], "runs upwards"),
         (["run", "all", "--epochs", "0"], "0 is not in the range x>=1"),
-        (["run", "all", "--jobs", "0"], "0 is not in the range x>=1"),
+        (["run", "all", "--jobs", "0"], "0 is not in the range 1<=x<=1024"),
         (["run", "all", "--preset", "smoke", "--device", "cuda:77"], "CUDA devices"),
         (["run", "all", "--preset", "smoke", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "all", "--preset", "smoke", "--out", "/proc/nowhere"], "cannot write to"),

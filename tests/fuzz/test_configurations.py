@@ -24,7 +24,7 @@ scalars = (
     | st.booleans()
     | st.integers(-2, 2)
     | st.sampled_from([10**400, -(10**30), 10**9])
-    | st.floats()
+    | st.floats(allow_subnormal=False)  # prepare_process flushes them to zero
     | st.text(max_size=4)
 )
 anything = st.recursive(
