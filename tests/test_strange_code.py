@@ -141,10 +141,8 @@ def test_planted_code_does_not_run(installed: Installed, tmp_path: Path) -> None
     lines[0]["plugins"] = ["strange_plugin", str(place / "strange_plugin.py")]
     events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for arguments in (
-        ("list", "pools"),
         ("report", "--no-mlflow"),
         ("inspect", "model", folders[0].name, "--out", "seen", "--no-mlflow", "--device", "cpu"),
-        ("inspect", "live", folders[0].name),
     ):
         said = installed(*arguments).stderr
         assert not marker.exists(), (arguments, sorted(path.name for path in marker.iterdir()))
