@@ -22,7 +22,8 @@ from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
-from poolbench.runner.record import CHECKPOINT, RESULT, Append, Delete, Write
+from poolbench.runner.record import CHECKPOINT, Append, Delete, Write
+from poolbench.runner.stored import RESULT
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("ray")
