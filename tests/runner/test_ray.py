@@ -22,8 +22,7 @@ from poolbench.runner.attempt import Settings
 from poolbench.runner.cell import run_cells
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.plan import Selection, plan
-from poolbench.runner.record import CHECKPOINT, Append, Delete, Write
-from poolbench.runner.stored import RESULT
+from poolbench.runner.record import CHECKPOINT, CONFIG, Append, Delete, Finish, Write
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("ray")
@@ -176,8 +175,8 @@ def test_a_checkpoint_travels_and_no_epoch_is_trained_twice(ledger: Ledger, tmp_
     events = [json.loads(change.line) for change in changes if isinstance(change, Append)]
     assert [event["event"] for event in events] == ["resumed", "epoch", "epoch", "epoch"]
     written = [change.name for change in changes if isinstance(change, Write)]
-    assert written[:3] == [CHECKPOINT] * 3
-    assert written[-1] == RESULT
+    assert written[:4] == [CONFIG, *[CHECKPOINT] * 3]
+    assert isinstance(changes[-2], Finish)
     assert changes[-1] == Delete(CHECKPOINT)
     for change in changes:
         record.change(change)
