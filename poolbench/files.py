@@ -81,6 +81,11 @@ class DamagedFile(UsageError):
         super().__init__(f"'{path}' is damaged: {reason}; {advice}")
         self.path, self.reason, self.advice = path, reason, advice
 
+    @property
+    def brief(self) -> str:
+        """The name of the file and the reason, for a line that says to which cell it belongs."""
+        return f"{self.path.name}: {self.reason}"
+
     def __reduce__(self) -> tuple[type[DamagedFile], tuple[Path, str, str]]:
         return DamagedFile, (self.path, self.reason, self.advice)
 

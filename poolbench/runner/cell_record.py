@@ -176,7 +176,7 @@ class CellRecord(Record):
         try:
             self._whole(weights)
         except DamagedFile as damaged:
-            return f"{damaged.path.name}: {damaged.reason}"
+            return damaged.brief
         return ""
 
     def _whole(self, weights: bool = False) -> StoredResult | None:
@@ -208,8 +208,7 @@ class CellRecord(Record):
             attempt = read_attempt(self.folder)
             stored = self._whole()
         except DamagedFile as damaged:
-            reason = f"{damaged.path.name}: {damaged.reason}"
-            return Result(cell, "damaged", attempt.started, None, attempt.history, {}, attempt.facts, reason)
+            return Result(cell, "damaged", attempt.started, None, attempt.history, {}, attempt.facts, damaged.brief)
         history, facts = attempt.history, attempt.facts
         if attempt.started is None:
             return Result(cell, "pending")

@@ -54,7 +54,7 @@ def _examine_cell(record: CellRecord) -> Iterator[Finding]:
         cell = record.cell()
         name = f"{name} ({cell.label})" if cell else name
     except DamagedFile as damaged:
-        damage = damage or f"{damaged.path.name}: {damaged.reason}"
+        damage = damage or damaged.brief
     except OSError as error:
         yield Finding(f"{name}: its folder cannot be read ({error.strerror})", "make it readable for this user", None)
         return

@@ -81,7 +81,7 @@ class Ledger:
                 others += 1
                 continue
             if isinstance(cell, DamagedFile):
-                damaged.append(_damage_line(record.cell_id, f"{cell.path.name}: {cell.reason}"))
+                damaged.append(_damage_line(record.cell_id, cell.brief))
                 continue
             result = record.result(cell)
             if known.missing(cell):

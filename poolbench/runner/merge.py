@@ -127,7 +127,7 @@ def _obstacle(record: CellRecord) -> str:
                 with reading(path):
                     path.open("rb").close()
     except DamagedFile as damaged:
-        return f"{damaged.path.name}: {damaged.reason}"
+        return damaged.brief
     except OSError as error:
         return f"its folder cannot be read ({error.strerror})"
     return ""
