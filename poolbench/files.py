@@ -126,10 +126,17 @@ def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise DamagedFile(path, "it is no file, or a link")
-        if found.st_size != expected.size:
-            raise DamagedFile(path, f"it has {found.st_size:,} bytes instead of {expected.size:,}")
-        if contents and _sha256(str(path), found.st_ino, found.st_ctime_ns) != expected.sha256:
-            raise DamagedFile(path, "its content has changed (SHA-256)")
+        to_read = contents and found.st_size == expected.size
+        sha256 = _sha256(str(path), found.st_ino, found.st_ctime_ns) if to_read else expected.sha256
+    compare(path, Checksum(found.st_size, sha256), expected)
+
+
+def compare(path: Path, found: Checksum, expected: Checksum) -> None:
+    """Raise DamagedFile, which says what differs, unless the checksum of a file is the expected one."""
+    if found.size != expected.size:
+        raise DamagedFile(path, f"it has {found.size:,} bytes instead of {expected.size:,}")
+    if found.sha256 != expected.sha256:
+        raise DamagedFile(path, "its content has changed (SHA-256)")
 
 
 @lru_cache(maxsize=100_000)

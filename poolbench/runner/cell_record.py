@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from poolbench.core import Cell, Result
-from poolbench.files import Checksum, DamagedFile, reading, storage, verify, write_atomically
+from poolbench.files import Checksum, DamagedFile, compare, reading, storage, verify, write_atomically
 from poolbench.runner.attempt_log import EVENTS, LoggedAttempt, read_attempt, read_epochs
 from poolbench.runner.locks import is_held
 from poolbench.runner.record import ARRAYS, CHECKPOINT, CONFIG, WEIGHTS, Append, Change, Delete, Finish, Record, Write
@@ -159,9 +159,7 @@ class CellRecord(Record):
             return path.read_bytes()
         with reading(path):
             content = path.read_bytes()
-        if Checksum.of(content) != stored.files[name]:
-            verify(path, stored.files[name])
-            raise DamagedFile(path, "its content has changed (SHA-256)")
+        compare(path, Checksum.of(content), stored.files[name])
         return content
 
     def epochs(self, start: int) -> tuple[list[dict[str, Any]], int]:
