@@ -55,8 +55,8 @@ class Memory:
     found: dict[str, Result] = field(default_factory=dict)
     batches: list[Sequence[Cell]] = field(default_factory=list)
 
-    def results(self) -> list[Result]:
-        return list(self.found.values())
+    def survey(self) -> tuple[list[Result], list[str]]:
+        return list(self.found.values()), []
 
     def result(self, cell: Cell) -> Result:
         return self.found.get(cell.id, Result(cell, "pending"))
