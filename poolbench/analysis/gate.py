@@ -128,7 +128,7 @@ def _learned(old: GroupRun, new: GroupRun) -> Learned:
 
 
 def _missing(old: GroupRun, new: GroupRun, metrics: Metrics) -> str:
-    """Return what a run lacks, "" for nothing: the benchmark, the group, or some of its seeds."""
+    """Return what a run lacks, "" for nothing: the benchmark, the group, some of its seeds, or some of their values."""
     if old.benchmark not in metrics:
         return f"there is no benchmark '{old.benchmark}' any more"
     if not old.seeds:
@@ -138,7 +138,22 @@ def _missing(old: GroupRun, new: GroupRun, metrics: Metrics) -> str:
     absent = old.seeds - new.seeds
     if absent and old.seeds & new.seeds:
         return f"{len(old.seeds) - len(absent)} of {len(old.seeds)} seeds are there"
-    return ""
+    gated = [metric.name for metric in metrics[old.benchmark] if metric.gated]
+    lost = {name: len(_without_value(old, new, name)) for name in gated}
+    return ", ".join(f"{name} has no value for {n} of {len(new.seeds)} seeds" for name, n in lost.items() if n)
+
+
+def _without_value(old: GroupRun, new: GroupRun, metric: str) -> frozenset[int]:
+    """Return the seeds of a run that have no value of a metric although the baseline leads to expect one.
+
+    Each network has an accuracy. Other metrics may be undefined for one that has not learned.
+    """
+    expected = frozenset(old.values.get(metric, {}))
+    if metric == ACCURACY and expected:
+        seeds = new.seeds - (old.seeds - expected)
+    else:
+        seeds = expected & old.learned & new.learned
+    return seeds - new.values.get(metric, {}).keys()
 
 
 def _untested(old: GroupRun, new: GroupRun, metrics: Sequence[Metric], tested: Sequence[Differences]) -> str:

@@ -155,15 +155,40 @@ def test_absent_data_is_a_verdict_of_its_own() -> None:
     assert verdicts(fewer)["avg"] == "no data"
     assert exit_code([]) == 3
     undefined = night[(night["pool"] != "avg") | (night["metric"] != "V")]
-    assert judged(undefined)["avg"].missing == "too few values to test V"
+    assert judged(undefined)["avg"].missing == "V has no value for 6 of 6 seeds"
     renamed = compare(run().assign(benchmark="gone"), night, METRICS)
     assert {i.missing for i in renamed.incidents} == {"there is no benchmark 'gone' any more"}
+
+
+@pytest.mark.parametrize(("metric", "count"), [("accuracy", 1), ("accuracy", 6), ("V", 2)])
+def test_a_metric_that_became_nan_is_no_data(metric: str, count: int) -> None:
+    """The networks count as not learned where it is the accuracy, and the others look as before."""
+    night = run(1)
+    hit = (night["pool"] == "avg") & (night["seed"] < count)
+    night.loc[hit & (night["metric"] == metric), "value"] = float("nan")
+    if metric == "accuracy":
+        night.loc[hit, "learned"] = False
+    found = judged(night)["avg"]
+    assert found.missing == f"{metric} has no value for {count} of 6 seeds"
+    assert found.verdict == ("regressed" if count == 6 else "no data")
+    assert verdicts(night)["max"] in ("fine", "inconclusive")
+
+
+def test_a_value_that_the_baseline_has_not_is_not_missing() -> None:
+    before = run()
+    before.loc[(before["pool"] == "avg") & (before["seed"] == 0), ["value", "learned"]] = float("nan"), False
+    night = run(1)
+    night.loc[(night["pool"] == "avg") & (night["seed"] == 0), ["value", "learned"]] = float("nan"), False
+    assert judged(night, before)["avg"].missing == ""
 
 
 def test_what_cannot_be_tested_is_no_data() -> None:
     night = run(1)
     rare = night[(night["pool"] != "avg") | (night["metric"] != "V") | (night["seed"] == 0)]
-    assert judged(rare)["avg"].missing == "too few values to test V"
+    assert judged(rare)["avg"].missing == "V has no value for 5 of 6 seeds"
+    others = run(1, seeds=range(6, 12))
+    others = others[(others["pool"] != "avg") | (others["metric"] != "V") | (others["seed"] == 6)]
+    assert judged(others)["avg"].missing == "too few values to test V"
     for baseline, now in ((run(seeds=range(1)), run(1, seeds=range(1))), (run(), run(1, seeds=range(77, 78)))):
         assert set(verdicts(now, baseline).values()) == {"no data"}
     only_reserve = run(seeds=RESERVE)
