@@ -317,6 +317,11 @@ class Result:
     traceback: str = ""
 
     @property
+    def brief(self) -> str:
+        """The first line of the reason."""
+        return next(iter(self.reason.splitlines()), "no reason is known")
+
+    @property
     def seconds(self) -> float:
         """Seconds of loading, training and measuring of an ended cell.
 

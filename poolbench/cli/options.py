@@ -29,13 +29,18 @@ Decorator = Callable[[Command], Command]
 LONGEST_LINE, MOST_JOBS = 2000, 1024
 
 
-def say(line: str) -> None:
-    """Print one line of information to stderr. Data goes to stdout.
+def printable(line: str) -> str:
+    """Return a line for a terminal, at most ``LONGEST_LINE`` characters of it.
 
-    It may hold names that others chose: control characters, which a terminal obeys, are shown as escapes.
+    It may hold names that others chose: control characters, which a terminal obeys, become escapes.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:LONGEST_LINE])
-    click.echo(shown + ("..." if len(line) > LONGEST_LINE else ""), err=True)
+    return shown + ("..." if len(line) > LONGEST_LINE else "")
+
+
+def say(line: str) -> None:
+    """Print one line of information to stderr. Data goes to stdout."""
+    click.echo(printable(line), err=True)
 
 
 def command_line(*more: str) -> str:

@@ -25,6 +25,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from poolbench.cli.options import printable
 from poolbench.cli.rulings import time_text
 from poolbench.core import Cell, Result
 from poolbench.runner.pace import Pace
@@ -178,13 +179,15 @@ class Progress:
         if self.bar:
             others = f"(+{len(self.running) - 1}) " if len(self.running) > 1 else ""
             shown = others + [*self.running.values()][-1] if self.running else ""
-            self.bar.update(self.task, completed=self.done, total=self.total, end=self._end, description=shown)
+            described = printable(shown)
+            self.bar.update(self.task, completed=self.done, total=self.total, end=self._end, description=described)
 
     def _line(self, result: Result) -> str:
         accuracy = f" accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
         seconds = f" ({result.ended - result.started:.1f} s)" if result.started and result.ended else ""
-        reason = f": {result.reason.splitlines()[0]}" if result.reason else ""
+        reason = f": {result.brief}" if result.reason else ""
         left = ""
         if self._end is not None and self.done < self.total:
             left = f", about {time_text(max(0.0, self._end - time.monotonic()))} left"
-        return f"[{self.done}/{self.total}{left}] {result.cell.label} {result.status}{accuracy}{seconds}{reason}"
+        ending = f"{result.cell.label} {result.status}{accuracy}{seconds}{reason}"
+        return printable(f"[{self.done}/{self.total}{left}] {ending}")

@@ -194,7 +194,7 @@ def summarise(results: Sequence[Result]) -> None:
     say(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "finished"))
     for result in results:
         if result.status == "failed":
-            say(f"failed: {result.cell.label}: {result.reason.splitlines()[0]}")
+            say(f"failed: {result.cell.label}: {result.brief}")
     missing = {result.cell.dataset.name: result for result in results if result.status == "skipped"}
     for result in missing.values():
         say(f"skipped, no data: {result.reason}")

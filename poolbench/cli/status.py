@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import existing, out_option, plugin_option, say
+from poolbench.cli.options import existing, out_option, plugin_option, printable, say
 from poolbench.cli.rulings import time_text
 from poolbench.core import Status
 
@@ -46,7 +46,7 @@ def status_command(out: Path, seconds: float | None) -> None:
         click.echo(line)
     for result in results:
         if result.status in ("failed", "skipped"):
-            click.echo(f"{result.status}: {result.cell.label}: {result.reason.splitlines()[0]}")
+            click.echo(printable(f"{result.status}: {result.cell.label}: {result.brief}"))
     for line in left_out:
         say(line)
 
@@ -88,13 +88,13 @@ def view_lines(view: View) -> Iterator[str]:
     """Yield the counts, a line per running cell, and a line per running command with what is left of it."""
     yield from _table(view.counts, WATCHED)
     for cell in view.cells:
-        yield f"epoch {cell.epoch}/{cell.epochs}: {cell.label}"
+        yield printable(f"epoch {cell.epoch}/{cell.epochs}: {cell.label}")
     for command, standing in view.commands:
         if standing is None:
-            yield f"just started: {command}"
+            yield printable(f"just started: {command}")
             continue
         failed = f", {standing.failed} failed" if standing.failed else ""
         left = "" if standing.end is None else f", about {time_text(max(0.0, standing.end - time.time()))} left"
-        yield f"{standing.done} of {standing.total} cells{failed}{left}: {command}"
+        yield printable(f"{standing.done} of {standing.total} cells{failed}{left}: {command}")
     if view.is_over:
         yield "nothing is running"

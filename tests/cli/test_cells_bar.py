@@ -59,3 +59,21 @@ def test_a_line_says_what_is_left(
     assert re.match(r"\[3/4, about \d\d s left\] ", lines[2])
     assert [result.cell for result in results] == cells
     assert (said[0].end, said[-1].done, said[-1].total) == (None, 4, 4)
+
+
+def test_a_terminal_is_not_told_what_to_do_by_a_label(
+    cell_of: Callable[..., Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = cell_of(variant="a\x1b[2Jb")
+    with Progress(Pace(1), lambda _: None, lambda _: None) as shown:
+        shown.expect([[cell]])
+        shown.cell_started(cell)
+        shown.cell_ended(Result(cell, "failed", 0.0, 60.0, reason="\x1b]0;title\x07\nmore"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a\\x1b[2Jb" in line
+    assert line.endswith(r": \x1b]0;title\x07")
+
+
+def test_a_failure_without_a_reason_is_a_line_too(cell_of: Callable[..., Cell]) -> None:
+    assert Result(cell_of(), "failed").brief == "no reason is known"
+    assert Result(cell_of(), "failed", reason="one\ntwo").brief == "one"
