@@ -125,16 +125,23 @@ def _say_who_reports(waited_for: int) -> None:
 
 
 def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> list[Cell]:
-    """Return the cells to execute; say how many they are, and which of them have a damaged file."""
-    for result in before:
+    """Return the cells to execute; say how many they are, and what becomes of those with a damaged file."""
+    todo = [result for result in before if _is_to_run(result, retry_failed)]
+    stuck = set()
+    for result in todo:
         if result.status == "damaged":
-            say(
-                f"damaged: {result.cell.label}: {result.reason}; it is executed again, its files are moved to "
-                f"'{ledger.folder / ASIDE}'"
-            )
-    todo = [result.cell for result in before if _is_to_run(result, retry_failed)]
-    say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(todo)} to run")
-    return todo
+            record = ledger.record(result.cell.id)
+            if record.is_movable():
+                remedy = f"it is executed again, its files are moved to '{ledger.folder / ASIDE}'"
+            else:
+                stuck.add(result.cell)
+                remedy = (
+                    f"it is not executed: make '{record.folder}' writable, or remove it if it is a link"
+                )
+            say(f"damaged: {result.cell.label}: {result.reason}; {remedy}")
+    cells = [result.cell for result in todo if result.cell not in stuck]
+    say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(cells)} to run")
+    return cells
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:

@@ -221,6 +221,12 @@ class CellRecord(Record):
             )  # fmt: skip
         return Result(cell, "running" if is_held(self.lock) else "pending", attempt.started, None, history, {}, facts)
 
+    def is_movable(self) -> bool:
+        """Return whether :meth:`set_aside` may move the files of the cell: its folder is writable, and no link."""
+        return not self.folder.is_symlink() and os.access(
+            self.folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        )
+
     def set_aside(self) -> Path:
         """Move the files of the cell into a new folder below "damaged", and return it; the caller holds the lock.
 

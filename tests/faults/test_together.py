@@ -150,3 +150,30 @@ def test_a_folder_that_may_only_be_read(
     if code == 2:
         assert "annot write" in done.stderr or "Permission denied" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) <= 2, done.stderr
+
+
+@pytest.mark.parametrize("obstacle", ["link", "read-only"])
+def test_a_damaged_cell_that_cannot_be_moved_costs_itself(
+    work: Any, unprivileged: Callable[[], Any], obstacle: str
+) -> None:
+    stuck, damaged, _ = work.finished
+    for cell in (stuck, damaged):
+        (work.out / "cells" / cell.id / "layers.parquet").write_bytes(b"damaged")
+    folder = work.out / "cells" / stuck.id
+    if obstacle == "link":
+        folder.rename(work.folder / "elsewhere")
+        folder.symlink_to(work.folder / "elsewhere")
+    with unprivileged():
+        folder.chmod(0o755 if obstacle == "link" else 0o555)
+        try:
+            done = work.run(*RUN)
+        finally:
+            folder.chmod(0o755)
+    assert done.exit_code == 1, (done.output, done.exception)
+    (line,) = [line for line in done.stderr.splitlines() if "it is not executed" in line]
+    assert stuck.label in line
+    assert str(folder) in line
+    statuses = {result.cell.id: result.status for result in Ledger(work.out).results()}
+    assert statuses.pop(stuck.id) == "damaged"
+    assert set(statuses.values()) == {"finished"}
+    assert (folder / "layers.parquet").read_bytes() == b"damaged"
