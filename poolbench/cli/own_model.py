@@ -87,7 +87,7 @@ model_options = gathered(
         help="Weights: .safetensors, or a state dict of torch.save. Pickled objects are refused.",
     ),
     click.option(
-        "--num-classes", type=click.IntRange(1, 100_000), help="Outputs (default: the class folders, or the weights)."
+        "--num-classes", type=click.IntRange(min=1), help="Outputs (default: the class folders, or the weights)."
     ),
     click.option(
         "--size", type=click.IntRange(4, 4096), help="Side of the network's input in px (default: the model's)."

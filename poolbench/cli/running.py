@@ -135,9 +135,7 @@ def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> lis
                 remedy = f"it is executed again, its files are moved to '{ledger.folder / ASIDE}'"
             else:
                 stuck.add(result.cell)
-                remedy = (
-                    f"it is not executed: make '{record.folder}' writable, or remove it if it is a link"
-                )
+                remedy = f"it is not executed: make '{record.folder}' writable, or remove it if it is a link"
             say(f"damaged: {result.cell.label}: {result.reason}; {remedy}")
     cells = [result.cell for result in todo if result.cell not in stuck]
     say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(cells)} to run")

@@ -223,10 +223,10 @@ def _sized(
             and state[name].shape[1:] == value.shape[1:]
         }  # fmt: skip
         num_classes = different.pop() if len(different) == 1 else None
-        if num_classes is not None and not 0 < num_classes <= MOST_CLASSES:
-            raise UsageError(
-                f"the weights are for {num_classes} classes, at least 1 and at most {MOST_CLASSES} are taken"
-            )
+    if num_classes is not None and not 0 < num_classes <= MOST_CLASSES:
+        raise UsageError(
+            f"a model of {num_classes:,} classes is not built; give 1 to {MOST_CLASSES:,} or other weights"
+        )
     return build(num_classes)
 
 

@@ -131,6 +131,12 @@ def test_the_number_of_classes_is_that_of_the_folders_or_of_the_weights(tmp_path
         load_model(Request("timm:test_resnet", path, size=32), 5, "cpu")
 
 
+@pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18"])
+def test_no_model_is_built_for_endless_classes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"a model of 100,001 classes is not built; give 1 to 100,000"):
+        load_model(Request(name, num_classes=100_001), None, "cpu")
+
+
 def test_a_model_of_timm_brings_its_preprocessing_and_is_untrained_without_weights() -> None:
     pytest.importorskip("timm")
     first, second = (load_model(Request("timm:test_resnet"), 4, "cpu") for _ in range(2))
