@@ -32,6 +32,10 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def _sorted(options: Options) -> dict[str, Scalar]:
+    return dict(sorted(options.items()))
+
+
 @dataclass(frozen=True)
 class Component:
     """A registered pool, head, architecture or data set, with the value of each of its options.
@@ -47,7 +51,7 @@ class Component:
 
     def config(self) -> dict[str, Any]:
         """Return the component as plain JSON types."""
-        return {"name": self.name, "options": dict(sorted(self.options.items()))}
+        return {"name": self.name, "options": _sorted(self.options)}
 
 
 FIRST_RESERVE_SEED = 1000
@@ -159,14 +163,16 @@ class Cell:
         """Return the full configuration as plain JSON types."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         components = {name: plain[name].config() for name in COMPONENTS}
-        return {**plain, **components, "train": self.train.config(), "measure": dict(sorted(self.measure.items()))}
+        return {**plain, **components, "train": self.train.config(), "measure": _sorted(self.measure)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cell:
         """Rebuild the cell that :meth:`config` described; raise UsageError for anything else."""
         check_cell(config, get_args(Split))
-        components = {name: Component(**config[name]) for name in COMPONENTS}
-        return cls(**{**config, **components, "train": TrainConfig.from_config(config["train"])})
+        # Sorted as everywhere: the label of a cell must not depend on who wrote the file.
+        components = {name: Component(config[name]["name"], _sorted(config[name]["options"])) for name in COMPONENTS}
+        own = {"train": TrainConfig.from_config(config["train"]), "measure": _sorted(config["measure"])}
+        return cls(**{**config, **components, **own})
 
     @cached_property
     def id(self) -> str:

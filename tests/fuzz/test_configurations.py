@@ -69,6 +69,16 @@ def test_real_configurations_survive_json() -> None:
         assert Cell.from_config(config).config() == config
 
 
+def test_the_order_of_a_strangers_options_does_not_matter() -> None:
+    for config in REAL:
+        turned = copy.deepcopy(config)
+        for name in ("dataset", "architecture", "pool", "head"):
+            turned[name]["options"] = dict(reversed(turned[name]["options"].items()))
+        turned["measure"] = dict(reversed(turned["measure"].items()))
+        cell, again = Cell.from_config(config), Cell.from_config(turned)
+        assert (again.id, again.label, list(again.fields)) == (cell.id, cell.label, list(cell.fields))
+
+
 @given(mutated())
 def test_a_mutated_configuration_is_a_cell_or_a_usage_error(config: Any) -> None:
     try:
