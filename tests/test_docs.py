@@ -126,6 +126,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
     return found
 
 
+@pytest.mark.slow
 def test_the_examples_of_extending_run(extended: Extended) -> None:
     names = ("midrange", "midrange", "stripes", "two_stage_net")
     for kind, name in zip(("pools", "heads", "datasets", "architectures"), names, strict=True):
@@ -139,6 +140,7 @@ def test_the_examples_of_extending_run(extended: Extended) -> None:
         assert f" {pool} avg " in runs["poolbench run shift_robustness --preset smoke --pool max,midrange"]
 
 
+@pytest.mark.slow
 def test_a_pool_a_head_a_data_set_and_an_architecture_are_one_file(extended: Extended) -> None:
     assert extended.files == {
         "A pool": ["poolbench/pooling/midrange.py"],
@@ -175,17 +177,20 @@ def _edit(file: Path, after: str, new: str) -> None:
     file.write_text(text.replace(after, after + new))
 
 
+@pytest.mark.slow
 def test_a_task_with_its_own_figure_is_one_folder(report: dict[str, str]) -> None:
     assert "Mean accuracy over seeds at each contrast, one line per pool." in report["report.html"]
     assert "Average pooling keeps more accuracy at low contrast than max pooling." in report["report.html"]
 
 
+@pytest.mark.slow
 def test_a_claim_is_one_edit(report: dict[str, str]) -> None:
     # Listed by its name where no network of the tiny runs has learned, by its sentence where some have.
     for name in ("report.html", "report.md"):
         assert "planted claim" in report[name] or "Global average pooling beats global max pooling." in report[name]
 
 
+@pytest.mark.slow
 def test_a_measure_is_two_edits(report: dict[str, str]) -> None:
     assert "accuracy at 50 % contrast" in report["report.html"]
     assert "accuracy_half" in report["results.csv"]

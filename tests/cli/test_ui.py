@@ -33,6 +33,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.wh
 DRIVER = shutil.which("chromedriver")
 PATIENCE = 240  # seconds, for a page on a busy machine
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and its driver"),

@@ -46,6 +46,7 @@ def install(wheel: Path, folder: Path) -> str:
     return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_an_installed_plugin_runs_and_is_left_out_where_it_is_missing(tmp_path: Path, poolbench: Poolbench) -> None:
     path = install(build_wheel(PLUGIN, tmp_path), tmp_path / "site")

@@ -79,7 +79,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield Stage(one, cluster, kill, lambda: nodes.training(this))
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray])])
 def stage(request: pytest.FixtureRequest) -> Stage:
     found: Stage = request.getfixturevalue(request.param)
     return found

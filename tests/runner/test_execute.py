@@ -210,26 +210,10 @@ def started(out: Path) -> list[Path]:
     return list(out.glob("cells/*/events.jsonl"))
 
 
-@pytest.mark.parametrize("epochs_before_the_kill", [0, 1])
-def test_a_killed_process_loses_only_the_cell_in_work(
-    tmp_path: Path, poolbench: Run, epochs_before_the_kill: int
-) -> None:
-    """kill -9 while the second cell trains; the same command goes on and ends as if nothing had been."""
-    selection = [
-        "shift_robustness",
-        "--preset",
-        "smoke",
-        "--arch",
-        "shape_net",
-        "--pool",
-        "max",
-        "--epochs",
-        "4",
-        "--device",
-        "cpu",
-        "--jobs",
-        "1",
-    ]
+def test_a_killed_process_loses_only_the_cell_in_work(tmp_path: Path, poolbench: Run) -> None:
+    """kill -9 after an epoch of the second cell; the same command goes on and ends as if nothing had been."""
+    selection = ["shift_robustness", "--preset", "smoke", "--arch", "shape_net", "--pool", "max", "--epochs", "4"]
+    selection += ["--device", "cpu", "--jobs", "1"]
     command = ["run", *selection, "--no-mlflow"]
     process = subprocess.Popen(
         [sys.executable, "-m", "poolbench.cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL
@@ -239,9 +223,7 @@ def test_a_killed_process_loses_only_the_cell_in_work(
     try:
         while time.monotonic() < deadline:
             running = [path for path in started(out) if not (path.parent / "result.json").exists()]
-            if len(started(out)) >= 2 and any(
-                path.read_text().count('"epoch"') >= epochs_before_the_kill for path in running
-            ):
+            if len(started(out)) >= 2 and any('"epoch"' in path.read_text() for path in running):
                 break
             time.sleep(0.005)
     finally:

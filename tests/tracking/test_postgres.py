@@ -34,7 +34,10 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SCRIPT = DEPLOY / "serve.sh"
 POSTGRES = shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None)
-pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="deploy/ is only in a checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SCRIPT.exists(), reason="deploy/ is only in a checkout"),
+]
 WRITERS, SHARED, PATIENCE = 8, 3, 300
 TASK = "global_pooling"
 
