@@ -15,6 +15,8 @@ from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.core import Metric, Result, UsageError
 
 COLUMNS = ("benchmark", *AXES, "seed", "group", "cell", "fingerprint", "learned", "metric", "value", "images")
+ACCEPTED = "accepted"
+"""The column of a baseline that says when its results were finished (UTC, ISO format); it is no field of the cells."""
 
 LATER_COLUMNS: Mapping[str, bool | str | int] = {"learned": True, "fingerprint": "", "images": 0}
 """Columns that the tables of older versions lack, with what is assumed."""
@@ -97,7 +99,7 @@ def read_results(path: str) -> pd.DataFrame:
 
 def fields_of(frame: pd.DataFrame) -> list[str]:
     """Return the columns of a results frame that hold fields: the axes, then the options in column order."""
-    return [*AXES, *(name for name in frame.columns if name not in COLUMNS)]
+    return [*AXES, *(name for name in frame.columns if name not in (*COLUMNS, ACCEPTED))]
 
 
 def varying_fields(frame: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:

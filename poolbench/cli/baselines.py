@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.options import existing, out_option, plugin_option, say, say_left_out
-from poolbench.core import Metric, MissingData, UsageError
+from poolbench.core import Metric, MissingData, Result, UsageError
 from poolbench.registry import benchmarks
 
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ HOW_TO_MAKE = "make one with 'poolbench baseline accept' (docs/nightly.md)"
 
 @dataclass(frozen=True)
 class Baseline:
-    """Reference results (a results frame), and the same cells run again in another environment, if there are any."""
+    """Reference results (a results frame), and the same cells run again in another environment, if there are any.
+
+    ``accepted`` is the UTC time, in ISO format, at which the last accepted results were finished, "" if unknown.
+    """
 
     results: pd.DataFrame
     repeat: pd.DataFrame | None
+    accepted: str = ""
 
     @property
     def reserve(self) -> pd.DataFrame:
@@ -43,13 +47,14 @@ def read_baseline(folder: Path) -> Baseline:
 
     Raises UsageError for files that are damaged or of another version, MissingData for a table without results.
     """
-    from poolbench.analysis.frames import read_results
+    from poolbench.analysis.frames import ACCEPTED, read_results
 
     results = read_results(str(folder / RESULTS))
     if results.empty:
         raise MissingData(f"the baseline '{folder / RESULTS}' has no results; {HOW_TO_MAKE}")
+    accepted = results.pop(ACCEPTED).iloc[0] if ACCEPTED in results else ""
     again = folder / REPEAT
-    return Baseline(results, read_results(str(again)) if again.exists() else None)
+    return Baseline(results, read_results(str(again)) if again.exists() else None, str(accepted))
 
 
 def known_metrics() -> dict[str, Sequence[Metric]]:
@@ -64,6 +69,11 @@ def judged_frame(ledger: Ledger, reference: pd.DataFrame | None = None) -> pd.Da
 
     best = None if reference is None else best_accuracies(reference)
     return results_frame(judged(ledger.results(), best))
+
+
+def finished(ledger: Ledger) -> list[Result]:
+    """Return the results of the finished cells of a ledger."""
+    return [result for result in ledger.results() if result.status == "finished"]
 
 
 @click.group("baseline")
@@ -84,7 +94,9 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
 
     Reserve seeds and the repetition of groups that did not move are kept from the old reference.
     """
+    from poolbench.analysis.frames import ACCEPTED
     from poolbench.files import storage, write_atomically
+    from poolbench_tracking.history import night_of
 
     ledger = existing(out)
     results = judged_frame(ledger)
@@ -99,9 +111,10 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
         results = _with_kept(results, old.reserve[old.reserve["group"].isin(unmoved)])
         kept = old.repeat[old.repeat["group"].isin(unmoved)] if old.repeat is not None else None
         repeat = kept if repeat is None else repeat if kept is None else _with_kept(repeat, kept)
+    accepted = results.assign(**{ACCEPTED: night_of(finished(ledger))})
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in ((REPEAT, repeat), (RESULTS, results)):
+        for name, frame in ((REPEAT, repeat), (RESULTS, accepted)):
             if frame is not None and not frame.empty:
                 write_atomically(folder / name, frame.to_csv(index=False).encode())
             else:

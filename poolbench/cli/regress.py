@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.baselines import HOW_TO_MAKE, REPEAT, Baseline, judged_frame, known_metrics, read_baseline
+from poolbench.cli.baselines import HOW_TO_MAKE, REPEAT, Baseline, finished, judged_frame, known_metrics, read_baseline
 from poolbench.cli.options import (
     OK,
     data_dir_option,
@@ -130,23 +130,25 @@ def regress_command(
 def _recent(
     history: History, window: int, baseline: Baseline, current: pd.DataFrame, night: Night, ledger: Ledger
 ) -> Sequence[Incident]:
-    """Return the comparison with the last good nights before this one, if there are any.
+    """Return the comparison with the last good nights between the baseline and this one, if there are any.
 
     Only groups of the baseline that do not have its bits are compared, and only seeds of the night: what is missing is
-    said by the comparison with the baseline, which does not forget.
+    said by the comparison with the baseline, which does not forget. Whoever accepted the baseline has accepted that its
+    level is another one than before.
     """
     from poolbench.analysis.gate import compare
     from poolbench.analysis.history import window_reference
     from poolbench_tracking.history import night_of
 
     rows = history.read()
-    earlier = rows[rows["night"] < night_of(ledger.results())]
+    earlier = rows[(rows["night"] < night_of(finished(ledger))) & (rows["night"] >= baseline.accepted)]
     moved = {found.group for found in night.incidents if found.bits != "same"}
     recent = window_reference(earlier, window).merge(current[["group", "seed"]].drop_duplicates())
     recent = recent[recent["group"].isin(moved)]
     if recent.empty:
         return []
-    return compare(recent, current, known_metrics(), baseline.repeat, reference="the last good nights").incidents
+    night = compare(recent, current, known_metrics(), baseline.repeat, reference="the last good nights")
+    return [replace(found, missing="") for found in night.incidents]
 
 
 def _check_common(baseline: Baseline, current: pd.DataFrame, folder: Path, out: Path) -> None:
@@ -210,7 +212,7 @@ def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame,
     from poolbench_tracking.history_report import to_html
     from poolbench_tracking.history_report import to_markdown as history_section
 
-    results = [result for result in ledger.results() if result.status == "finished"]
+    results = finished(ledger)
     verdict = {
         "exit_code": exit_code(incidents),
         "night": night_of(results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,37 @@ def test_a_step_from_the_recent_nights_is_seen_where_the_baseline_is_passed(cli:
     found = cli("regress", *BASE, "--out", "n2", "--history", "nights", "--no-confirm")
     assert found.exit_code == 1
     assert "compared with the last good nights" in found.stdout
+
+
+@pytest.mark.usefixtures("baseline")
+def test_an_accepted_level_is_not_compared_with_the_nights_before_it(
+    cli: Cli, change: Change, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compared = (*BASE, "--history", "nights", "--no-confirm")
+    change(0.0, 0.003)
+    night(cli, "n0")
+    assert cli("regress", *compared, "--out", "n0").exit_code == 0
+    change(0.1, 0.003)
+    night(cli, "n1")
+    assert cli("regress", *compared, "--out", "n1").exit_code == 1
+    time.sleep(1.1)  # nights are told apart by the second
+    night(cli, "n2")
+    accepted = cli("baseline", "accept", "baseline", "--out", "n2")
+    assert accepted.exit_code == 0
+    # Other bits, in another environment.
+    patched = {**environment("cpu"), "threads": 7}
+    monkeypatch.setattr("poolbench.runner.attempt.environment", lambda device: patched)
+    for name in ("n3", "n4"):
+        time.sleep(1.1)
+        change(0.101, 0.0031)
+        night(cli, name)
+        done = cli("regress", *compared, "--out", name)
+        assert done.exit_code == 0, done.stdout
+    # It counts as a level like any other from then on.
+    change(0.2, 0.0031)
+    night(cli, "n5")
+    assert cli("regress", *compared, "--out", "n5").exit_code == 1
+    assert "accepted" not in cli("report", "--compare", "baseline/results.csv", "n3", "--out", "both").output
 
 
 @pytest.mark.usefixtures("baseline")
