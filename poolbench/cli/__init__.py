@@ -6,7 +6,9 @@ Heavy libraries are imported inside the commands that need them, so that --help,
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -20,7 +22,7 @@ from poolbench.cli.doctor import doctor_command
 from poolbench.cli.inspect import inspect_group
 from poolbench.cli.issue import issue_command
 from poolbench.cli.merging import merge_command
-from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, USAGE, say
+from poolbench.cli.options import COMMAND_LINE, INTERRUPTED, NO_DATA, READER_GONE, USAGE, say
 from poolbench.cli.own_model import advise_command, evaluate_command
 from poolbench.cli.planning import list_command, plan_command
 from poolbench.cli.regress import regress_command
@@ -33,6 +35,9 @@ from poolbench.core import MissingData, UsageError
 
 BAD_PATH = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM)
 """Errors of the system that a path causes, wherever it is first used."""
+
+BAD_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""Errors of writing to a stream."""
 
 
 class Suite(click.Group):
@@ -49,6 +54,8 @@ class Suite(click.Group):
             ctx = super().make_context(info_name, args, *more, **extra)
         except click.exceptions.NoArgsIsHelpError:
             raise
+        except KeyboardInterrupt:
+            _end_interrupted()
         except click.UsageError as error:
             _refuse(error)
         ctx.meta[COMMAND_LINE] = given
@@ -58,8 +65,7 @@ class Suite(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("interrupted; finished cells are kept, the same command continues")
-            ctx.exit(INTERRUPTED)
+            _end_interrupted()
         except MissingData as error:
             say(f"poolbench: {error}")
             ctx.exit(NO_DATA)
@@ -68,11 +74,31 @@ class Suite(click.Group):
             ctx.exit(USAGE)
         except click.UsageError as error:
             _refuse(error)
+        except BrokenPipeError:
+            _empty_stdout()
+            ctx.exit(READER_GONE)
         except OSError as error:
-            if error.errno not in BAD_PATH:
+            if error.errno in BAD_PATH:
+                say(f"poolbench: cannot use '{error.filename}': {error.strerror}; give another path")
+            elif error.errno in BAD_OUTPUT and error.filename is None:
+                _empty_stdout()
+                say(f"poolbench: cannot write the output: {error.strerror}; what the command has done is kept")
+            else:
                 raise
-            say(f"poolbench: cannot use '{error.filename}': {error.strerror}; give another path")
             ctx.exit(USAGE)
+
+
+def _end_interrupted() -> NoReturn:
+    # A second Ctrl-C must not replace the exit code.
+    with suppress(KeyboardInterrupt):
+        say("interrupted; finished cells are kept, the same command continues")
+    sys.exit(INTERRUPTED)
+
+
+def _empty_stdout() -> None:
+    """Send what could not be written nowhere: Python would try again when the process ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(error: click.UsageError) -> NoReturn:

@@ -19,6 +19,7 @@ from poolbench.cli.options import (
     plugin_option,
     say,
     selection_options,
+    tell,
 )
 from poolbench.cli.work import sigterm_interrupts
 from poolbench.core import UsageError
@@ -78,7 +79,7 @@ def bisect_command(
         runs = Runs(checkout, folder, plugins, options, say)
         answer = bisect(first, path, selection, runs.results, moved, say)
     if not answer.candidates:
-        click.echo(
+        tell(
             "not reproducible: GOOD and BAD do not differ by more than chance "
             f"({answer.groups} {'group' if answer.groups == 1 else 'groups'} compared)"
         )
@@ -115,12 +116,12 @@ def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[Moved]:
 def _show(answer: Answer, commits: int) -> None:
     """Print the commits that may be the first bad one, what moved there, and how many commits were tested."""
     count = len(answer.candidates)
-    click.echo("first bad commit:" if count == 1 else f"the first bad commit is one of {count}, only the last one ran:")
+    tell("first bad commit:" if count == 1 else f"the first bad commit is one of {count}, only the last one ran:")
     for commit in answer.candidates:
-        click.echo(f"  {commit.hash} {commit.date} {commit.author}: {commit.subject}")
+        tell(f"  {commit.hash} {commit.date} {commit.author}: {commit.subject}")
     for title, moves in (("moved:", answer.moved), ("moved by a later commit:", answer.later)):
         if moves:
-            click.echo(title)
+            tell(title)
         for move in moves:
-            click.echo(f"  {move.benchmark} {move.label} {move.metric}: {move.before:.4g} -> {move.after:.4g}")
-    click.echo(f"{answer.tested} of {commits} commits tested, GOOD and BAD included")
+            tell(f"  {move.benchmark} {move.label} {move.metric}: {move.before:.4g} -> {move.after:.4g}")
+    tell(f"{answer.tested} of {commits} commits tested, GOOD and BAD included")

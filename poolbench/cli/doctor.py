@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import FAILED, OK, existing, out_option, plugin_option, say
+from poolbench.cli.options import FAILED, OK, existing, out_option, plugin_option, say, tell
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def doctor_command(out: Path, history: Path | None, fix: bool) -> None:
     existing(out)
     left = 0
     for finding in _findings(out, history):
-        click.echo(finding.what)
+        tell(finding.what)
         left += not _mended(finding, fix)
     say(f"{left} left" if left else "nothing is wrong" if not fix else "nothing is left to mend")
     sys.exit(FAILED if left else OK)
@@ -55,15 +55,15 @@ def _findings(out: Path, history: Path | None) -> Iterator[Finding]:
 def _mended(finding: Finding, fix: bool) -> bool:
     """Say what is done about a finding; do it if wanted, and return whether it is mended."""
     if finding.fix is None:
-        click.echo(f"  to do: {finding.remedy}")
+        tell(f"  to do: {finding.remedy}")
         return False
     if not fix:
-        click.echo(f"  with --fix: {finding.remedy}")
+        tell(f"  with --fix: {finding.remedy}")
         return False
     try:
         finding.fix()
     except (UsageError, OSError) as error:
-        click.echo(f"  not mended: {error}")
+        tell(f"  not mended: {error}")
         return False
-    click.echo(f"  mended: {finding.remedy}")
+    tell(f"  mended: {finding.remedy}")
     return True

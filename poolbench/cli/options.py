@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from poolbench.runner.ledger import Ledger
 
 OK, FAILED, USAGE, NO_DATA, INTERRUPTED = 0, 1, 2, 3, 130
+READER_GONE = 141
+"""Whoever read stdout has gone; what a shell shows for a process that SIGPIPE ended."""
 COMMAND_LINE = "poolbench.command_line"  # key of the arguments in the meta data of click's context
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -30,17 +32,22 @@ LONGEST_LINE, MOST_JOBS = 2000, 1024
 
 
 def printable(line: str) -> str:
-    """Return a line for a terminal, at most ``LONGEST_LINE`` characters of it.
-
-    It may hold names that others chose: control characters, which a terminal obeys, become escapes.
-    """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:LONGEST_LINE])
-    return shown + ("..." if len(line) > LONGEST_LINE else "")
+    """Return a line for a terminal. Control characters, which a terminal obeys, become escapes: others chose names."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def say(line: str) -> None:
-    """Print one line of information to stderr. Data goes to stdout."""
-    click.echo(printable(line), err=True)
+    """Print one line of information to stderr, at most ``LONGEST_LINE`` characters of it. Data goes to stdout.
+
+    Where it cannot be written (a reader that has gone, a full disk below a log), the line is lost and the work goes on.
+    """
+    with suppress(OSError):
+        click.echo(printable(line[:LONGEST_LINE]) + ("..." if len(line) > LONGEST_LINE else ""), err=True)
+
+
+def tell(text: str) -> None:
+    """Print lines of data to stdout."""
+    click.echo("\n".join(map(printable, text.splitlines())))
 
 
 def command_line(*more: str) -> str:

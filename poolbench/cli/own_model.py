@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import device_option, gathered, interruptible, say, split_components, uri_option
+from poolbench.cli.options import device_option, gathered, interruptible, say, split_components, tell, uri_option
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def evaluate_command(
     for sentence in warnings(found):
         say(f"warning: {sentence}")
     for sentence in answers(found):
-        click.echo(sentence)
+        tell(sentence)
     click.echo(page)
 
 
@@ -255,5 +255,5 @@ def advise_command(
     if not no_mlflow:
         _log(lambda: log_advice(found, out, tracking_uri))
     for sentence in found.sentences:
-        click.echo(sentence)
+        tell(sentence)
     click.echo(page)

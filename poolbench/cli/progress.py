@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from poolbench.cli.options import printable
+from poolbench.cli.options import printable, say
 from poolbench.cli.rulings import time_text
 from poolbench.core import Cell, Result
 from poolbench.runner.pace import Pace
@@ -71,13 +70,13 @@ class _Lines:
         now = time.monotonic()
         part = PARTS * done // max(total, 1)
         if self.total and total != self.total:
-            print(f"{total:,} {self.what} are needed instead of {self.total:,}", file=sys.stderr, flush=True)
+            say(f"{total:,} {self.what} are needed instead of {self.total:,}")
         elif part == self.part and now - self.last < LINE_SECONDS:
             return
         else:
             spent = now - self.began
             left = f", about {spent * (total - done) / done:.0f} s left" if 0 < done < total else ""
-            print(f"{done:,} of {total:,} {self.what} ({spent:.0f} s{left})", file=sys.stderr, flush=True)
+            say(f"{done:,} of {total:,} {self.what} ({spent:.0f} s{left})")
             self.last = now
         self.part, self.total = part, total
 
@@ -161,9 +160,9 @@ class Progress:
         self._show()
         line = self._line(result)
         if not self.bar:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         elif result.status == "failed":
-            self.bar.console.print(escape(line))
+            self.bar.console.print(escape(printable(line)))
         self.on_result(result)
 
     def _show(self) -> None:
@@ -190,4 +189,4 @@ class Progress:
         if self._end is not None and self.done < self.total:
             left = f", about {time_text(max(0.0, self._end - time.monotonic()))} left"
         ending = f"{result.cell.label} {result.status}{accuracy}{seconds}{reason}"
-        return printable(f"[{self.done}/{self.total}{left}] {ending}")
+        return f"[{self.done}/{self.total}{left}] {ending}"

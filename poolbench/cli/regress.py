@@ -21,6 +21,7 @@ from poolbench.cli.options import (
     plugin_option,
     say,
     say_left_out,
+    tell,
 )
 from poolbench.cli.running import open_invocation
 from poolbench.cli.work import Tracking
@@ -234,7 +235,7 @@ def _write(incidents: Sequence[Incident], ledger: Ledger, current: pd.DataFrame,
         for name, text in files.items():
             write_atomically(folder / name, text_bytes(text))
         write_json(folder / VERDICT, verdict)
-    click.echo(files["summary.md"], nl=False)
+    tell(files["summary.md"])
 
 
 def _print_power(baseline: Baseline, folder: Path) -> None:

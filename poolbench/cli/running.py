@@ -115,8 +115,9 @@ def _report(
 
 
 def _not_ended(ledger: Ledger, cells: Iterable[Cell]) -> int:
-    """Return how many of the cells are neither finished nor failed nor skipped."""
-    return sum(ledger.result(cell).status in ("pending", "running", "damaged") for cell in cells)
+    """Return how many of the cells are neither finished nor failed nor skipped, and can be executed."""
+    open_ = ("pending", "running", "damaged")
+    return sum(ledger.result(cell).status in open_ and not ledger.record(cell.id).is_blocked() for cell in cells)
 
 
 def _say_who_reports(waited_for: int) -> None:
@@ -125,19 +126,23 @@ def _say_who_reports(waited_for: int) -> None:
 
 
 def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> list[Cell]:
-    """Return the cells to execute; say how many they are, and what becomes of those with a damaged file."""
+    """Return the cells to execute; say how many they are, and which are damaged or cannot be executed."""
     todo = [result for result in before if _is_to_run(result, retry_failed)]
-    stuck = set()
+    cells = []
     for result in todo:
+        record = ledger.record(result.cell.id)
+        if record.is_blocked():
+            say(
+                f"not executed: {result.cell.label}: '{record.folder}' is not a folder that this user may change; make "
+                "it readable and writable, or remove it if it is a link"
+            )
+            continue
         if result.status == "damaged":
-            record = ledger.record(result.cell.id)
-            if record.is_movable():
-                remedy = f"it is executed again, its files are moved to '{ledger.folder / ASIDE}'"
-            else:
-                stuck.add(result.cell)
-                remedy = f"it is not executed: make '{record.folder}' writable, or remove it if it is a link"
-            say(f"damaged: {result.cell.label}: {result.reason}; {remedy}")
-    cells = [result.cell for result in todo if result.cell not in stuck]
+            say(
+                f"damaged: {result.cell.label}: {result.reason}; it is executed again, its files are moved to "
+                f"'{ledger.folder / ASIDE}'"
+            )
+        cells.append(result.cell)
     say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(cells)} to run")
     return cells
 

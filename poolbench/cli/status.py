@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import existing, out_option, plugin_option, printable, say
+from poolbench.cli.options import existing, out_option, plugin_option, printable, say, tell
 from poolbench.cli.rulings import time_text
 from poolbench.core import Status
 
@@ -43,10 +43,10 @@ def status_command(out: Path, seconds: float | None) -> None:
     names = sorted({result.cell.benchmark for result in results})
     counts = {name: [r.status for r in results if r.cell.benchmark == name] for name in names}
     for line in _table({name: {s: found.count(s) for s in STATUSES} for name, found in counts.items()}, STATUSES):
-        click.echo(line)
+        tell(line)
     for result in results:
         if result.status in ("failed", "skipped"):
-            click.echo(printable(f"{result.status}: {result.cell.label}: {result.brief}"))
+            tell(f"{result.status}: {result.cell.label}: {result.brief}")
     for line in left_out:
         say(line)
 
@@ -54,7 +54,7 @@ def status_command(out: Path, seconds: float | None) -> None:
 def _table(counts: Mapping[str, Mapping[Status, int]], statuses: tuple[Status, ...]) -> Iterator[str]:
     yield f"{'benchmark':<20}" + "".join(f"{status:>10}" for status in statuses)
     for name, found in counts.items():
-        yield f"{name:<20}" + "".join(f"{found.get(status, 0):>10}" for status in statuses)
+        yield f"{printable(name):<20}" + "".join(f"{found.get(status, 0):>10}" for status in statuses)
 
 
 def _watch(ledger: Ledger, seconds: float) -> None:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import INTERRUPTED, MOST_JOBS, OK, USAGE, command_line, say, say_left_out, selection_options
+from poolbench.cli.options import (
+    INTERRUPTED,
+    MOST_JOBS,
+    OK,
+    USAGE,
+    command_line,
+    say,
+    say_left_out,
+    selection_options,
+    tell,
+)
 from poolbench.cli.rulings import time_text
 from poolbench.cli.work import Tracking, Work, sigterm_interrupts, work_options
 from poolbench.core import Scalar, UsageError
@@ -129,7 +139,7 @@ class Lines:
         for one in record.confirmed:
             values = " ".join(f"{name} {one.mean(name):.4f}" for name in record.design.objectives)
             chosen = " ".join(f"{name}={_short(value)}" for name, value in one.parameters.items())
-            click.echo(f"{_operators(record)}: {record.role(one)}: {values} {chosen} ({spent})")
+            tell(f"{_operators(record)}: {record.role(one)}: {values} {chosen} ({spent})")
 
 
 class TrackedLines(Lines):

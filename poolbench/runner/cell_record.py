@@ -221,11 +221,13 @@ class CellRecord(Record):
             )  # fmt: skip
         return Result(cell, "running" if is_held(self.lock) else "pending", attempt.started, None, history, {}, facts)
 
-    def is_movable(self) -> bool:
-        """Return whether :meth:`set_aside` may move the files of the cell: its folder is writable, and no link."""
-        return not self.folder.is_symlink() and os.access(
-            self.folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
-        )
+    def is_blocked(self) -> bool:
+        """Return whether the cell has a folder that must not or cannot be used: a link, no folder, not writable."""
+        if not os.path.lexists(self.folder):
+            return False
+        needed, effective = os.R_OK | os.W_OK | os.X_OK, os.access in os.supports_effective_ids
+        usable = self.folder.is_dir() and os.access(self.folder, needed, effective_ids=effective)
+        return self.folder.is_symlink() or not usable
 
     def set_aside(self) -> Path:
         """Move the files of the cell into a new folder below "damaged", and return it; the caller holds the lock.

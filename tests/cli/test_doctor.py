@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -154,3 +155,15 @@ def test_what_only_a_user_can_mend_is_left(cli: Cli, folder: Ledger, cells: list
     assert done.exit_code == 1
     assert done.stdout.count("  to do: ") == 2
     assert done.stderr == "2 left\n"
+
+
+def test_a_stranger_does_not_tell_the_terminal_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "poolbench-out"
+    for name in ("cells", "invocations"):
+        (out / name).mkdir(parents=True)
+    content = {"command": "run \x1b[2J\x1b]0;title\x07", "preset": "quick", "started": 1.0, "ended": None}
+    (out / "invocations" / "one.json").write_text(json.dumps(content))
+    done = cli("doctor")
+    assert done.exit_code == 1
+    assert r"run \x1b[2J\x1b]0;title\x07" in done.stdout
+    assert all(line.isprintable() for line in done.output.splitlines())

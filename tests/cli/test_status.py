@@ -39,7 +39,7 @@ def test_a_view_is_a_table_and_a_line_for_each_thing_that_runs(monkeypatch: pyte
 def test_names_do_not_tell_a_terminal_what_to_do() -> None:
     cells = [RunningCell("tiny \x1b[2J", 3, 8)]
     commands = [("poolbench \x07", None), ("\x1b[2J", Standing(0, 1, 0, None))]
-    assert all(line.isprintable() for line in view_lines(View({"tiny": Counter()}, cells, commands)))
+    assert all(line.isprintable() for line in view_lines(View({"tiny\x1b[2J": Counter()}, cells, commands)))
 
 
 def test_it_ends_by_itself_when_the_command_has_ended(

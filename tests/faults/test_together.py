@@ -152,28 +152,35 @@ def test_a_folder_that_may_only_be_read(
         assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
-@pytest.mark.parametrize("obstacle", ["link", "read-only"])
-def test_a_damaged_cell_that_cannot_be_moved_costs_itself(
-    work: Any, unprivileged: Callable[[], Any], obstacle: str
+@pytest.mark.parametrize("obstacle", ["link", "dangling link", "file", "read-only", "write-only"])
+@pytest.mark.parametrize("state", ["damaged", "unfinished"])
+def test_a_cell_whose_folder_cannot_be_used_costs_itself(
+    work: Any, unprivileged: Callable[[], Any], obstacle: str, state: str
 ) -> None:
-    stuck, damaged, _ = work.finished
-    for cell in (stuck, damaged):
+    stuck, damaged = (work.unfinished if state == "unfinished" else work.finished[0]), work.finished[1]
+    folder, elsewhere = work.out / "cells" / stuck.id, work.folder / "elsewhere"
+    for cell in work.finished[:2]:
         (work.out / "cells" / cell.id / "layers.parquet").write_bytes(b"damaged")
-    folder = work.out / "cells" / stuck.id
-    if obstacle == "link":
-        folder.rename(work.folder / "elsewhere")
-        folder.symlink_to(work.folder / "elsewhere")
+    if obstacle in ("link", "dangling link", "file"):
+        folder.rename(elsewhere)
+        folder.write_text("no folder") if obstacle == "file" else folder.symlink_to(elsewhere)
+    if obstacle == "dangling link":
+        elsewhere.rename(work.folder / "gone")
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    mode = {"read-only": 0o555, "write-only": 0o333}.get(obstacle)
     with unprivileged():
-        folder.chmod(0o755 if obstacle == "link" else 0o555)
+        if mode:
+            folder.chmod(mode)
         try:
             done = work.run(*RUN)
         finally:
-            folder.chmod(0o755)
+            if mode:
+                folder.chmod(0o755)
     assert done.exit_code == 1, (done.output, done.exception)
-    (line,) = [line for line in done.stderr.splitlines() if "it is not executed" in line]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("not executed: ")]
     assert stuck.label in line
     assert str(folder) in line
-    statuses = {result.cell.id: result.status for result in Ledger(work.out).results()}
-    assert statuses.pop(stuck.id) == "damaged"
-    assert set(statuses.values()) == {"finished"}
-    assert (folder / "layers.parquet").read_bytes() == b"damaged"
+    ledger = Ledger(work.out)
+    assert ledger.result(damaged).status == "finished"
+    assert ledger.result(stuck).status != "finished"
+    assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before

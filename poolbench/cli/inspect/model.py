@@ -18,6 +18,7 @@ from poolbench.cli.options import (
     plugin_option,
     say,
     split_components,
+    tell,
     uri_option,
 )
 from poolbench.cli.own_model import ModelChoice, model_options
@@ -125,7 +126,7 @@ def model_command(spec: str, looked: Looked, out: Path, choice: ModelChoice, sto
     for sentence in warnings(found):
         say(f"warning: {sentence}")
     for sentence in answers(found):
-        click.echo(sentence)
+        tell(sentence)
     click.echo(str(files[0]))
 
 
