@@ -20,8 +20,8 @@ from poolbench.runner.ledger import Ledger
 mlflow = pytest.importorskip("mlflow")
 
 from poolbench_tracking.mlflow_errors import TrackingUnavailable, without_user  # noqa: E402
-from poolbench_tracking.mlflow_runs import _interval  # noqa: E402
-from poolbench_tracking.mlflow_sink import MlflowSink  # noqa: E402
+from poolbench_tracking.mlflow_runs import _interval, create_invocation_run  # noqa: E402
+from poolbench_tracking.mlflow_sink import COMMANDS, MlflowSink  # noqa: E402
 
 EXPECTED = Counter({("seed", "FINISHED"): 4, ("seed", "FAILED"): 1, ("group", "FINISHED"): 2, ("group", "FAILED"): 1})
 
@@ -67,6 +67,23 @@ def test_lost_answers_in_a_run(filled: Ledger, monkeypatch: pytest.MonkeyPatch) 
             sink.project(result, filled.invocations()[0])
     assert kinds(sink)["seed", "RUNNING"] == 5
     is_whole(sink, filled)
+
+
+def test_a_command_killed_before_its_parameters(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of the command is there, and nothing in it."""
+    sink, (command, *_) = MlflowSink(filled.folder), filled.invocations()
+    experiment = sink.store.experiment(COMMANDS, "")
+
+    def killed(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sink.store.client, "log_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create_invocation_run(sink.store, experiment, command)
+    sink.sync([filled])
+    (run,) = sink.store.runs(experiment)
+    assert run.data.params == {"preset": command.content["preset"]}
 
 
 def test_runs_deleted_in_the_ui(filled: Ledger) -> None:

@@ -191,8 +191,12 @@ def create_invocation_run(store: Store, experiment: str, invocation: Invocation)
     content = invocation.content
     tags = {KIND: "command", INVOCATION: invocation.id, "mlflow.source.name": content["command"]}
     run = store.client.create_run(experiment, milliseconds(content["started"]), tags, content["command"])
-    store.client.log_batch(run.info.run_id, params=_params({"preset": content["preset"]}))
+    store.client.log_batch(run.info.run_id, params=_params(_command_params(content)))
     return str(run.info.run_id)
+
+
+def _command_params(content: Mapping[str, Any]) -> dict[str, str]:
+    return {"preset": content["preset"]}
 
 
 def close_invocation_run(store: Store, run_id: str, invocation: Invocation, members: Sequence[Result]) -> None:
@@ -201,7 +205,8 @@ def close_invocation_run(store: Store, run_id: str, invocation: Invocation, memb
     last = content["ended"] or max([content["started"], *(r.ended or 0 for r in members)])
     counts = {f"cells_{status}": sum(r.status == status for r in members) for status in ("finished", "failed")}
     metrics = {**counts, "seconds": last - content["started"]}
-    log(store, run_id, [point(key, float(value), last) for key, value in metrics.items()], {})
+    # With the parameters: whoever created the run may have been killed before it wrote them.
+    log(store, run_id, [point(key, float(value), last) for key, value in metrics.items()], _command_params(content))
     environment: Mapping[str, Any] = next((r.facts["environment"] for r in members if "environment" in r.facts), {})
     for key, value in _environment_tags(environment).items():
         store.client.set_tag(run_id, key, value)
