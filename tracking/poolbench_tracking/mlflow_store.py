@@ -44,6 +44,11 @@ def _sqlite_uri(path: Path) -> str:
     return f"{'sqlite' if quoted == plain else 'sqlite+pysqlite'}:///{quoted}"
 
 
+def writing_lock(folder: Path) -> FileLock:
+    """Return the lock of a work folder for whoever writes to its store: no other process of the folder does then."""
+    return FileLock(folder / "mlflow.lock", is_singleton=True)
+
+
 def is_server(uri: str) -> bool:
     """Return whether a URI is that of a server, which has a UI and keeps artifacts; else it is a database's."""
     return uri.startswith(("http://", "https://"))
@@ -167,7 +172,7 @@ def _create_database(path: Path) -> None:
     """Create the SQLite store of a work folder unless it exists: whole, also if this process is killed meanwhile."""
     import mlflow
 
-    with FileLock(path.with_suffix(".lock"), is_singleton=True):
+    with writing_lock(path.parent):
         if path.exists():
             return
         for torn in path.parent.glob(f".{DATABASE}.*.tmp*"):
@@ -188,8 +193,7 @@ def _correct_artifact_places(folder: Path) -> None:
 
     MLflow keeps absolute places: a copy would write into the original.
     """
-    lock = FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True)
-    with lock, closing(sqlite3.connect(folder / DATABASE)) as database, database:
+    with writing_lock(folder), closing(sqlite3.connect(folder / DATABASE)) as database, database:
         found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
         for experiment, place in found:
             _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")
