@@ -223,7 +223,7 @@ def blocked(folder: Path) -> None:
         (misfit, {"--weights": "w.pt"}, "'0.weight' is missing, '0.bias' is missing and"),
         (fourth_class, {}, "has 3 outputs, but the folder has 4 classes"),
         (single_class, {"MODEL": "nets.py:single"}, "images of one class only, 'c'; .* give --data 'data/c'"),
-        (blocked, {}, "cannot write to 'out'"),
+        (blocked, {}, "cannot write to 'out': File exists; choose another folder with --out"),
         (None, {"MODEL": "nets.py:Wrapped"}, "returns a dict, not logits"),
         (None, {"MODEL": "no_such.module:net"}, "'no_such.module' cannot be imported"),
         (None, {"MODEL": "nets.py:other"}, "has no 'other'"),

@@ -29,6 +29,12 @@ class History:
         self.folder = folder
         self.path = folder / NAME
 
+    def create(self) -> History:
+        """Make the folder unless it exists, and return the history. Raises StorageError where that fails."""
+        with storage(self.folder, "--history"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
     def read(self) -> pd.DataFrame:
         """Return all rows, in order of night; none if there is no file.
 
@@ -58,8 +64,7 @@ class History:
         further = [name for name in rows.columns if name not in COLUMNS]
         new = rows[[*COLUMNS, *further]].astype(dict(COLUMNS))
         with storage(self.folder, "--history"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "history.lock"):
+            with FileLock(self.create().folder / "history.lock"):
                 old = self.read()
                 kept = old[~old["night"].isin(new["night"])]
                 both = [frame for frame in (kept, new) if not frame.empty]
