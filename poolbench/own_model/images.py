@@ -171,8 +171,8 @@ def _empty(count: int, side: int, dtype: torch.dtype) -> Tensor:
     except RuntimeError as error:
         gigabytes = count * 3 * side**2 * dtype.itemsize / 1e9
         raise UsageError(
-            f"{count:,} images of {side}x{side} px take {gigabytes:,.1f} GB, more than there is; give a smaller --size, "
-            "or fewer images (--limit; advise: --images)"
+            f"{count:,} images of {side}x{side} px take {gigabytes:,.1f} GB, more than there is; give a smaller "
+            "--size, or fewer images (--limit; advise: --images)"
         ) from error
 
 
