@@ -112,7 +112,7 @@ def accept_command(folder: Path, out: Path, again: Path | None) -> None:
         kept = old.repeat[old.repeat["group"].isin(unmoved)] if old.repeat is not None else None
         repeat = kept if repeat is None else repeat if kept is None else _with_kept(repeat, kept)
     accepted = results.assign(**{ACCEPTED: night_of(finished(ledger))})
-    with storage(folder):
+    with storage(folder, "the argument FOLDER"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in ((REPEAT, repeat), (RESULTS, accepted)):
             if frame is not None and not frame.empty:

@@ -133,13 +133,24 @@ def plugin_option(pass_on: bool = False) -> Decorator:
     )
 
 
-out_option = click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("poolbench-out"),
-    show_default=True,
-    help="Work folder: ledger, MLflow store, report.",
-)
+class _Folder(click.Path):
+    """The path of a folder, which is not empty: click takes an empty one, as of an unset variable, for the current."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            raise UsageError("--out is empty (an unset shell variable?); give a folder, or . for the current one")
+        return super().convert(value, param, ctx)
+
+
+def out_folder_option(help: str, default: Path | None = None) -> Decorator:
+    """Return the option --out of a command, which is required if it has no default."""
+    required = default is None
+    return click.option(
+        "--out", type=_Folder(path_type=Path), required=required, default=default, show_default=True, help=help
+    )
+
+
+out_option = out_folder_option("Work folder: ledger, MLflow store, report.", Path("poolbench-out"))
 uri_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from poolbench.cli.deciding import duration
-from poolbench.cli.options import device_option, gathered, interruptible, say, split_components, tell, uri_option
+from poolbench.cli.options import (
+    device_option,
+    gathered,
+    interruptible,
+    out_folder_option,
+    say,
+    split_components,
+    tell,
+    uri_option,
+)
 from poolbench.core import UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +118,7 @@ def _pool_names(ctx: click.Context, option: click.Parameter, text: str) -> tuple
 @click.command("evaluate")
 @click.argument("spec", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders, or of images.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the numbers.")
+@out_folder_option("Folder for the page and the numbers.")
 @model_options
 @click.option("--limit", type=click.IntRange(min=2), help="At most this many images, balanced over the classes.")
 @click.option(
@@ -212,7 +221,7 @@ tried_options = gathered(
 @click.command("advise")
 @click.argument("spec", metavar="MODEL")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders, or of images.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the results.")
+@out_folder_option("Folder for the page and the results.")
 @model_options
 @tried_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass (default: by size and device).")

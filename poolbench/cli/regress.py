@@ -114,7 +114,8 @@ def regress_command(
     current = judged_frame(ledger, baseline.results)
     _check_common(baseline, current, folder, out)
     night = compare(baseline.results, current, known_metrics(), baseline.repeat)
-    history = History(history_folder) if history_folder else None
+    # Made now: that it cannot be is no news for after a confirmation, which takes long.
+    history = History(history_folder).create() if history_folder else None
     if identical:
         incidents = judge_bits(night.incidents)
     else:

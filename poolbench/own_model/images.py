@@ -69,7 +69,8 @@ def list_images(folder: Path, limit: int | None = None) -> Listing:
     """Return the images of a folder; with class folders their names are the classes, sorted.
 
     ``limit`` takes a subset with as equal a number of images per class as there are, drawn with a fixed seed. Raises
-    UsageError for a folder that is absent, has no images, or has images both in class folders and beside them.
+    UsageError for a folder that is absent, has no images, has a single class, or has images both in class folders and
+    beside them.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder '{folder}'; give a folder of images or of class folders with --data")
@@ -84,6 +85,11 @@ def list_images(folder: Path, limit: int | None = None) -> Listing:
         )
     if not groups and not loose:
         raise UsageError(f"'{folder}' holds no images ({', '.join(SUFFIXES)}), nor do its folders; give another --data")
+    if len(groups) == 1:
+        raise UsageError(
+            f"'{folder}' has images of one class only, '{classes[0]}'; add folders of other classes, or give "
+            f"--data '{folder / classes[0]}' for images without labels"
+        )
     files = [path for group in groups or [loose] for path in group]
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups]) if groups else None
     if limit is not None and limit < len(classes):
@@ -132,15 +138,16 @@ def read_images(
 
     Images are converted to RGB (transparency on black) and turned as their EXIF data say. ``transform`` maps the PIL
     image to the tensor (3, h, w) of the larger image, h and w of ``larger_side`` or more, of which the centre is used.
-    Raises UsageError that names the file for an image that cannot be decoded, and for a transform's wrong tensor.
+    Raises UsageError that names the file for an image that cannot be decoded, and for a transform's wrong tensor; also
+    for more images than fit into memory.
     """
     size, large = preprocessing.size, larger_side(preprocessing.size)
     count, digest, enlarged = len(listing.files), hashlib.sha256(), 0
     dtype = torch.uint8 if transform is None else torch.float32
-    larger = torch.empty(count, 3, large, large, dtype=dtype)
+    larger = _empty(count, large, dtype)
     steps = (-1, 1) if transform is None else ()
     compared = balanced_subset(listing.labels, COMPARED_IMAGES, count, "compared images")
-    rescaled = {step: torch.empty(len(compared), 3, size, size, dtype=dtype) for step in steps}
+    rescaled = {step: _empty(len(compared), size, dtype) for step in steps}
     place_of = {int(index): place for place, index in enumerate(compared)}
     for index, path in enumerate(listing.files):
         image, content = decoded_image(path)
@@ -155,6 +162,18 @@ def read_images(
                     crops[place_of[index]] = _resized(image, large + step, size, preprocessing.interpolation)
         show(index + 1, count)
     return Images(listing, larger, compared, rescaled, enlarged, digest.hexdigest()[:16])
+
+
+def _empty(count: int, side: int, dtype: torch.dtype) -> Tensor:
+    """Return room for images (count, 3, side, side); raise UsageError if there is too little memory."""
+    try:
+        return torch.empty(count, 3, side, side, dtype=dtype)
+    except RuntimeError as error:
+        gigabytes = count * 3 * side**2 * dtype.itemsize / 1e9
+        raise UsageError(
+            f"{count:,} images of {side}x{side} px take {gigabytes:,.1f} GB, more than there is; give a smaller "
+            "--size, or fewer images (--limit; advise: --images)"
+        ) from error
 
 
 def _resized(image: Any, shorter: int, crop: int, interpolation: str) -> Tensor:

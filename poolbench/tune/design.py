@@ -19,7 +19,6 @@ FIRST_SEED = 2000
 """Of trials. Their seeds are used for nothing else, so the weights and orders of later runs are new."""
 FIRST_CONFIRMATION_SEED = 3000
 CONFIRMATION_SEEDS = 5
-MAX_SEEDS = FIRST_CONFIRMATION_SEED - FIRST_SEED
 
 
 @dataclass(frozen=True)

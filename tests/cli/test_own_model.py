@@ -39,6 +39,10 @@ def wide():
     return nn.Sequential(nn.Conv2d(3, 8, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
 
 
+def single():
+    return nn.Sequential(nn.Conv2d(3, 1, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class Wrapped(nn.Module):
     def __init__(self):
         super().__init__()
@@ -201,6 +205,11 @@ def fourth_class(folder: Path) -> None:
     Image.new("RGB", (20, 20)).save(folder / "data" / "d" / "0.png")
 
 
+def single_class(folder: Path) -> None:
+    for name in ("a", "<b>"):
+        (folder / "data" / name).rename(folder / name)
+
+
 def blocked(folder: Path) -> None:
     (folder / "out").write_text("a file")
 
@@ -213,7 +222,8 @@ def blocked(folder: Path) -> None:
         (pickled, {"--weights": "w.pt"}, "'w.pt' holds pickled Python objects, .*refused"),
         (misfit, {"--weights": "w.pt"}, "'0.weight' is missing, '0.bias' is missing and"),
         (fourth_class, {}, "has 3 outputs, but the folder has 4 classes"),
-        (blocked, {}, "cannot write to 'out'"),
+        (single_class, {"MODEL": "nets.py:single"}, "images of one class only, 'c'; .* give --data 'data/c'"),
+        (blocked, {}, "cannot write to 'out': File exists; choose another folder with --out"),
         (None, {"MODEL": "nets.py:Wrapped"}, "returns a dict, not logits"),
         (None, {"MODEL": "no_such.module:net"}, "'no_such.module' cannot be imported"),
         (None, {"MODEL": "nets.py:other"}, "has no 'other'"),

@@ -299,6 +299,31 @@ def test_an_empty_baseline_is_replaced_and_a_damaged_one_is_not(cli: Cli, tmp_pa
     assert path.read_text() == whole[:5000]
 
 
+@pytest.mark.usefixtures("baseline")
+def test_a_history_that_cannot_be_written_is_said_before_the_confirmation(
+    cli: Cli, change: Change, tmp_path: Path
+) -> None:
+    change(0.3, 0.003)
+    night(cli, "n1")
+    (tmp_path / "taken").write_text("a file")
+    done = cli("regress", *BASE, "--out", "n1", "--history", "taken")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("poolbench: cannot write to 'taken': File exists; choose another folder with --history")
+    assert not (tmp_path / "n1" / "confirmation").exists()
+
+
+@pytest.mark.usefixtures("change")
+def test_a_baseline_that_cannot_be_written_names_its_argument(cli: Cli, tmp_path: Path) -> None:
+    night(cli, "n1", "0-1")
+    (tmp_path / "file").write_text("a file")
+    done = cli("baseline", "accept", "file", "--out", "n1")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("poolbench: cannot write to 'file': ")
+    assert "choose another folder with the argument FOLDER" in line
+
+
 def test_a_night_without_results_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "n1" / "cells").mkdir(parents=True)
     assert cli("baseline", "accept", "baseline", "--out", "n1").exit_code == 3

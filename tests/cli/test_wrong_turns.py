@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import Result
+
+from poolbench.cli import main
 
 Cli = Callable[..., Result]
 
@@ -69,6 +72,22 @@ def test_a_wrong_turn_is_one_line_and_exit_code_2(cli: Cli, arguments: list[str]
     assert lines[-1].startswith("poolbench: ")
     assert message in lines[-1]
     assert "Traceback" not in done.output
+
+
+def commands_with(option: str, group: click.Group = main, *above: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_with(option, command, *above, name)
+        elif any(option in parameter.opts for parameter in command.params):
+            yield (*above, name)
+
+
+@pytest.mark.parametrize("command", tuple(commands_with("--out")), ids=" ".join)
+def test_a_folder_without_a_name_is_refused(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = cli(*command, "--out", "")
+    assert done.exit_code == 2, done.output
+    assert done.stderr.splitlines()[-1].startswith("poolbench: --out is empty")
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_command_that_names_or_reads_cells_takes_plugins(cli: Cli) -> None:

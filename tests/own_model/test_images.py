@@ -12,7 +12,15 @@ from PIL import Image
 
 from poolbench.core import UsageError
 from poolbench.own_model import images
-from poolbench.own_model.images import Images, balanced_subset, larger_side, list_images, named_transform, read_images
+from poolbench.own_model.images import (
+    Images,
+    Listing,
+    balanced_subset,
+    larger_side,
+    list_images,
+    named_transform,
+    read_images,
+)
 from poolbench.own_model.model import Preprocessing
 
 SIZE = 14
@@ -166,6 +174,16 @@ def test_folders_without_images_are_refused(tmp_path: Path, drawn: Callable[...,
     drawn(drawn(tmp_path / "both"), 1, ())
     with pytest.raises(UsageError, match=r"has images beside its class folders, like '0.png'"):
         list_images(tmp_path / "both")
+    with pytest.raises(UsageError, match=r"images of one class only, 'cat'; .* --data '.*one/cat'"):
+        list_images(drawn(tmp_path / "one", 2, ("cat",)))
+
+
+def test_more_images_than_memory_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    # More bytes than a process can address, whatever the machine has.
+    listing = Listing(tmp_path, (tmp_path / "absent.png",) * 3_000_000, (), None)
+    large = Preprocessing(4096, (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(UsageError, match=r"^3,000,000 images of 4681x4681 px take 197,205\.8 GB, "):
+        read_images(listing, large, None, lambda done, total: None)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, None])

@@ -29,6 +29,12 @@ class History:
         self.folder = folder
         self.path = folder / NAME
 
+    def create(self) -> History:
+        """Make the folder unless it exists, and return the history. Raises StorageError where that fails."""
+        with storage(self.folder, "--history"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
     def read(self) -> pd.DataFrame:
         """Return all rows, in order of night; none if there is no file.
 
@@ -57,20 +63,19 @@ class History:
         """
         further = [name for name in rows.columns if name not in COLUMNS]
         new = rows[[*COLUMNS, *further]].astype(dict(COLUMNS))
-        with storage(self.folder, "--history"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "history.lock"):
-                old = self.read()
-                kept = old[~old["night"].isin(new["night"])]
-                both = [frame for frame in (kept, new) if not frame.empty]
-                if not both:
-                    return
-                frame = pd.concat(both, ignore_index=True).sort_values("night", kind="stable", ignore_index=True)
-                for torn in self.folder.glob(f".{NAME}.*.tmp"):
-                    torn.unlink(missing_ok=True)
-                content = BytesIO()
-                frame.to_parquet(content, engine="pyarrow", compression="zstd", index=False, write_page_checksum=True)
-                write_atomically(self.path, content.getvalue())
+        self.create()
+        with storage(self.folder, "--history"), FileLock(self.folder / "history.lock"):
+            old = self.read()
+            kept = old[~old["night"].isin(new["night"])]
+            both = [frame for frame in (kept, new) if not frame.empty]
+            if not both:
+                return
+            frame = pd.concat(both, ignore_index=True).sort_values("night", kind="stable", ignore_index=True)
+            for torn in self.folder.glob(f".{NAME}.*.tmp"):
+                torn.unlink(missing_ok=True)
+            content = BytesIO()
+            frame.to_parquet(content, engine="pyarrow", compression="zstd", index=False, write_page_checksum=True)
+            write_atomically(self.path, content.getvalue())
 
 
 def examine_history(folder: Path) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ def explained(error: BaseException, uri: str) -> str:
         return f"{server} does not answer as an MLflow server does (404): is the address complete?"
     # What the operating system says is deepest in the chain: a file of certificates that does not exist.
     cause = next((cause for cause in reversed(chain) if isinstance(cause, OSError)), error)
-    advice = "; 'poolbench doctor' checks it" if uri.startswith("sqlite:") else ""
+    advice = "; 'poolbench doctor' checks it" if uri.startswith("sqlite") else ""
     return f"the store at {without_user(uri)} cannot be used ({type(cause).__name__}: {_first_line(cause)}){advice}"
 
 

@@ -53,7 +53,7 @@ from poolbench_tracking.mlflow_runs import (
     learned_of,
     seal_group_run,
 )
-from poolbench_tracking.mlflow_store import Store, default_uri
+from poolbench_tracking.mlflow_store import Store, default_uri, writing_lock
 from poolbench_tracking.mlflow_studies import experiment_name, write_study
 from poolbench_tracking.mlflow_views import GROUPS, SEEDS, TRIALS, view_link, views
 
@@ -74,7 +74,7 @@ class MlflowSink:
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.lock = FileLock(folder / "mlflow.lock", is_singleton=True)
+        self.lock = writing_lock(folder)
         self.sync_lock = FileLock(folder / "sync.lock", is_singleton=True)
         self.uri = uri or default_uri(folder)
         self._parents: dict[str, str] = {}

@@ -33,7 +33,20 @@ LOCAL_SERVER = "http://127.0.0.1:5000"
 
 def default_uri(folder: Path) -> str:
     """Return the URI of the SQLite store inside a work folder."""
-    return f"sqlite:///{folder.resolve()}/{DATABASE}"
+    return _sqlite_uri(folder.resolve() / DATABASE)
+
+
+def _sqlite_uri(path: Path) -> str:
+    """Return the URI of a SQLite database, in which SQLAlchemy decodes "%41", and "?" begins the options."""
+    plain = str(path)
+    quoted = plain.replace("%", "%25").replace("?", "%3F")
+    # Without a driver in the URI, MLflow makes the folder that the path names as it stands in the URI, quoted.
+    return f"{'sqlite' if quoted == plain else 'sqlite+pysqlite'}:///{quoted}"
+
+
+def writing_lock(folder: Path) -> FileLock:
+    """Return the lock of a work folder for whoever writes to its store: no other process of the folder does then."""
+    return FileLock(folder / "mlflow.lock", is_singleton=True)
 
 
 def is_server(uri: str) -> bool:
@@ -71,16 +84,17 @@ class Store:
             raise TrackingUnavailable(f"mlflow is not installed ({error})") from error
         self.folder = folder
         self.uri = uri or default_uri(folder)
-        self.folder_id = _folder_id(folder)
         self._experiments: dict[str, str] = {}
         with reported(self.uri):
-            if uri is None or uri == default_uri(folder):
+            if self.uri == default_uri(folder):
+                _check_path(folder.resolve() / DATABASE)
                 _create_database(folder / DATABASE)
                 _correct_artifact_places(folder)
             if not is_server(self.uri):
                 _check_database(self.uri)
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
+        self.folder_id = _folder_id(folder)
 
     def experiment(self, name: str, description: str, tags: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return the id of an experiment, which is made with this description and tags if it does not exist."""
@@ -100,8 +114,7 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         # A local store keeps its artifacts next to it; a server decides where they go.
-        local = self.uri.startswith("sqlite:")
-        place = f"{_artifacts(self.folder)}{quote(folder_name(name))}" if local else None
+        place = f"{_artifacts(self.folder)}{quote(folder_name(name))}" if self.uri.startswith("sqlite") else None
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": description, **more}
         try:
             return self.client.create_experiment(name, place, tags)
@@ -146,18 +159,27 @@ class Store:
         return without_user(self.uri).rstrip("/") if is_server(self.uri) else LOCAL_SERVER
 
 
+def _check_path(path: Path) -> None:
+    """Raise TrackingUnavailable for a path that SQLAlchemy would read otherwise, or that MLflow cannot store."""
+    from sqlalchemy.engine import make_url
+
+    # SQLAlchemy 2.0 does not decode "%3F". MLflow stores Unicode only, which names of folders need not be.
+    if make_url(_sqlite_uri(path)).database != str(path).encode(errors="replace").decode():
+        raise TrackingUnavailable(f"MLflow cannot have a store at '{path}'; choose another --out")
+
+
 def _create_database(path: Path) -> None:
     """Create the SQLite store of a work folder unless it exists: whole, also if this process is killed meanwhile."""
     import mlflow
 
-    with FileLock(path.with_suffix(".lock"), is_singleton=True):
+    with writing_lock(path.parent):
         if path.exists():
             return
         for torn in path.parent.glob(f".{DATABASE}.*.tmp*"):
             torn.unlink(missing_ok=True)
         aside = path.with_name(f".{DATABASE}.{uuid.uuid4().hex[:8]}.tmp")
         # MLflow makes its tables one by one. It cannot use a store that has only some of them.
-        mlflow.MlflowClient(tracking_uri=f"sqlite:///{aside.resolve()}").search_experiments(max_results=1)
+        mlflow.MlflowClient(tracking_uri=_sqlite_uri(aside.resolve())).search_experiments(max_results=1)
         os.replace(aside, path)
 
 
@@ -171,8 +193,7 @@ def _correct_artifact_places(folder: Path) -> None:
 
     MLflow keeps absolute places: a copy would write into the original.
     """
-    lock = FileLock((folder / DATABASE).with_suffix(".lock"), is_singleton=True)
-    with lock, closing(sqlite3.connect(folder / DATABASE)) as database, database:
+    with writing_lock(folder), closing(sqlite3.connect(folder / DATABASE)) as database, database:
         found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
         for experiment, place in found:
             _, separator, name = (place or "").rpartition(f"/{ARTIFACTS}/")

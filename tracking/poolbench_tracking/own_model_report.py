@@ -16,7 +16,7 @@ import matplotlib
 import pandas as pd
 from markupsafe import Markup
 
-from poolbench.files import StorageError, text_bytes, write_atomically
+from poolbench.files import storage, text_bytes, write_atomically
 from poolbench.own_model.answers import answers, percent, points, warnings, with_interval
 from poolbench.own_model.figures import DRAWINGS
 from poolbench.own_model.results import Evaluation
@@ -28,10 +28,8 @@ PAGE, NUMBERS, IMAGES = "index.html", "evaluation.json", "images.parquet"
 
 def make_folder(folder: Path) -> None:
     """Make the folder of the results; raise StorageError. Called before the work, so that a mistake costs no time."""
-    try:
+    with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def write_evaluation(found: Evaluation, folder: Path) -> Path:
@@ -46,17 +44,10 @@ def write_evaluation(found: Evaluation, folder: Path) -> Path:
         NUMBERS: json.dumps(plain(found), indent=1, allow_nan=False).encode(),
         PAGE: text_bytes(to_html(found)),
     }
-    try:
+    with storage(folder):
         for name, data in content.items():
             write_atomically(folder / name, data)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     return folder / PAGE
-
-
-def _unwritable(folder: Path, error: OSError) -> StorageError:
-    reason = error.strerror or error
-    return StorageError(f"cannot write to '{folder}': {reason}; free space or choose another folder with --out")
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,8 @@ from poolbench.own_model.results import DataFacts, Evaluation, ModelFacts
 from poolbench_tracking.advice_report import NUMBERS as ADVICE_NUMBERS
 from poolbench_tracking.advice_report import PAGE as ADVICE_PAGE
 from poolbench_tracking.mlflow_errors import reported
-from poolbench_tracking.mlflow_store import Store
+from poolbench_tracking.mlflow_runs import FOLDER, KIND
+from poolbench_tracking.mlflow_store import Store, writing_lock
 from poolbench_tracking.own_model_report import IMAGES, NUMBERS, PAGE
 from poolbench_tracking.report import markdown_text
 
@@ -73,18 +74,31 @@ def _advice_metrics(one: Outcome, data: DataFacts) -> dict[str, float]:
 
 @contextmanager
 def _run(store: Store, model: ModelFacts, note: Sequence[str], command: str) -> Iterator[_Run]:
-    """Give a new run, which ends FINISHED, or FAILED after an exception."""
-    with reported(store.uri):
+    """Give a new run, which ends FINISHED, or FAILED after an exception.
+
+    What a killed process left unfinished is closed before: only one process of a folder writes at a time.
+    """
+    with reported(store.uri), writing_lock(store.folder):
         experiment = store.experiment(EXPERIMENT, NOTE)
+        for left in [run for run in store.unfinished(experiment) if run.data.tags.get(FOLDER) == store.folder_id]:
+            _close_failed(store, experiment, left.info.run_id)
         content = "\n".join(f"- {markdown_text(sentence)}" for sentence in note)
-        tags = {"poolbench.kind": "own model", "mlflow.note.content": content, "mlflow.source.name": command}
+        own = {KIND: "own model", FOLDER: store.folder_id}
+        tags = {**own, "mlflow.note.content": content, "mlflow.source.name": command}
         run_id = str(store.client.create_run(experiment, tags=tags, run_name=model.spec).info.run_id)
         try:
             yield _Run(store, experiment, run_id)
         except BaseException:
-            store.client.set_terminated(run_id, "FAILED")
+            _close_failed(store, experiment, run_id)
             raise
         store.client.set_terminated(run_id, "FINISHED")
+
+
+def _close_failed(store: Store, experiment: str, run_id: str) -> None:
+    """End a run that is not complete, and delete its logged models: the next run has them again."""
+    for model in list(store.client.search_logged_models([experiment], f"source_run_id = '{run_id}'")):
+        store.client.delete_logged_model(model.model_id)
+    store.client.set_terminated(run_id, "FAILED")
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,14 @@ from pathlib import Path
 
 import click
 
-from poolbench.cli.options import data_dir_option, existing, interruptible, plugin_option, say
+from poolbench.cli.options import data_dir_option, existing, interruptible, out_folder_option, plugin_option, say
 from poolbench.core import DataLocation, UsageError
 
 
 @click.command("live")
 @plugin_option()
 @click.argument("cells", nargs=-1, metavar="[CELL]...")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("."),
-    show_default=True,
-    help="Folder for live.html.",
-)
+@out_folder_option("Folder for live.html.", Path("."))
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),

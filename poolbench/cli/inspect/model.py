@@ -15,6 +15,7 @@ from poolbench.cli.options import (
     existing,
     gathered,
     interruptible,
+    out_folder_option,
     plugin_option,
     say,
     split_components,
@@ -94,7 +95,7 @@ stored_options = gathered(
 @click.argument("spec", metavar="MODEL|CELL")
 @plugin_option()
 @looked_options
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the numbers.")
+@out_folder_option("Folder for the page and the numbers.")
 @model_options
 @stored_options
 @device_option

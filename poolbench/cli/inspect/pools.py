@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolbench.cli.options import interruptible, plugin_option, say, split_components
+from poolbench.cli.options import interruptible, out_folder_option, plugin_option, say, split_components
 from poolbench.core import Component, UsageError
 from poolbench.inspect.filters import FILTERS, named_filter
 
@@ -20,7 +20,7 @@ SAMPLE = "the cat of the package"
 
 @click.command("pools")
 @click.argument("image", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page and the pictures.")
+@out_folder_option("Folder for the page and the pictures.")
 @plugin_option()
 @click.option(
     "--pool", "wanted", metavar="NAME[:KEY=VALUE,...],...", multiple=True,
