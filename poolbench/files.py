@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json_bytes(content))
 
 
+NO_FILE = "it is no file"
 DOCTOR = "'poolbench doctor --fix' sets damaged files aside"
 
 
@@ -117,6 +119,35 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedFile(path, f"it cannot be read ({error.strerror or error})") from error
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file for reading; raise DamagedFile for anything else, OSError as ``open`` does.
+
+    A named pipe in its place, which a work folder of a stranger may hold, would be waited for.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def read_file(path: Path, start: int = 0) -> bytes:
+    """Return the content of a regular file from byte ``start``; raise DamagedFile for anything else, and OSError."""
+    with open_file(path) as file:
+        file.seek(start)
+        return file.read()
+
+
+def _regular(path: str, flags: int) -> int:
+    """Return the descriptor of a regular file; raise DamagedFile for anything else."""
+    try:
+        number = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # of a socket
+            raise
+        raise DamagedFile(Path(path), NO_FILE) from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise DamagedFile(Path(path), NO_FILE)
+    return number
+
+
 def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
     """Raise DamagedFile unless a file has the expected size and, with ``contents``, the expected SHA-256.
 
@@ -125,7 +156,7 @@ def verify(path: Path, expected: Checksum, contents: bool = True) -> None:
     with reading(path):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
-            raise DamagedFile(path, "it is no file, or a link")
+            raise DamagedFile(path, f"{NO_FILE}, or a link")
         to_read = contents and found.st_size == expected.size
         sha256 = _sha256(str(path), found.st_ino, found.st_ctime_ns) if to_read else expected.sha256
     compare(path, Checksum(found.st_size, sha256), expected)
@@ -142,5 +173,5 @@ def compare(path: Path, found: Checksum, expected: Checksum) -> None:
 @lru_cache(maxsize=100_000)
 def _sha256(path: str, inode: int, changed: int) -> str:
     # Of a text: paths that are kept take more memory.
-    with open(path, "rb") as file:
+    with open_file(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

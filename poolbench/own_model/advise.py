@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from poolbench.core import UsageError
-from poolbench.files import StorageError
+from poolbench.files import DamagedFile, StorageError
 from poolbench.own_model.advice import Advice, Trial, choose, outcomes_of, sentences_of, untried_sentences
 from poolbench.own_model.answers import percent
 from poolbench.own_model.attribution import attribute
@@ -199,7 +199,7 @@ def _trial(bench: Bench, remedy: Remedy) -> Trial:
     network, changed = with_pools(bench, remedy)
     tables: list[pd.DataFrame] = []
     for seed in range(bench.options.seeds) if remedy.is_trained else [None]:
-        table = bench.trials.read(remedy, seed)
+        table = _stored_table(bench, remedy, seed)
         if table is None:
             try:
                 table = _new_table(bench, remedy, network, seed, missing=max(1, 2 - len(tables)))
@@ -217,6 +217,15 @@ def _trial(bench: Bench, remedy: Remedy) -> Trial:
     numbers = f"{percent(flips)} of steps change the decision, {what} {percent(right)}"
     bench.say(f"{remedy.name}: {numbers} ({bench.clock.spent:.0f} s)")
     return trial
+
+
+def _stored_table(bench: Bench, remedy: Remedy, seed: int | None) -> pd.DataFrame | None:
+    """Return the table of a remedy on disk, None where there is none; say so if there is a damaged one."""
+    try:
+        return bench.trials.read(remedy, seed)
+    except DamagedFile as damaged:
+        bench.say(f"{remedy.name}: '{damaged.path}' is damaged: {damaged.reason}; it is computed again")
+        return None
 
 
 def _new_table(bench: Bench, remedy: Remedy, network: nn.Module, seed: int | None, missing: int) -> pd.DataFrame:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from poolbench.files import reading
+from poolbench.files import read_file, reading
+from poolbench.runner.facts import is_count, is_list, is_mapping, is_number, is_seconds, is_text, wrong
 
 EVENTS = "events.jsonl"
-FIELDS: Mapping[str, tuple[str, type | None]] = {
-    "started": ("", None),
-    "resumed": ("epoch", int),
-    "epoch": ("epoch", int),
-    "failed": ("reason", str),
-    "skipped": ("reason", str),
-}
-"""What each event has beside its time: the name of a field and its type."""
-
-
 TICK = 0.001
 """Seconds between two events while the clock is behind: MLflow counts milliseconds."""
 
@@ -86,7 +77,7 @@ def read_attempt(folder: Path) -> LoggedAttempt:
     attempt = LoggedAttempt()
     with reading(path):
         try:
-            log = path.read_bytes()
+            log = read_file(path)
         except FileNotFoundError:
             return attempt
     for event in _parse(log):
@@ -97,11 +88,10 @@ def read_attempt(folder: Path) -> LoggedAttempt:
 def read_epochs(folder: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     """Return the epochs in the complete lines of the log from byte ``start``, and the byte after them."""
     path = folder / EVENTS
-    if not path.exists():
+    try:
+        new = read_file(path, start)
+    except FileNotFoundError:
         return [], start
-    with open(path, "rb") as file:
-        file.seek(start)
-        new = file.read()
     whole = new[: new.rfind(b"\n") + 1]
     return [row for row in _parse(whole) if row.pop("event") == "epoch"], start + len(whole)
 
@@ -120,12 +110,21 @@ def _parse(log: bytes) -> list[dict[str, Any]]:
 
 
 def _is_event(event: Any) -> bool:
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+    if not is_mapping(event) or not is_seconds(event.get("time")):
         return False
-    if event["event"] not in FIELDS or not isinstance(event.get("time"), (int, float)):
-        return False
-    name, kind = FIELDS[event["event"]]
-    rows = event.get("rows", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        return False
-    return kind is None or (isinstance(event.get(name), kind) and event[name] != "")
+    content = {name: value for name, value in event.items() if name != "event"}
+    match event.get("event"):
+        case "started":
+            return not wrong(content)
+        case "resumed":
+            return is_count(content.get("epoch")) and is_list(content.get("rows", []), _is_row) and not wrong(content)
+        case "epoch":
+            return _is_row(content)
+        case "failed" | "skipped":
+            return is_text(content.get("reason")) and content["reason"] != ""
+    return False
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether a value is an epoch: its number, and numbers by name."""
+    return is_mapping(row, is_number) and is_count(row.get("epoch"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from poolbench.core import Cell, Result
-from poolbench.files import Checksum, DamagedFile, compare, reading, storage, verify, write_atomically
+from poolbench.files import Checksum, DamagedFile, compare, read_file, reading, storage, verify, write_atomically
 from poolbench.runner.attempt_log import EVENTS, LoggedAttempt, read_attempt, read_epochs
 from poolbench.runner.locks import is_held
 from poolbench.runner.record import ARRAYS, CHECKPOINT, CONFIG, WEIGHTS, Append, Change, Delete, Finish, Record, Write
@@ -67,7 +67,7 @@ class CellRecord(Record):
                 case Delete(name):
                     (self.folder / name).unlink(missing_ok=True)
                 case Finish(result, files):
-                    own = {name: Checksum.of((self.folder / name).read_bytes()) for name in (CONFIG, EVENTS)}
+                    own = {name: Checksum.of(read_file(self.folder / name)) for name in (CONFIG, EVENTS)}
                     write_atomically(self.folder / RESULT, sealed(result, {**own, **files}))
 
     def checkpoint(self) -> bytes | None:
@@ -80,10 +80,10 @@ class CellRecord(Record):
             for torn in self.folder.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
             try:
-                return path.read_bytes()
+                return read_file(path)
             except FileNotFoundError:
                 return None
-            except OSError:
+            except (OSError, DamagedFile):
                 work = self.folder.parents[1]
                 os.rename(path, new_aside(work, self.cell_id) / CHECKPOINT)
                 return None
@@ -102,7 +102,7 @@ class CellRecord(Record):
         """Return the cell; None if another version of poolbench wrote it; raise DamagedFile for its config.json."""
         path = self.folder / CONFIG
         with reading(path):
-            content = path.read_bytes()
+            content = read_file(path)
         try:
             config = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -156,9 +156,9 @@ class CellRecord(Record):
         """Return a file of the cell, checked; raise FileNotFoundError if the cell has none, DamagedFile if damaged."""
         stored, path = read_stored(self.folder), self.folder / name
         if stored is None or name not in stored.files:
-            return path.read_bytes()
+            return read_file(path)
         with reading(path):
-            content = path.read_bytes()
+            content = read_file(path)
         compare(path, Checksum.of(content), stored.files[name])
         return content
 
@@ -172,13 +172,16 @@ class CellRecord(Record):
         Weights, which are large and seldom read, have to have their size; ``weights`` reads their content as well.
         """
         try:
-            self._whole(weights)
+            self._whole(read_attempt(self.folder), weights)
         except DamagedFile as damaged:
             return damaged.brief
         return ""
 
-    def _whole(self, weights: bool = False) -> StoredResult | None:
-        """Return the result, None without one; raise DamagedFile if a file of the cell is not as it was written."""
+    def _whole(self, attempt: LoggedAttempt, weights: bool = False) -> StoredResult | None:
+        """Return the result, None without one; raise DamagedFile if a file of the cell is not as it was written.
+
+        ``attempt`` is the last one in its log.
+        """
         stored = read_stored(self.folder)
         if stored is None:
             return None
@@ -186,6 +189,8 @@ class CellRecord(Record):
             verify(self.folder / name, checksum, contents=weights or name != WEIGHTS)
         if not stored.files:
             self._open_unsealed()
+        if attempt.started is None:
+            raise DamagedFile(self.folder / EVENTS, "it does not tell when the cell was started")
         return stored
 
     def _open_unsealed(self) -> None:
@@ -196,15 +201,13 @@ class CellRecord(Record):
             self._arrays()
         if not self.weights():
             raise DamagedFile(self.folder / WEIGHTS, "it is empty")
-        if read_attempt(self.folder).started is None:
-            raise DamagedFile(self.folder / EVENTS, "it does not tell when the cell was started")
 
     def result(self, cell: Cell) -> Result:
         """Return the state of ``cell``, whose folder this is, from its last attempt."""
         attempt = LoggedAttempt()
         try:
             attempt = read_attempt(self.folder)
-            stored = self._whole()
+            stored = self._whole(attempt)
         except DamagedFile as damaged:
             return Result(cell, "damaged", attempt.started, None, attempt.history, {}, attempt.facts, damaged.brief)
         history, facts = attempt.history, attempt.facts

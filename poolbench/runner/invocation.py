@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -13,10 +12,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from poolbench.files import DamagedFile, reading, storage, write_json
+from poolbench.files import DamagedFile, read_file, reading, storage, write_json
+from poolbench.runner.facts import is_seconds
 from poolbench.runner.locks import is_held
 
-TEXTS, TIMES = ("command", "preset"), ("started", "ended")
+TEXTS = ("command", "preset")
 
 
 class Invocation:
@@ -59,11 +59,11 @@ class Invocation:
     def content(self) -> dict[str, Any]:
         """What the file holds: command, preset, started, ended and outcome; raise DamagedFile if it does not."""
         with reading(self.path):
-            text = self.path.read_bytes()
+            text = read_file(self.path)
         try:
             content: dict[str, Any] = json.loads(text)
             _check(content)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DamagedFile(self.path, f"it holds no command ({type(error).__name__})") from error
         return content
 
@@ -90,8 +90,7 @@ def _check(content: Any) -> None:
     """Raise TypeError or KeyError unless a content has the fields of an invocation."""
     if not all(isinstance(content[name], str) for name in TEXTS):
         raise TypeError("a text is missing")
-    for name in TIMES:
-        if not (name == "ended" and content[name] is None) and not math.isfinite(float(content[name])):
-            raise ValueError("a time is not finite")
+    if not is_seconds(content["started"]) or not (content["ended"] is None or is_seconds(content["ended"])):
+        raise TypeError("a time is missing")
     if not isinstance(content.get("outcome", ""), str):
         raise TypeError("the outcome is no text")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from poolbench.files import DamagedFile, open_file
+
 
 def is_held(lock: FileLock) -> bool:
     """Return whether this or another process holds the lock."""
@@ -24,10 +26,10 @@ def is_held(lock: FileLock) -> bool:
 def _is_locked(path: Path) -> bool:
     """Return whether a process holds the lock of a file that may only be read here; False where there is no file."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, DamagedFile):
         return False
     return False

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from poolbench.analysis.identity import COSTS
 from poolbench.core import UsageError
-from poolbench.files import DamagedFile, reading, storage, write_atomically
+from poolbench.files import DamagedFile, open_file, read_file, reading, storage, write_atomically
 from poolbench.runner.attempt_log import EVENTS
-from poolbench.runner.cell_record import LOCK, CellRecord
+from poolbench.runner.cell_record import LOCK, OWN, CellRecord
 from poolbench.runner.ledger import Ledger
 from poolbench.runner.record import CONFIG
 from poolbench.runner.stored import RESULT, read_stored
@@ -65,7 +65,7 @@ def merge(source: Ledger, target: Ledger) -> Merged:
                 continue
             path = target.folder / "invocations" / invocation.path.name
             if not path.exists():
-                write_atomically(path, invocation.path.read_bytes())
+                write_atomically(path, read_file(invocation.path))
         shutil.rmtree(aside)
     return found
 
@@ -123,9 +123,9 @@ def _obstacle(record: CellRecord) -> str:
         for path in record.folder.iterdir() if record.folder.exists() else ():
             if path.is_symlink():
                 return f"{path.name} is a link"
-            if path.is_file():
+            if path.is_file() or path.name in (*OWN, LOCK):
                 with reading(path):
-                    path.open("rb").close()
+                    open_file(path).close()
     except DamagedFile as damaged:
         return damaged.brief
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from poolbench.core import Cell, Measurement
 from poolbench.files import Checksum, json_bytes
+from poolbench.runner.facts import is_finite
 
 CONFIG, CHECKPOINT, WEIGHTS, ARRAYS = "config.json", "checkpoint.pt", "weights.pt", "arrays.npz"
 
@@ -90,7 +90,7 @@ class Record(ABC):
         for name, content in _files(measurement, weights):
             self.change(Write(name, content))
             files[name] = Checksum.of(content)
-        metrics = {k: v if math.isfinite(v) else None for k, v in measurement.metrics.items()}
+        metrics = {k: float(v) if is_finite(float(v)) else None for k, v in measurement.metrics.items()}
         self.change(Finish({"metrics": metrics, "facts": facts, "ended": time.time()}, files))
         self.change(Delete(CHECKPOINT))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from poolbench.files import write_json
+from poolbench.files import read_file, write_json
+from poolbench.runner.facts import is_seconds
 from poolbench.runner.invocation import Invocation
 
 SUFFIX = ".progress"
@@ -32,10 +32,10 @@ def publish(invocation: Invocation, standing: Standing) -> None:
 def published(invocation: Invocation) -> Standing | None:
     """Return how far a command said it is, None if it said nothing."""
     try:
-        content = json.loads(invocation.path.with_suffix(SUFFIX).read_bytes())
+        content = json.loads(read_file(invocation.path.with_suffix(SUFFIX)))
         done, total, failed = (int(content[name]) for name in ("done", "total", "failed"))
         end = content["end"]
-        return Standing(done, total, failed, None if end is None or not math.isfinite(float(end)) else float(end))
+        return Standing(done, total, failed, float(end) if is_seconds(end) else None)
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from poolbench.files import Checksum, DamagedFile, json_bytes, reading
+from poolbench.files import Checksum, DamagedFile, json_bytes, read_file, reading
+from poolbench.runner.facts import is_finite, is_mapping, is_seconds, wrong
 
 RESULT = "result.json"
 SEAL = "sha256"
@@ -37,17 +38,18 @@ def read_stored(folder: Path) -> StoredResult | None:
     path = folder / RESULT
     with reading(path):
         try:
-            text = path.read_bytes()
+            text = read_file(path)
         except FileNotFoundError:
             return None
     try:
         content = json.loads(text)
+        _check(content)
         seal = content.pop(SEAL, None)
         # Versions without checksums wrote neither.
         is_whole = seal == (_seal(content) if "files" in content else None)
         stored = StoredResult(
             {name: math.nan if value is None else float(value) for name, value in content["metrics"].items()},
-            dict(content["facts"]),
+            content["facts"],
             float(content["ended"]),
             {_plain(name): Checksum(**checksum) for name, checksum in content.get("files", {}).items()},
         )
@@ -57,6 +59,20 @@ def read_stored(folder: Path) -> StoredResult | None:
     if not is_whole:
         raise DamagedFile(path, "its content has changed (SHA-256)")
     return stored
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    """Raise TypeError or KeyError for values of other types."""
+    if not is_mapping(content["facts"]) or not is_mapping(content["metrics"], _is_metric):
+        raise TypeError("facts and metrics are objects, and metrics are finite numbers or null")
+    if name := wrong(content["facts"]):
+        raise TypeError(f"the fact '{name}' is of another type")
+    if not is_seconds(content["ended"]):
+        raise TypeError("the end is no time")
+
+
+def _is_metric(value: object) -> bool:
+    return value is None or is_finite(value)
 
 
 def _plain(name: str) -> str:

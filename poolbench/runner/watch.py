@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from poolbench.core import Cell, Status
-from poolbench.files import DamagedFile
+from poolbench.files import DamagedFile, read_file
 from poolbench.runner.attempt_log import EVENTS, read_attempt
 from poolbench.runner.cell_record import CellRecord
 from poolbench.runner.invocation import Invocation
@@ -63,7 +63,7 @@ class Watch:
                 continue
             record = self.ledger.record(name)
             try:
-                benchmark = str(json.loads((record.folder / CONFIG).read_bytes())["benchmark"])
+                benchmark = str(json.loads(read_file(record.folder / CONFIG))["benchmark"])
                 status = self._status(record, benchmark)
                 if status == "running" and (cell := record.cell()) is not None:
                     running.append(_running(record, cell))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from poolbench.files import DamagedFile, reading, storage
+from poolbench.files import DamagedFile, read_file, reading, storage
 from poolbench.runner.examine import Finding, examine_ledger, move_aside
 from poolbench.runner.ledger import Ledger
 from poolbench.tune.record import JOURNAL, NAME, StudyRecord
@@ -44,7 +44,7 @@ def _read_journal(path: Path) -> None:
     from optuna.storages.journal import JournalFileBackend
 
     with reading(path):
-        whole = path.read_bytes()
+        whole = read_file(path)
     with TemporaryDirectory() as folder:
         copy = Path(folder) / JOURNAL
         copy.write_bytes(whole[: whole.rfind(b"\n") + 1])

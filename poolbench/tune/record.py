@@ -14,7 +14,11 @@ from statistics import fmean
 from typing import Any, Literal
 
 from poolbench.core import Cell, UsageError
-from poolbench.files import DamagedFile, reading, write_json
+from poolbench.files import DamagedFile, read_file, reading, write_json
+from poolbench.registry import benchmarks
+from poolbench.runner.left_out import KnownNames
+from poolbench.task import Benchmark
+from poolbench.tune.checks import check_study
 from poolbench.tune.design import Budget, Design
 from poolbench.tune.space import Parameters, applied
 
@@ -122,7 +126,7 @@ class StudyRecord:
         """Read the record in the folder of a study; raise DamagedFile if it is none."""
         path = folder / NAME
         with reading(path):
-            content = path.read_bytes()
+            content = read_file(path)
         try:
             return cls._from(json.loads(content))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -130,7 +134,8 @@ class StudyRecord:
 
     @classmethod
     def _from(cls, content: Mapping[str, Any]) -> StudyRecord:
-        return cls(
+        check_study(content)
+        record = cls(
             **{
                 **content,
                 "cell": Cell.from_config(content["cell"]),
@@ -140,6 +145,21 @@ class StudyRecord:
                 "confirmed": [Confirmation(**one) for one in content["confirmed"]],
             }
         )
+        if not record.distributions.keys() <= record.cell.fields.keys():
+            raise KeyError("what was searched is no field of the cell")
+        if record.tuned is not None:
+            Cell.from_config(record.tuned.config())  # as strict as with a cell of a stranger
+        return record
+
+    @property
+    def unregistered(self) -> str:
+        """What of the study is registered nowhere: its plugin, or the version of poolbench, is not there."""
+        missing = KnownNames().missing(self.cell)
+        if not missing:
+            benchmark: Benchmark = benchmarks.get(self.cell.benchmark)()
+            named = {metric.name for metric in benchmark.metrics}
+            missing = [("objective", name) for name in self.design.objectives if name not in named]
+        return ", ".join(f"no {field} '{name}'" for field, name in missing)
 
 
 def records(out: Path, damaged: Callable[[str], None] = lambda line: None) -> list[StudyRecord]:

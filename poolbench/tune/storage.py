@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from poolbench.core import UsageError
-from poolbench.files import DamagedFile, storage
+from poolbench.files import DamagedFile, open_file, reading, storage
 from poolbench.tune.record import JOURNAL
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def open_storage(folder: Path, url: str | None, lost: Lost) -> BaseStorage:
         journal = folder / JOURNAL
         with storage(folder):
             journal.touch()
+        with reading(journal):
+            open_file(journal).close()
         try:
             return JournalStorage(JournalFileBackend(str(journal), KillSafeLock(journal)))
         except Exception as error:  # damaged bytes can make Optuna raise anything

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from poolbench.core import UsageError
 from poolbench.engine.checkpoint import unpack
 from poolbench.engine.networks import OneNetwork
-from poolbench.files import StorageError
+from poolbench.files import DamagedFile, StorageError
 from poolbench.own_model import advise as module
 from poolbench.own_model.advise import advise
 from poolbench.own_model.bench import AdviceOptions
@@ -203,10 +205,66 @@ def test_a_damaged_result_is_computed_again(folder: Path, tmp_path: Path) -> Non
     found, _ = run(folder, tmp_path / "out", clock=Clock(1e-9))
     for path in (tmp_path / "out").glob("*.parquet"):
         path.write_bytes(path.read_bytes()[:100])
-    again, _ = run(folder, tmp_path / "out", clock=Clock(1e-9))
+    again, said = run(folder, tmp_path / "out", clock=Clock(1e-9))
+    assert [line for line in said if "is damaged: its content has changed" in line and "computed again" in line]
     assert found.sentences[0] == "No remedy was tried."
     assert "no time left" in found.sentences[-1]
     assert [one.flips for one in again.outcomes] == [one.flips for one in found.outcomes]
+
+
+def stored(folder: Path, count: int = 20) -> tuple[Trials, pd.DataFrame, Path]:
+    """Return a folder of results with the table of the network as it is, that table, and its file."""
+    trials = Trials(folder, {"judged": count})
+    flips = torch.arange(count, dtype=torch.float64).numpy() / count
+    table = pd.DataFrame({"flips": flips, "change": flips.astype("float32"), "decision": range(count)})
+    trials.write(AS_IT_IS, None, table)
+    (path,) = folder.glob("*.parquet")
+    return trials, table, path
+
+
+def test_no_flipped_bit_of_a_result_is_read(tmp_path: Path) -> None:
+    trials, table, path = stored(tmp_path)
+    content = path.read_bytes()
+    for place in range(0, 8 * len(content), 7):  # 7 and 8 have no common divisor: every bit of a byte
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DamagedFile, match="its content has changed"):
+            trials.read(AS_IT_IS)
+    trials.write(AS_IT_IS, None, table)
+    found = trials.read(AS_IT_IS)
+    assert found is not None
+    assert found.equals(table)
+    # Damaged files are replaced, not kept beside the new ones.
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.rename(columns={"decision": "other"}),
+        lambda table: table.iloc[1:],
+        lambda table: table.assign(decision=table["decision"].astype(str)),
+        lambda table: table.assign(flips=float("nan")),
+        lambda table: table.assign(more=1),
+    ],
+)
+def test_a_result_of_another_form_is_damaged(tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    trials, table, path = stored(tmp_path)
+    path.unlink()
+    trials.write(AS_IT_IS, None, change(table))
+    with pytest.raises(DamagedFile, match="flips, change, decision of 20 images"):
+        trials.read(AS_IT_IS)
+
+
+def test_a_pipe_in_the_place_of_a_result_is_not_waited_for(tmp_path: Path) -> None:
+    trials, _, path = stored(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    os.mkfifo(tmp_path / f"{trials.key(AS_IT_IS, 0)}.pt")
+    with pytest.raises(DamagedFile, match="it is no file"):
+        trials.read(AS_IT_IS)
+    assert trials.kept(AS_IT_IS, 0).read() is None
 
 
 def test_another_setting_is_another_result(folder: Path, tmp_path: Path) -> None:

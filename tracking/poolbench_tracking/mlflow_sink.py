@@ -115,7 +115,7 @@ class MlflowSink:
 
     def project_study(self, record: StudyRecord) -> None:
         """Write the missing runs of a tuning study."""
-        if record.cell.benchmark in benchmarks.names():
+        if not record.unregistered:
             with self._writing():
                 write_study(self.store, record)
 

@@ -37,12 +37,14 @@ def write_report(ledger: Ledger, folder: Path, links: Links = NO_LINKS) -> Path:
     """
     found = read_evidence(ledger)
     left_out = list(found.left_out)
+    studies = records(ledger.folder, left_out.append)
+    left_out += [f"study {study.id} left out: {study.unregistered}" for study in studies if study.unregistered]
     pictures: dict[str, bytes] = {}
     sections = [_with_drawings(section, found, pictures) for section in sections_of(found, links)]
     facts = {
         "sections": sections,
         "overview": overview(sections),
-        "tunings": list(tuning_sections(records(ledger.folder, left_out.append), found)),
+        "tunings": list(tuning_sections(studies, found)),
         "metric_label": metric_label,
         "live": LIVE if (folder / LIVE).exists() else "",
         **provenance(found.results, ledger.invocations(), left_out),

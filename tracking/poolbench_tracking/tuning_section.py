@@ -45,10 +45,10 @@ class TuningSection:
 
 
 def tuning_sections(records: Sequence[StudyRecord], found: Evidence) -> Iterator[TuningSection]:
-    """Yield a section per task and design, for tasks that are registered."""
+    """Yield a section per task and design, for studies whose names are registered."""
     parts: dict[tuple[str, str], list[StudyRecord]] = {}
     for record in records:
-        if record.cell.benchmark in benchmarks.names():
+        if not record.unregistered:
             parts.setdefault((record.cell.benchmark, str(record.design.config())), []).append(record)
     groups = {group.id: group for group in groups_of(found.results)}
     for (name, _), members in parts.items():
