@@ -18,6 +18,7 @@ from poolbench.plugins import import_code
 disturbed = import_code(str(Path(__file__).with_name("_disturbed.py")))
 mlflow = pytest.importorskip("mlflow")
 
+pytestmark = pytest.mark.slow
 WRITES = ("create_run", "log_inputs", "create_logged_model", "log_batch", "finalize_logged_model", "log_outputs",
           "log_artifact", "set_terminated")  # fmt: skip
 CLIENT = tuple((mlflow.MlflowClient, name) for name in WRITES)

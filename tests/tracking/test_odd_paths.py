@@ -20,7 +20,7 @@ from poolbench_tracking.mlflow_sink import MlflowSink, TrackingUnavailable, defa
 from poolbench_tracking.mlflow_store import Store  # noqa: E402
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%41b", "a#b", "a b", "a\nb", "é?x=%2F&"])
+@pytest.mark.parametrize("name", ["a?b%41", "a#b \nc", "é?x=%2F&"])
 def test_runs_and_artifacts_are_in_the_folder_and_nothing_is_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: list[Cell], run_cells: Callable[..., Any], name: str
 ) -> None:
