@@ -56,8 +56,10 @@ def unpack(content: bytes, cell_id: str, device: str) -> Checkpoint:
     """Return the checkpoint; raise UnfitCheckpoint if it is damaged or of another cell, version or device type."""
     try:
         stored = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-        origin = stored.pop("origin")
+        origin = dict(stored.pop("origin"))
         checkpoint = Checkpoint(**stored)
+        if type(checkpoint.epoch) is not int or not all(isinstance(row, dict) for row in checkpoint.rows):
+            raise TypeError("it does not say how far the training was")
     except Exception as error:  # a damaged file can make the unpickler raise anything
         raise UnfitCheckpoint(f"the checkpoint cannot be read ({type(error).__name__})") from error
     for name, value in _origin(cell_id, device).items():

@@ -78,7 +78,8 @@ class CellRecord(Record):
         path = self.folder / CHECKPOINT
         with storage(self.folder):
             for torn in self.folder.glob(".*.tmp"):
-                torn.unlink(missing_ok=True)
+                if not torn.is_dir():
+                    torn.unlink(missing_ok=True)
             try:
                 return read_file(path)
             except FileNotFoundError:

@@ -218,9 +218,18 @@ def test_a_checkpoint_of_another_cell_is_not_taken(half_trained: Ledger) -> None
     assert len(execute(other, half_trained)[1]) == EPOCHS
 
 
-def test_a_damaged_checkpoint_is_left_with_a_note(half_trained: Ledger) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [None, {"state": {}}, {"state": {"epoch": "2"}}, {"rows": [1]}, {"rows": None}, {"origin": [1]}, {"more": 1}],
+    ids=str,
+)
+def test_a_damaged_checkpoint_is_left_with_a_note(half_trained: Ledger, change: dict[str, Any] | None) -> None:
     path = half_trained.record(NOISY.id).folder / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
+    (path.parent / ".x.tmp").mkdir()  # a folder where files that were never renamed are deleted
+    if change is None:
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        torch.save({**torch.load(path, weights_only=True), **change}, path)
     result, trained = execute(NOISY, half_trained)
     assert (result.status, len(trained)) == ("finished", EPOCHS)
     assert result.facts["from_the_start"].startswith("the checkpoint cannot be read")
