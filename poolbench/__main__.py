@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def command() -> None:
@@ -17,8 +19,20 @@ def command() -> None:
             # Python restores the default handler before its process ends: another Ctrl-C would replace the exit code.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        with suppress(OSError):
+            print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _give_up_stderr()
+
+
+def _give_up_stderr() -> None:
+    """Send what could not be written to stderr nowhere: Python would exit with 120 instead of the command's code."""
+    try:
+        if sys.stderr:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 if __name__ == "__main__":

@@ -144,10 +144,9 @@ class _Folder(click.Path):
 
 def out_folder_option(help: str, default: Path | None = None) -> Decorator:
     """Return the option --out of a command, which is required if it has no default."""
-    required = default is None
-    return click.option(
-        "--out", type=_Folder(path_type=Path), required=required, default=default, show_default=True, help=help
-    )
+    # click takes a default of None for one that is given.
+    need: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    return click.option("--out", type=_Folder(path_type=Path), help=help, **need)
 
 
 out_option = out_folder_option("Work folder: ledger, MLflow store, report.", Path("poolbench-out"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from poolbench.files import read_file, reading
+from poolbench.files import DamagedFile, read_file, reading
 from poolbench.runner.facts import is_count, is_list, is_mapping, is_number, is_seconds, is_text, wrong
 
 EVENTS = "events.jsonl"
@@ -90,8 +90,8 @@ def read_epochs(folder: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     path = folder / EVENTS
     try:
         new = read_file(path, start)
-    except FileNotFoundError:
-        return [], start
+    except (OSError, DamagedFile):
+        return [], start  # whoever executes the cell says what is wrong
     whole = new[: new.rfind(b"\n") + 1]
     return [row for row in _parse(whole) if row.pop("event") == "epoch"], start + len(whole)
 

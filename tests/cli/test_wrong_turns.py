@@ -29,6 +29,15 @@ Cli = Callable[..., Result]
         (["run", "all", "--preset", "smoke", "--device", "cuda:77"], "CUDA devices"),
         (["run", "all", "--preset", "smoke", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "all", "--preset", "smoke", "--out", "/proc/nowhere"], "cannot write to"),
+        *(
+            ([*command.split()], "Missing option '--out'")
+            for command in (
+                "evaluate timm:resnet18 --data .",
+                "advise timm:resnet18 --data .",
+                "inspect pools",
+                "inspect model x",
+            )
+        ),
         (["run", "all", "--tuned"], "no tuning result"),
         (["run"], "Missing argument"),
         (["run", "--help-me"], "No such option '--help-me'"),

@@ -183,17 +183,17 @@ def test_sync(work: Any, tmp_path: Path, studies: bool, most: int) -> None:
 
 
 def test_a_store_that_is_being_created(work: Any, tmp_path: Path) -> None:
-    """The first sync of a folder, killed while it writes the folder's id and puts the database in its place."""
+    """The first sync of a folder, killed while it puts the database in its place and writes the folder's id."""
     for name in ("tuning", "mlartifacts"):
         shutil.rmtree(work.out / name)
-    for name in ("mlflow.db", "folder.id"):
-        (work.out / name).unlink()
     for cell in [*work.finished[1:], work.unfinished]:
         shutil.rmtree(work.out / "cells" / cell.id)
-    for number in (2, 3):
-        (work.out / "folder.id").unlink(missing_ok=True)
+    for number in (1, 2, 3):
+        for name in ("mlflow.db", "folder.id"):
+            (work.out / name).unlink(missing_ok=True)
         disturbed.kill_at(number, disturbed.FILES, lambda: work.run(*SYNC))
-        assert not (work.out / "mlflow.db").exists()
+        assert (work.out / "mlflow.db").exists() == (number > 1)
+        assert not (work.out / "folder.id").exists()
         finds_only_killed_commands(work)
 
     def again() -> Any:
