@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,9 @@ class Study:
         self.folder = out / "tuning" / self.id
         self.ledger = Ledger(self.folder).create()
         self.asking = FileLock(self.folder / "asking.lock", is_singleton=True)
+        # Processes with a database need not have a folder in common, so two may ask at once: they must not propose
+        # the same. A killed study of a database makes other proposals therefore.
+        self.own = secrets.token_hex(8) if isinstance(where, optuna.storages.RDBStorage) else ""
         with storage(self.folder):
             (self.folder / "running").mkdir(exist_ok=True)
             with self.asking:
@@ -99,9 +103,9 @@ class Study:
         alive = [trial for trial in known if trial.state != TrialState.FAIL]
         if not any(trial.params == default or trial.state == TrialState.WAITING for trial in alive):
             self.optuna.enqueue_trial(default, user_attrs={DEFAULT: True})
-        # By what is known: a constant seed would repeat its first proposals. Lost trials do not count, so a study that
-        # was killed makes the same proposals as one that was not.
-        seed = derive_seed(len(alive), f"{self.id}/{self.worker}") % 2**32
+        # By what is known: a constant seed would repeat its first proposals. Lost trials do not count, so a study in a
+        # folder that was killed makes the same proposals as one that was not.
+        seed = derive_seed(len(alive), f"{self.id}/{self.worker}{self.own}") % 2**32
         self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
 
     def is_surplus(self, number: int) -> bool:
