@@ -134,6 +134,7 @@ def interrupted(command: list[str], folder: Path, line: str) -> int:
     return child.returncode
 
 
+@pytest.mark.slow
 def test_a_planted_drop_is_found_after_an_interruption(history: Repository) -> None:
     folder, commits = history
     command = [sys.executable, "-m", "poolbench.cli", "bisect", commits[0], "HEAD", *SELECTION]

@@ -65,6 +65,7 @@ def test_a_plugin_is_listed_and_planned(cli: Cli, forget_plugins: Callable[[], N
     assert (done.exit_code, "unknown benchmark 'brighter_half'" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_cells_of_a_missing_plugin_are_left_out_by_every_command(
     tmp_path: Path, cli: Cli, forget_plugins: Callable[[], None]
 ) -> None:

@@ -66,6 +66,7 @@ def test_shards_in_two_folders_are_merged_to_what_one_run_gives(tmp_path: Path, 
     assert "0 to run" in cli(*RUN, "--no-mlflow", "--out", "merged").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_shards_that_run_side_by_side_in_one_folder_leave_one_whole_report(tmp_path: Path, cli: Cli) -> None:
     arguments = [sys.executable, "-m", "poolbench.cli", *RUN, "--out", "shared"]

@@ -41,6 +41,7 @@ def wait_for(folder: Path, count: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_two_killed_tuners_go_on_and_every_trial_counts_once(tmp_path: Path, poolbench: Run) -> None:
     tuners = [start(tmp_path, *TUNE, "--trials", "6") for _ in range(2)]
@@ -86,6 +87,7 @@ def test_two_killed_tuners_go_on_and_every_trial_counts_once(tmp_path: Path, poo
     assert result.cell.split == "test"
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_jobs_share_a_study_and_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
     tuner = start(tmp_path, *TUNE, "--trials", "5", "--jobs", "2")

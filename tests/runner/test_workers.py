@@ -92,6 +92,7 @@ def test_a_killed_launcher_leaves_no_worker_behind(tmp_path: Path, poolbench: Ca
     assert poolbench("status").stdout.splitlines()[1].split() == ["shift_robustness", "0", "0", "0", "0", "0", "2"]
 
 
+@pytest.mark.slow
 def test_two_launchers_share_the_work(tmp_path: Path) -> None:
     launchers = [Launcher(tmp_path, epochs=3) for _ in range(2)]
     errors = [launcher.process.communicate(timeout=240)[1] for launcher in launchers]
