@@ -23,16 +23,16 @@ def command() -> None:
             print("interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
-        _give_up_stderr()
+        _give_up_output()
 
 
-def _give_up_stderr() -> None:
-    """Send what could not be written to stderr nowhere: Python would exit with 120 instead of the command's code."""
-    try:
-        if sys.stderr:
-            sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+def _give_up_output() -> None:
+    """Send what could not be written nowhere: Python would try again and exit with 120, not with the command's code."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Heavy libraries are imported inside the commands that need them, so that --help,
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -58,6 +57,8 @@ class Suite(click.Group):
             _end_interrupted()
         except click.UsageError as error:
             _refuse(error)
+        except OSError as error:
+            _end_refused(error)
         ctx.meta[COMMAND_LINE] = given
         return ctx
 
@@ -74,18 +75,8 @@ class Suite(click.Group):
             ctx.exit(USAGE)
         except click.UsageError as error:
             _refuse(error)
-        except BrokenPipeError:
-            _empty_stdout()
-            ctx.exit(READER_GONE)
         except OSError as error:
-            if error.errno in BAD_PATH:
-                say(f"poolbench: cannot use '{error.filename}': {error.strerror}; give another path")
-            elif error.errno in BAD_OUTPUT and error.filename is None:
-                _empty_stdout()
-                say(f"poolbench: cannot write the output: {error.strerror}; what the command has done is kept")
-            else:
-                raise
-            ctx.exit(USAGE)
+            _end_refused(error)
 
 
 def _end_interrupted() -> NoReturn:
@@ -95,10 +86,17 @@ def _end_interrupted() -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
-def _empty_stdout() -> None:
-    """Send what could not be written nowhere: Python would try again when the process ends."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _end_refused(error: OSError) -> NoReturn:
+    """End with the exit code of an error of a path or of the output; raise any other."""
+    if isinstance(error, BrokenPipeError):
+        sys.exit(READER_GONE)
+    if error.errno in BAD_PATH:
+        say(f"poolbench: cannot use '{error.filename}': {error.strerror}; give another path")
+    elif error.errno in BAD_OUTPUT and error.filename is None:
+        say(f"poolbench: cannot write the output: {error.strerror}; what the command has done is kept")
+    else:
+        raise error
+    sys.exit(USAGE)
 
 
 def _refuse(error: click.UsageError) -> NoReturn:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from poolbench import __version__
-from poolbench.files import DamagedFile, read_file, reading, storage, write_atomically
+from poolbench.files import Checksum, DamagedFile, read_file, reading, storage, write_atomically
 from poolbench.own_model.fine_tuning import Kept
 from poolbench.own_model.remedies import Remedy
 
@@ -116,4 +116,4 @@ class Trials:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return Checksum.of(content).sha256[:16]

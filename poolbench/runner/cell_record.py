@@ -226,7 +226,7 @@ class CellRecord(Record):
         return Result(cell, "running" if is_held(self.lock) else "pending", attempt.started, None, history, {}, facts)
 
     def is_blocked(self) -> bool:
-        """Return whether the cell has a folder that must not or cannot be used: a link, no folder, not writable."""
+        """Return whether what is in the place of the cell's folder cannot be used: a link, a file, or no permission."""
         if not os.path.lexists(self.folder):
             return False
         needed, effective = os.R_OK | os.W_OK | os.X_OK, os.access in os.supports_effective_ids

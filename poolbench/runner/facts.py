@@ -52,14 +52,14 @@ def _is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
-def _is_flag(value: object) -> bool:
+def is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
 FACTS: Mapping[str, Check] = {
     "invocation": is_text,
     "environment": is_mapping,
-    "environment_changed": _is_flag,
+    "environment_changed": is_flag,
     "plugins": lambda value: is_list(value, is_text),
     "resumed_after": is_count,
     "from_the_start": is_text,
@@ -71,7 +71,7 @@ FACTS: Mapping[str, Check] = {
     "chance": _is_share,
     "commonest": _is_share,
     "images": lambda value: is_mapping(value, is_count),
-    "learned": _is_flag,
+    "learned": is_flag,
 }
 """The facts that poolbench reads (see ``poolbench.core.Result``). Earlier versions wrote fewer; others may be there."""
 

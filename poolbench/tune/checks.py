@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poolbench.runner.facts import Check, is_count, is_finite, is_list, is_mapping, is_seconds, is_text, wrong
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
+from poolbench.runner.facts import Check, is_count, is_finite, is_flag, is_list, is_mapping, is_seconds, is_text, wrong
 
 
 def _is_scalar(value: object) -> bool:
@@ -55,7 +51,7 @@ TRIAL: Mapping[str, Check] = {
 }
 CONFIRMATION: Mapping[str, Check] = {
     "trial": is_count,
-    "is_default": _is_flag,
+    "is_default": is_flag,
     "parameters": _are_parameters,
     "values": _are_values,
 }

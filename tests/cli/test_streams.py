@@ -26,17 +26,19 @@ def run(*arguments: str, **streams: int) -> tuple[int, str]:
 
 
 @needs_full
-def test_data_that_cannot_be_written_is_one_line_and_no_answer() -> None:
+@pytest.mark.parametrize("argument", ["list", "--help"])
+def test_data_that_cannot_be_written_is_one_line_and_no_answer(argument: str) -> None:
     with FULL.open("w") as full:
-        code, said = run("list", stdout=full.fileno(), stderr=subprocess.PIPE)
+        code, said = run(argument, stdout=full.fileno(), stderr=subprocess.PIPE)
     assert (code, said.count("\n")) == (2, 1)
     assert "cannot write the output: No space left on device" in said
 
 
-def test_a_reader_that_has_gone_is_silence_and_a_code_of_its_own() -> None:
+@pytest.mark.parametrize("argument", ["list", "--help"])
+def test_a_reader_that_has_gone_is_silence_and_a_code_of_its_own(argument: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    assert run("list", stdout=writer, stderr=subprocess.PIPE) == (141, "")
+    assert run(argument, stdout=writer, stderr=subprocess.PIPE) == (141, "")
     os.close(writer)
 
 
