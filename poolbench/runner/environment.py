@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from poolbench import __version__
 from poolbench.core import UsageError
@@ -37,20 +40,39 @@ def resolve_device(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """Return the commit of the running checkout, "" outside of one."""
-    for folder in (Path(__file__).parent, Path.cwd()):
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ) if _has_git() else None  # fmt: skip
-        if done is not None and done.returncode == 0:
-            return done.stdout.strip()
-    return ""
+    """Return the commit of the code that runs, "" where it is not known.
+
+    That is the HEAD of the checkout that tracks this file, or of the checkout that pip installed the package from.
+    The current folder does not count: it may be a checkout of other code.
+    """
+    file = Path(__file__)
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name):
+        return _git(file.parent, "rev-parse", "HEAD")
+    origin = _installed_from()
+    if commit := origin.get("vcs_info", {}).get("commit_id"):
+        return str(commit)
+    url = urlsplit(origin.get("url", ""))
+    if "dir_info" not in origin or url.scheme != "file":
+        return ""
+    return _git(Path(url2pathname(url.path)), "rev-parse", "HEAD")
 
 
-def _has_git() -> bool:
-    from shutil import which
+def _installed_from() -> dict[str, Any]:
+    """Return what pip recorded about the origin of the package (PEP 610), empty where it did not."""
+    try:
+        text = distribution("poolbench").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return {}
+    return dict(json.loads(text)) if text else {}
 
-    return which("git") is not None
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return what git prints about a folder, "" where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @lru_cache(maxsize=4)
