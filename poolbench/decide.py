@@ -228,11 +228,15 @@ def next_batch(found: Sequence[Outlook], ledger: Ledger, left: float | None, mos
 
 
 def _missing_cells(question: Question, ledger: Ledger, count: int) -> list[Cell]:
-    """Return the cells that are not tried yet of the ``count`` lowest seeds that some group lacks."""
+    """Return the cells that are not tried yet of the ``count`` lowest seeds that some group lacks.
+
+    A seed with a cell that cannot be executed is passed over.
+    """
     lacking: Iterator[list[Cell]] = (
         cells
         for seed in range(FIRST_RESERVE_SEED)
         if (cells := [cell for cell in question.with_seed(seed) if not _is_tried(ledger.result(cell))])
+        and not any(ledger.record(cell.id).is_blocked() for cell in cells)
     )
     return [cell for cells in islice(lacking, count) for cell in cells]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +50,7 @@ class Memory:
     """A ledger in memory; it executes a cell by drawing its accuracy, in ``SECONDS`` of its clock."""
 
     failing: str = ""
+    blocked: frozenset[str] = frozenset()
     failure: Any = "failed"
     now: float = 0.0
     found: dict[str, Result] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Memory:
         def table(name: str) -> pd.DataFrame:
             raise FileNotFoundError(name)
 
-        return SimpleNamespace(table=table)
+        return SimpleNamespace(table=table, is_blocked=lambda: cell in self.blocked)
 
     def execute(self, cells: Sequence[Cell]) -> None:
         self.batches.append(cells)
@@ -138,6 +139,16 @@ def test_cells_that_fail_are_not_run_for_ever(cells: list[Cell]) -> None:
     # One seed tells that a side has no networks.
     assert (found["large"].seeds, found["large"].further) == (1, None)
     assert len(memory.batches) == 1
+
+
+def test_a_seed_with_a_cell_that_cannot_be_executed_is_passed_over(cells: list[Cell]) -> None:
+    blocked = replace(cells[0], seed=2)
+    memory = Memory(blocked=frozenset([blocked.id]))
+    found = memory.decide(questions(cells, "quick", ["large"]), seeds=6)
+    assert found["large"].verdict.ruling == "holds"
+    assert 2 not in memory.seeds("max")
+    assert memory.seeds("max") == memory.seeds("aps")
+    assert set(memory.seeds("max")) >= {0, 1, 3, 4}
 
 
 def test_a_claim_out_of_reach_gets_no_seeds(cells: list[Cell], study: list[Claim]) -> None:

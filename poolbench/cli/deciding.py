@@ -22,13 +22,14 @@ from poolbench.cli.options import (
     selection_options,
 )
 from poolbench.cli.rulings import rulings_text, seeds_text, time_text
-from poolbench.cli.running import exit_code, open_invocation, summarise
+from poolbench.cli.running import exit_code, open_invocation, say_not_executed, summarise
 from poolbench.cli.work import Work, work_options, write_report
 from poolbench.core import Cell, UsageError
 from poolbench.runner.plan import Selection, plan, protocol
 
 if TYPE_CHECKING:
     from poolbench.decide import Outlook, Question
+    from poolbench.runner.ledger import Ledger
 
 ENDED = ("finished", "failed", "skipped")
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -102,12 +103,21 @@ def decide_command(
     tracking.sync(ledger)
     report = write_report(ledger, tracking, opened)
     say_left_out(ledger)
+    _say_passed_over(after, ledger)
     groups = {cell.group for question in asked for cell in question.cells}
     tried = [result for result in ledger.results() if result.cell.group in groups and result.status in ENDED]
     summarise(tried)
     executors.say_what_nodes_need(tried)
     click.echo("\n".join([*rulings_text(after, before), str(report)]))
     sys.exit(INTERRUPTED if interrupted else exit_code(tried))
+
+
+def _say_passed_over(found: Sequence[Outlook], ledger: Ledger) -> None:
+    """Say which cells of the seeds so far cannot be executed; their seeds were passed over."""
+    cells = {cell.id: cell for one in found for seed in range(one.seeds + 1) for cell in one.question.with_seed(seed)}
+    for cell in cells.values():
+        if ledger.record(cell.id).is_blocked():
+            say_not_executed(cell, ledger)
 
 
 @click.command("claims")

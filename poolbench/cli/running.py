@@ -130,12 +130,8 @@ def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> lis
     todo = [result for result in before if _is_to_run(result, retry_failed)]
     cells = []
     for result in todo:
-        record = ledger.record(result.cell.id)
-        if record.is_blocked():
-            say(
-                f"not executed: {result.cell.label}: '{record.folder}' is not a folder that this user may change; make "
-                "it readable and writable, or remove it if it is a link"
-            )
+        if ledger.record(result.cell.id).is_blocked():
+            say_not_executed(result.cell, ledger)
             continue
         if result.status == "damaged":
             say(
@@ -145,6 +141,15 @@ def _to_run(before: Sequence[Result], ledger: Ledger, retry_failed: bool) -> lis
         cells.append(result.cell)
     say(f"{len(before)} cells, {len(before) - len(todo)} done before, {len(cells)} to run")
     return cells
+
+
+def say_not_executed(cell: Cell, ledger: Ledger) -> None:
+    """Say that what is in the place of a cell's folder cannot be used."""
+    folder = ledger.record(cell.id).folder
+    say(
+        f"not executed: {cell.label}: '{folder}' is not a folder that this user may change; make it readable and "
+        "writable, or remove it if it is a link"
+    )
 
 
 def _is_to_run(result: Result, retry_failed: bool) -> bool:

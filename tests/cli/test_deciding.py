@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,19 @@ def test_decide_adds_seeds_in_pairs_and_the_next_call_goes_on(cli: Cli, tmp_path
     # A finished run says the same.
     done = cli("run", *SMALL[:3], "--where", "variant=corrected", "--seeds", "0-3", "--no-mlflow", "--device", "cpu")
     assert "gap_beats_gmp_small: accuracy" in done.stderr
+
+
+def test_a_seed_whose_folder_cannot_be_used_is_passed_over(cli: Cli, tmp_path: Path) -> None:
+    options = ("decide", *SMALL, "--no-mlflow", "--device", "cpu", "--jobs", "1")
+    assert cli(*options, "--max-seeds", "1").exit_code == 0
+    folder, _ = sorted((tmp_path / "poolbench-out/cells").iterdir())
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    found = cli(*options, "--max-seeds", "2")
+    assert found.exit_code == 0, found.stderr
+    assert f"'{folder.relative_to(tmp_path)}' is not a folder that this user may change" in found.stderr
+    seeds = [json.loads(path.read_text())["seed"] for path in tmp_path.glob("poolbench-out/cells/*/config.json")]
+    assert sorted(seeds) == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
