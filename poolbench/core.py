@@ -229,19 +229,24 @@ def _digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+FROM_0_TO_1 = (0.0, 1.0)
+NOT_NEGATIVE = (0.0, inf)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number that a cell yields.
 
     ``higher_is_better`` is None where neither direction is good. ``tolerance`` is the difference, in the metric's unit,
     that nobody would act on: the margin of the gate and of claims. ``gated`` metrics may raise an alarm of the gate.
-    ``share`` marks numbers from 0 to 1 that count images or positions. ``scale`` "log" is for skewed metrics that are
+    ``share`` marks numbers from 0 to 1 that count images or positions. ``bounds`` are the least and the greatest value
+    there can be: intervals end there (those of a share at 0 and 1). ``scale`` "log" is for skewed metrics that are
     positive by nature: means, intervals and comparisons are those of logarithms; values below ``floor`` (above 0)
     count as ``floor``. ``per_image`` names the values per image of which the metric is the mean or root mean square, as
     "table.column" ("answers.correct" exists in every cell); intervals then cover the choice of images, too.
     ``folds`` is that of the benchmark, which sets it: its seeds are folds of a cross-validation (0: they are not).
-    Raises ValueError for "log" without a floor, a logarithmic share, a gated metric without direction or tolerance, and
-    another form of ``per_image``.
+    Raises ValueError for "log" without a floor, a logarithmic share, a share with other bounds, bounds out of order, a
+    gated metric without direction or tolerance, and another form of ``per_image``.
     """
 
     name: str
@@ -255,6 +260,7 @@ class Metric:
     per_image: str = ""
     gated: bool = False
     share: bool = False
+    bounds: tuple[float, float] = (-inf, inf)
     folds: int = 0
 
     def __post_init__(self) -> None:
@@ -262,6 +268,12 @@ class Metric:
             raise ValueError(f"metric {self.name} is logarithmic and needs a floor above 0, got {self.floor}")
         if self.scale == "log" and self.share:
             raise ValueError(f"metric {self.name} is a share and therefore not logarithmic")
+        if self.share:
+            if self.bounds not in ((-inf, inf), FROM_0_TO_1):
+                raise ValueError(f"metric {self.name} is a share: its bounds are 0 and 1, got {self.bounds}")
+            object.__setattr__(self, "bounds", FROM_0_TO_1)
+        if not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds of metric {self.name} are the least and the greatest value, got {self.bounds}")
         if self.gated and (self.higher_is_better is None or self.tolerance <= 0):
             raise ValueError(f"metric {self.name} is gated and needs a direction and a tolerance above 0")
         if self.per_image and not all(self.per_image.partition(".")):
@@ -274,11 +286,11 @@ class Metric:
 
 
 COST_METRICS = (
-    Metric("cost_parameters", "parameters"),
-    Metric("cost_flops", "FLOPs of a forward pass", unit="16 images"),
-    Metric("cost_forward_ms", "forward", unit="ms, 16 images"),
-    Metric("cost_train_ms", "forward and backward", unit="ms, 16 images"),
-    Metric("cost_peak_mb", "peak memory", unit="MB, 16 images"),
+    Metric("cost_parameters", "parameters", bounds=NOT_NEGATIVE),
+    Metric("cost_flops", "FLOPs of a forward pass", unit="16 images", bounds=NOT_NEGATIVE),
+    Metric("cost_forward_ms", "forward", unit="ms, 16 images", bounds=NOT_NEGATIVE),
+    Metric("cost_train_ms", "forward and backward", unit="ms, 16 images", bounds=NOT_NEGATIVE),
+    Metric("cost_peak_mb", "peak memory", unit="MB, 16 images", bounds=NOT_NEGATIVE),
 )
 """Cost metrics that every cell reports in addition to the metrics of its task (see ``measures.cost``)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import pandas as pd
@@ -108,7 +109,7 @@ def judge(
         return Verdict(claim, NOT_A_TEST if why else "undecided", None, _joined([*notes, why]), networks=networks)
     found = _estimate(claim, effects)
     margin = scaled_margin(metric.tolerance if claim.margin is None else claim.margin, level, metric)
-    effect = unscaled(found.interval(), metric)
+    effect = unscaled(found.interval(), metric).within(*effect_bounds(claim, metrics))
     is_ratio = metric.scale == "log"
     if why:
         return Verdict(claim, NOT_A_TEST, effect, _joined([why, *notes]), is_ratio, None, networks, margin, found)
@@ -274,6 +275,22 @@ def _effects(
         target = scaled(claim.target, metric)
         result = {key: replace(p, value=p.value - target, images=_less(p, target)) for key, p in result.items()}
     return result, level, keys
+
+
+def effect_bounds(claim: Claim, metrics: Sequence[Metric]) -> tuple[float, float]:
+    """Return the least and the greatest effect that the bounds of the metrics allow."""
+    known = {metric.name: metric for metric in metrics}
+    metric = known[claim.metric]
+    if metric.scale == "log" or claim.target_runs:
+        return -inf, inf
+    least, greatest = metric.bounds
+    if claim.minus:
+        least, greatest = least - known[claim.minus].bounds[1], greatest - known[claim.minus].bounds[0]
+    for condition in (claim.better, claim.than):
+        if condition:
+            least, greatest = least - greatest, greatest - least
+    target = claim.target or 0.0
+    return least - target, greatest - target
 
 
 def _setting(row: Mapping[Hashable, Any], keys: Sequence[str]) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from statistics import fmean
 import pandas as pd
 
 from poolbench.analysis.claims import Ruling, ruling_of
-from poolbench.analysis.effects import scaled_margin, unscaled, values_interval
+from poolbench.analysis.effects import scaled_margin, unscaled_difference, values_interval
 from poolbench.analysis.frames import COLUMNS
 from poolbench.analysis.images import scaled
 from poolbench.analysis.matching import matched_groups
@@ -117,13 +117,8 @@ def _change(metric: Metric, old: GroupRun, new: GroupRun) -> Change | None:
         old.benchmark,
         old.label,
         metric,
-        _mean(first, metric),
-        _mean(second, metric),
-        unscaled(found, metric),
+        values_interval(first, metric),
+        values_interval(second, metric),
+        unscaled_difference(found, metric),
         EQUAL if first == second else verdict,
     )
-
-
-def _mean(values: Sequence[float], metric: Metric) -> Interval:
-    interval = values_interval(values, metric)
-    return interval.within(0.0, 1.0) if metric.share else interval

@@ -138,13 +138,10 @@ def group_estimate(group: Group, metric: Metric, images: ImageValues = NO_IMAGES
 def group_interval(group: Group, metric: Metric, images: ImageValues = NO_IMAGES) -> Interval | None:
     """Return the 95 % interval of a group's mean in the metric's unit, geometric mean for logarithmic metrics.
 
-    That of a share ends at 0 and 1.
+    It ends at the metric's bounds.
     """
     found = group_estimate(group, metric, images)
-    if found is None:
-        return None
-    interval = unscaled(found.interval(), metric)
-    return interval.within(0.0, 1.0) if metric.share else interval
+    return unscaled(found.interval(), metric).within(*metric.bounds) if found else None
 
 
 def unscaled(interval: Interval, metric: Metric) -> Interval:
@@ -161,8 +158,8 @@ def _exponential(x: float) -> float:
 
 
 def values_interval(values: Iterable[float], metric: Metric) -> Interval:
-    """Return the 95 % interval over seeds of the mean of values in the metric's unit."""
-    return unscaled(anytime_interval([scaled(value, metric) for value in values]), metric)
+    """Return the 95 % interval over seeds of the mean of values in the metric's unit, within the metric's bounds."""
+    return unscaled(anytime_interval([scaled(value, metric) for value in values]), metric).within(*metric.bounds)
 
 
 def paired(a: Mapping[Key, Point], b: Mapping[Key, Point]) -> dict[Key, Point]:
@@ -176,7 +173,17 @@ def lead_interval(group: Group, reference: Group, metric: Metric, images: ImageV
     For logarithmic metrics it is the ratio.
     """
     points = paired(group_points(group, metric, images), group_points(reference, metric, images))
-    return unscaled(estimate(points).interval(), metric) if points else None
+    return unscaled_difference(estimate(points).interval(), metric) if points else None
+
+
+def unscaled_difference(interval: Interval, metric: Metric, order: int = 1) -> Interval:
+    """Return the interval of a difference as :func:`unscaled` does, without what the metric's bounds rule out.
+
+    ``order`` 2 is for a difference of two differences.
+    """
+    found = unscaled(interval, metric)
+    width = order * (metric.bounds[1] - metric.bounds[0])
+    return found if metric.scale == "log" else found.within(-width, width)
 
 
 def scaled_margin(margin: float, level: float, metric: Metric) -> float:

@@ -36,8 +36,13 @@ class Interval:
         return Interval(-self.mean, -self.high, -self.low, self.n)
 
     def within(self, least: float, most: float) -> Interval:
-        """Return the interval without what lies outside of least and most, the bounds of any value."""
-        return replace(self, low=max(self.low, least), high=min(self.high, most)) if self.is_bounded else self
+        """Return the interval without what lies outside of least and most, the bounds of any value.
+
+        It keeps the mean, also one outside of them, and stays as it is if it is infinite.
+        """
+        if not self.is_bounded:
+            return self
+        return replace(self, low=min(max(self.low, least), self.mean), high=max(min(self.high, most), self.mean))
 
 
 ALPHA = 0.05

@@ -40,8 +40,8 @@ def rounded(value: float, metric: Metric, sign: str = "") -> str:
 def number_text(group: Group, metric: Metric, separator: str = " ", images: ImageValues = NO_IMAGES) -> str:
     """Return "mean ± half width of the 95 % interval" over the networks that have learned.
 
-    Logarithmic metrics give "geometric mean [low, high]", and so do shares whose interval ends at 0 or 1. Too few seeds
-    give the mean alone, none "-".
+    Logarithmic metrics give "geometric mean [low, high]", intervals that end at a bound "mean [low, high]".
+    Too few seeds give the mean alone, none "-".
     """
     interval = group_interval(group, metric, images)
     return "-" if interval is None else interval_text(interval, metric, separator)
@@ -52,7 +52,7 @@ def interval_text(interval: Interval, metric: Metric, separator: str = " ") -> s
     mean = rounded(interval.mean, metric)
     if not interval.is_bounded:
         return mean
-    if metric.scale == "log" or (metric.share and (interval.low == 0 or interval.high == 1)):
+    if metric.scale == "log" or interval.low == metric.bounds[0] or interval.high == metric.bounds[1]:
         return f"{mean}{separator}[{rounded(interval.low, metric)}, {rounded(interval.high, metric)}]"
     return f"{mean}{separator}± {rounded(interval.half_width, metric)}"
 

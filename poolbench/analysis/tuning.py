@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from poolbench.analysis.choices import is_ahead
-from poolbench.analysis.effects import estimate, group_points, lead_interval, paired, unscaled
+from poolbench.analysis.effects import estimate, group_points, lead_interval, paired, unscaled_difference
 from poolbench.analysis.groups import Group
 from poolbench.analysis.images import NO_IMAGES, ImageValues
 from poolbench.analysis.statistics import Interval
@@ -123,7 +123,7 @@ def _change(one: Rival, other: Rival, metric: Metric, images: ImageValues) -> In
     groups = ((one.tuned, other.tuned), (one.default, other.default))
     after, before = (paired(*(group_points(group, metric, images) for group in sides)) for sides in groups)
     points = paired(after, before)
-    return unscaled(estimate(points).interval(), metric) if points else None
+    return unscaled_difference(estimate(points).interval(), metric, order=2) if points else None
 
 
 def fate_of(before: int, after: int, changed: bool) -> Fate:

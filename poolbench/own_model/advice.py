@@ -13,6 +13,7 @@ from scipy import special
 from poolbench.analysis.bootstrap import bootstrap_interval
 from poolbench.analysis.statistics import ALPHA, Interval, crossed_estimate
 from poolbench.analysis.text import listed
+from poolbench.core import FROM_0_TO_1
 from poolbench.own_model.answers import percent, points, with_interval
 from poolbench.own_model.pace import AnswerTime
 from poolbench.own_model.remedies import Remedy
@@ -127,7 +128,7 @@ def _mean(block: Array, strata: Array | None, share: bool = True, alpha: float =
         return bootstrap_interval(block[0], strata, share, alpha)
     # The number of seeds was fixed beforehand.
     found = crossed_estimate([block]).planned_interval(alpha)
-    return found.within(0.0, 1.0) if share else found
+    return found.within(*FROM_0_TO_1) if share else found
 
 
 def _difference(one: Trial, other: Trial, column: str, strata: Array | None, alpha: float = ALPHA) -> Interval:

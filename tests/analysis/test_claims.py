@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import log
+from math import inf, log
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from poolbench.analysis.claims import Verdict, contradicting, judge, ruling_of
+from poolbench.analysis.claims import Verdict, contradicting, effect_bounds, judge, ruling_of
 from poolbench.analysis.frames import results_frame
 from poolbench.analysis.images import ImageValues
 from poolbench.analysis.statistics import anytime_interval, crossed_estimate, seeds_estimate
@@ -529,6 +529,40 @@ def test_intervals_of_claims_cover_images(finished: Finished) -> None:
     assert verdict.ruling == "undecided"
     assert verdict.further is None
     assert "not even 1000 seeds" in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("claim", "bounds"),
+    [
+        (replace(BASE, metric="r"), (-2.0, 2.0)),
+        (replace(BASE, metric="r", where={"seed": 0}, than={"seed": 1}), (-4.0, 4.0)),
+        (Claim("c", "r is above 0.", "nobody", "r", target=0.0), (-1.0, 1.0)),
+        (Claim("c", "r is above 0.5.", "nobody", "r", target=0.5), (-1.5, 0.5)),
+        (Claim("c", "r exceeds s.", "nobody", "r", minus="s"), (-2.0, 1.0)),
+        (Claim("c", "s exceeds loss.", "nobody", "s", minus="loss"), (-inf, 1.0)),
+        # A published mean of few runs is not known exactly.
+        (Claim("c", "r is above 0.", "nobody", "r", target=0.0, target_runs=5), (-inf, inf)),
+        (replace(BASE, metric="spread"), (-inf, inf)),
+        (BASE, (-inf, inf)),
+    ],
+)
+def test_effects_end_where_the_bounds_of_the_metrics_do(claim: Claim, bounds: tuple[float, float]) -> None:
+    metrics = [
+        Metric("r", "r", bounds=(-1.0, 1.0)),
+        Metric("s", "s", share=True),
+        Metric("loss", "loss", False, 0.01, bounds=(0.0, inf)),
+        *(metric for metric in METRICS if metric.name != "loss"),
+    ]
+    assert effect_bounds(claim, metrics) == bounds
+
+
+def test_the_interval_of_a_verdict_ends_at_the_bounds(finished: Finished) -> None:
+    results = [finished("max", seed, 0.5, metrics={"r": r}) for seed, r in enumerate((-1.0, -1.0, -0.9, -1.0))]
+    claim = Claim("c", "r is above 0.", "nobody", "r", target=0.0)
+    verdict = judge(claim, "study", [Metric("r", "r", bounds=(-1.0, 1.0))], results_frame(results), "quick")
+    assert verdict.effect is not None
+    assert verdict.effect.low == -1.0
+    assert verdict.ruling == "does not hold"
 
 
 def test_claims_that_compare_with_nothing() -> None:

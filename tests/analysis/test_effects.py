@@ -18,11 +18,12 @@ from poolbench.analysis.effects import (
     lead_interval,
     paired,
     scaled_margin,
+    unscaled_difference,
     values_interval,
 )  # fmt: skip
 from poolbench.analysis.groups import Group, groups_of
 from poolbench.analysis.images import ImageValues, image_contributions
-from poolbench.analysis.statistics import anytime_interval, crossed_estimate
+from poolbench.analysis.statistics import Interval, anytime_interval, crossed_estimate
 from poolbench.core import Metric, Result
 
 Finished = Callable[..., Result]
@@ -187,3 +188,44 @@ def test_a_share_allows_for_images_as_far_off_as_the_farthest(finished: Finished
     lead = lead_interval(*groups_of(results), metric, images)
     assert lead is not None
     assert lead.half_width < 0.02
+
+
+def test_intervals_end_at_the_bounds_of_their_metric(finished: Finished) -> None:
+    metric = Metric("correlation", "correlation", bounds=(-1.0, 1.0))
+    values = {"max": (-1.0, -1.0, -0.9, -1.0), "avg": (1.0, 0.9, 1.0, 1.0)}
+    results = [
+        finished(pool, seed, 0.5, metrics={"correlation": value})
+        for pool, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    groups = {group.fields["pool"]: group for group in groups_of(results)}
+    low, high = group_interval(groups["max"], metric), values_interval(values["avg"], metric)
+    free = anytime_interval(values["max"])
+    assert free.low < -1.0
+    assert low == Interval(free.mean, -1.0, free.high, 4)
+    assert high.high == 1.0
+    lead = lead_interval(groups["avg"], groups["max"], metric)
+    unbounded = lead_interval(groups["avg"], groups["max"], Metric("correlation", "correlation"))
+    assert lead is not None
+    assert unbounded is not None
+    assert unbounded.high > 2.0
+    assert lead == Interval(unbounded.mean, unbounded.low, 2.0, 4)
+    # The difference of two differences reaches twice as far, and ratios have no such bound.
+    assert unscaled_difference(Interval(0.0, -5.0, 3.0, 4), metric, order=2) == Interval(0.0, -4.0, 3.0, 4)
+    spread = Metric("spread", "spread", scale="log", floor=0.001, bounds=(0.0, 1.0))
+    assert unscaled_difference(Interval(0.0, 0.0, log(5.0), 4), spread).high == pytest.approx(5.0)
+
+
+def test_an_interval_keeps_a_mean_outside_of_the_bounds() -> None:
+    metric = Metric("percent", "percent", bounds=(0.0, 1.0))
+    found = values_interval([56.0, 57.0, 58.0, 57.0], metric)
+    assert found.low <= found.mean == 57.0 <= found.high
+
+
+def test_bounds_are_declared_in_order() -> None:
+    assert Metric("accuracy", "accuracy", share=True).bounds == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"metric accuracy is a share: its bounds are 0 and 1, got \(0\.0, 100\.0\)"):
+        Metric("accuracy", "accuracy", share=True, bounds=(0.0, 100.0))
+    for bounds in ((1.0, 0.0), (0.0, 0.0), (0.0, float("nan"))):
+        with pytest.raises(ValueError, match="bounds of metric accuracy are the least and the greatest value"):
+            Metric("accuracy", "accuracy", bounds=bounds)

@@ -265,7 +265,7 @@ def _interval(group: Group, metric: Metric, key: str, images: ImageValues) -> di
     if found.is_bounded and metric.scale == "log":
         values |= {f"{LOW}/{key}": found.low, f"{HIGH}/{key}": found.high}
     elif found.is_bounded:
-        # The interval of a share ends at 0 or 1: the longer side holds for both.
+        # An interval may end at a bound of its metric: the longer side holds for both.
         values[f"{HALF_WIDTH}/{key}"] = max(found.mean - found.low, found.high - found.mean)
     # The UI shows all digits. One more than tables have is enough to read, and those of the seeds are complete.
     return {name: _rounded(value, decimals(metric) + 1) for name, value in values.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poolbench.choice import Choice
-from poolbench.core import Metric, TrainConfig
+from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
@@ -77,21 +77,48 @@ def _grids(
     ]
 
 
+FROM_MINUS_1_TO_1 = (-1.0, 1.0)
+"""Bounds of rank correlations and of differences of two accuracies."""
+
 METRICS = (
     Metric("accuracy", "accuracy", higher_is_better=True, tolerance=0.02, share=True),
-    Metric("train_accuracy", "training accuracy", tolerance=0.02),
-    Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
+    Metric("train_accuracy", "training accuracy", tolerance=0.02, bounds=FROM_0_TO_1),
+    Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False, bounds=NOT_NEGATIVE),
     Metric("probe_last", "probe accuracy, last stage", higher_is_better=True, tolerance=0.02, share=True),
-    Metric("probe_gain", "gain of probe accuracy by the last two blocks", higher_is_better=True, tolerance=0.02),
+    Metric(
+        "probe_gain", "gain of probe accuracy by the last two blocks", True, tolerance=0.02, bounds=FROM_MINUS_1_TO_1
+    ),
     Metric("excess_change", "excess noise, last judged stage minus first", tolerance=0.05),
     Metric("excess_change_untrained", "excess noise, last minus first, untrained", tolerance=0.05, headline=False),
-    Metric("smooth_stages", "rank correlation of smoothness and probe accuracy, stages", tolerance=0.1),
-    Metric("smooth_units", "rank correlation of smoothness and class separation, units", tolerance=0.05),
-    Metric("layout_cost", "accuracy lost with the positions of the last maps shuffled", tolerance=0.02),
-    Metric("last_block_gain", "gain of probe accuracy by the last block", tolerance=0.02),
+    Metric(
+        "smooth_stages",
+        "rank correlation of smoothness and probe accuracy, stages",
+        tolerance=0.1,
+        bounds=FROM_MINUS_1_TO_1,
+    ),
+    Metric(
+        "smooth_units",
+        "rank correlation of smoothness and class separation, units",
+        tolerance=0.05,
+        bounds=FROM_MINUS_1_TO_1,
+    ),
+    Metric(
+        "layout_cost",
+        "accuracy lost with the positions of the last maps shuffled",
+        tolerance=0.02,
+        bounds=FROM_MINUS_1_TO_1,
+    ),
+    Metric("last_block_gain", "gain of probe accuracy by the last block", tolerance=0.02, bounds=FROM_MINUS_1_TO_1),
     Metric("dead", "dead units", higher_is_better=False, tolerance=0.02, share=True),
     Metric("duplicates", "duplicate units", higher_is_better=False, tolerance=0.02, share=True),
-    Metric("rank_last", "effective rank, last stage", tolerance=0.02, unit="of the units", headline=False),
+    Metric(
+        "rank_last",
+        "effective rank, last stage",
+        tolerance=0.02,
+        unit="of the units",
+        headline=False,
+        bounds=FROM_0_TO_1,
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from poolbench.choice import Choice
-from poolbench.core import Metric, TrainConfig
+from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.search import TRAINING, OneOf
@@ -78,10 +78,10 @@ def global_pooling() -> Benchmark:
         ),
         metrics=(
             Metric("accuracy", "accuracy", True, 0.02, per_image="answers.correct", gated=True, share=True),
-            Metric("best_accuracy", "best accuracy", higher_is_better=True, tolerance=0.01),
-            Metric("loss", "loss", higher_is_better=False, tolerance=0.02),
-            Metric("train_accuracy", "training accuracy", higher_is_better=None, tolerance=0.02),
-            Metric("train_loss", "training loss", higher_is_better=None, tolerance=0.05),
+            Metric("best_accuracy", "best accuracy", higher_is_better=True, tolerance=0.01, bounds=FROM_0_TO_1),
+            Metric("loss", "loss", higher_is_better=False, tolerance=0.02, bounds=NOT_NEGATIVE),
+            Metric("train_accuracy", "training accuracy", higher_is_better=None, tolerance=0.02, bounds=FROM_0_TO_1),
+            Metric("train_loss", "training loss", higher_is_better=None, tolerance=0.05, bounds=NOT_NEGATIVE),
         ),
         presets={
             "smoke": _grids("fashion_mnist_sample", replace(published, epochs=1, learning_rate=3e-3), ("avg", "max")),

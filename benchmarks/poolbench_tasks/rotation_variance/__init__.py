@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poolbench.choice import Choice
-from poolbench.core import Metric, Options, TrainConfig
+from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric, Options, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
@@ -180,19 +180,23 @@ def rotation_variance() -> Benchmark:
         metrics=(
             Metric("accuracy", "accuracy, plain", True, 0.02, per_image="answers.correct", gated=True, share=True),
             Metric("accuracy_rotated", "accuracy, rotated", True, 0.02, gated=True, share=True),
-            Metric("accuracy_worst", "worst-case accuracy over the angles", higher_is_better=True, tolerance=0.03),
-            Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05, gated=True),
-            Metric("V_mean_stratified", "V of map means, stratified", higher_is_better=False, tolerance=0.05),
-            Metric("V_max", "V of map maxima", higher_is_better=False, tolerance=0.05),
-            Metric("V_none", "V of positions", higher_is_better=False, tolerance=0.05),
+            Metric("accuracy_worst", "worst-case accuracy over the angles", True, 0.03, bounds=FROM_0_TO_1),
+            Metric("V_mean", "V of map means", higher_is_better=False, tolerance=0.05, gated=True, bounds=NOT_NEGATIVE),
+            Metric(
+                "V_mean_stratified",
+                "V of map means, stratified",
+                higher_is_better=False,
+                tolerance=0.05,
+                bounds=NOT_NEGATIVE,
+            ),
+            Metric("V_max", "V of map maxima", higher_is_better=False, tolerance=0.05, bounds=NOT_NEGATIVE),
+            Metric("V_none", "V of positions", higher_is_better=False, tolerance=0.05, bounds=NOT_NEGATIVE),
             *(
-                Metric(name, title, higher_is_better=better, tolerance=0.05, headline=False)
+                Metric(name, title, better, 0.05, headline=False, bounds=NOT_NEGATIVE)
                 for name, title, better in (
                     ("V_max_stratified", "V of map maxima, stratified", False),
                     ("V_none_stratified", "V of positions, stratified", False),
                     ("V_back", "V of layers, maps rotated back", False),
-                    ("V_mean_rise", "V of map means, upper half of the layers minus lower half", None),
-                    ("V_mean_rise_random", "the same, random weights", None),
                     ("V_mean_random", "V of map means, random weights", None),
                     ("V_mean_stratified_random", "V of map means, stratified, random weights", None),
                     ("V_max_random", "V of map maxima, random weights", None),
@@ -205,15 +209,27 @@ def rotation_variance() -> Benchmark:
                     ("V_max_stratified_2019", "V of map maxima, stratified, protocol of 2019", None),
                     ("V_c4", "V of the logits averaged over quarter turns", None),
                     ("V_c4_quarters", "the same, of quarter turns alone (0 by construction)", None),
-                    ("accuracy_orbit", "accuracy, mean over the angles", True),
-                    ("accuracy_orbit_c4", "the same, averaged over quarter turns", True),
-                    ("accuracy_worst_c4", "worst-case accuracy, averaged over quarter turns", True),
-                    ("consistency", "consistency with 0 degrees", True),
-                    ("consistency_c4", "the same, averaged over quarter turns", True),
                 )
             ),
-            Metric("dead", "dead units", unit="share", tolerance=0.05, headline=False),
-            Metric("loss", "loss", higher_is_better=False, tolerance=0.1, headline=False),
+            *(
+                Metric(name, title, tolerance=0.05, headline=False)
+                for name, title in (
+                    ("V_mean_rise", "V of map means, upper half of the layers minus lower half"),
+                    ("V_mean_rise_random", "the same, random weights"),
+                )
+            ),
+            *(
+                Metric(name, title, True, 0.05, headline=False, bounds=FROM_0_TO_1)
+                for name, title in (
+                    ("accuracy_orbit", "accuracy, mean over the angles"),
+                    ("accuracy_orbit_c4", "the same, averaged over quarter turns"),
+                    ("accuracy_worst_c4", "worst-case accuracy, averaged over quarter turns"),
+                    ("consistency", "consistency with 0 degrees"),
+                    ("consistency_c4", "the same, averaged over quarter turns"),
+                )
+            ),
+            Metric("dead", "dead units", unit="share", tolerance=0.05, headline=False, bounds=FROM_0_TO_1),
+            Metric("loss", "loss", higher_is_better=False, tolerance=0.1, headline=False, bounds=NOT_NEGATIVE),
         ),
         presets={
             "smoke": _grids(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from poolbench.core import Metric
+from math import inf
+
+from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric
 
 FLOOR = 0.001
 """Deviations of the logit: less than that is rounding noise to a reader, and to logarithms."""
@@ -52,8 +54,8 @@ METRICS = (
         gated=True,
         share=True,
     ),
-    Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01),
-    Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability"),
+    Metric("flip_rate", "flips per 1-px step", higher_is_better=False, tolerance=0.01, bounds=FROM_0_TO_1),
+    Metric("mean_absolute_change", "change per 1-px step", False, 0.01, "probability", bounds=FROM_0_TO_1),
     Metric(
         "aliasing",
         "aliasing",
@@ -75,7 +77,7 @@ METRICS = (
         floor=FLOOR,
         gated=True,
     ),
-    Metric("square_flips", "decision flips, square", False, 0.02, "share of positions"),
+    Metric("square_flips", "decision flips, square", False, 0.02, "share of positions", bounds=FROM_0_TO_1),
     Metric(
         "averaged_consistency",
         "consistency, phases averaged",
@@ -102,11 +104,20 @@ METRICS = (
         per_image="decisions.grid_worst",
         share=True,
     ),
-    Metric("averaged_accuracy", "accuracy, phases averaged", True, 0.02, headline=False),
-    Metric("bfloat16_consistency", "consistency in bfloat16, few images", True, 0.01, headline=False),
-    Metric("subpixel_consistency", "consistency, half-pixel shifts, few images", True, 0.01, headline=False),
-    Metric("consistency_corrected", "consistency of different shifts", True, 0.02, headline=False),
-    Metric("kappa", "consistency beyond chance", True, 0.05, headline=False),
+    Metric("averaged_accuracy", "accuracy, phases averaged", True, 0.02, headline=False, bounds=FROM_0_TO_1),
+    Metric(
+        "bfloat16_consistency", "consistency in bfloat16, few images", True, 0.01, headline=False, bounds=FROM_0_TO_1
+    ),
+    Metric(
+        "subpixel_consistency",
+        "consistency, half-pixel shifts, few images",
+        True,
+        0.01,
+        headline=False,
+        bounds=FROM_0_TO_1,
+    ),
+    Metric("consistency_corrected", "consistency of different shifts", True, 0.02, headline=False, bounds=FROM_0_TO_1),
+    Metric("kappa", "consistency beyond chance", True, 0.05, headline=False, bounds=(-inf, 1.0)),
     Metric(
         "mean_shifted_accuracy",
         "accuracy, mean over shifts",
@@ -125,9 +136,17 @@ METRICS = (
         per_image="decisions.circular_sampled",
         share=True,
     ),
-    Metric("circular_sampled_se", "its standard error", tolerance=0.01, headline=False),
-    Metric("crop_sampled_se", "standard error of the consistency of crops", tolerance=0.01, headline=False),
-    Metric("circular_legacy", "consistency as published, one pair a batch", True, 0.05, headline=False),
+    Metric("circular_sampled_se", "its standard error", tolerance=0.01, headline=False, bounds=NOT_NEGATIVE),
+    Metric(
+        "crop_sampled_se",
+        "standard error of the consistency of crops",
+        tolerance=0.01,
+        headline=False,
+        bounds=NOT_NEGATIVE,
+    ),
+    Metric(
+        "circular_legacy", "consistency as published, one pair a batch", True, 0.05, headline=False, bounds=FROM_0_TO_1
+    ),
     Metric(
         "square_aliasing",
         "aliasing, square",
@@ -138,9 +157,19 @@ METRICS = (
         scale="log",
         floor=FLOOR,
     ),
-    Metric("square_interior_range", "interior range, square", False, 0.1, "logit", headline=False),
-    Metric("square_noise", "rounding noise, square", False, 0.001, "logit deviations", headline=False),
-    Metric("square_range", "range of the map, square", False, 0.05, "probability", headline=False),
-    Metric("square_deviation", "deviation of the map, square", False, 0.02, "probability", headline=False),
-    Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
+    Metric("square_interior_range", "interior range, square", False, 0.1, "logit", headline=False, bounds=NOT_NEGATIVE),
+    Metric(
+        "square_noise", "rounding noise, square", False, 0.001, "logit deviations", headline=False, bounds=NOT_NEGATIVE
+    ),
+    Metric("square_range", "range of the map, square", False, 0.05, "probability", headline=False, bounds=FROM_0_TO_1),
+    Metric(
+        "square_deviation",
+        "deviation of the map, square",
+        False,
+        0.02,
+        "probability",
+        headline=False,
+        bounds=NOT_NEGATIVE,
+    ),
+    Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False, bounds=NOT_NEGATIVE),
 )

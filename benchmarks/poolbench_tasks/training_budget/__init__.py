@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from poolbench.choice import Choice
-from poolbench.core import Metric, Scalar, TrainConfig
+from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric, Scalar, TrainConfig
 from poolbench.plots import captions
 from poolbench.registry import benchmarks
 from poolbench.task import Benchmark, Figure, Grid, deferred
@@ -115,8 +115,8 @@ def training_budget() -> Benchmark:
                 per_image="decisions.mean_correct",
                 share=True,
             ),
-            Metric("train_accuracy", "training accuracy", tolerance=0.02),
-            Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False),
+            Metric("train_accuracy", "training accuracy", tolerance=0.02, bounds=FROM_0_TO_1),
+            Metric("loss", "loss", higher_is_better=False, tolerance=0.05, headline=False, bounds=NOT_NEGATIVE),
         ),
         presets={
             "smoke": _grids("fashion_mnist_sample", (1, 2), (200,), 20, ("max", "max_aps"), padded),
