@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("poolbench", "poolbench_tasks", "poolbench_tracking")
 PLANTED = (
     "mlflow", "poolbench_tasks", "poolbench_tracking", "sitecustomize", "usercustomize", "strange_plugin", "torch",
-    "numpy", "random", "struct", "multiprocessing", "uvicorn", "encodings", "yaml",
+    "numpy", "random", "struct", "multiprocessing", "uvicorn", "encodings", "yaml", "ray", "psutil",
 )  # fmt: skip
 
 
@@ -107,6 +107,20 @@ def installed(tmp_path: Path) -> Installed:
 def plant(folder: Path, marker: Path) -> None:
     for name in PLANTED:
         (folder / f"{name}.py").write_text(f"import os\nos.makedirs({str(marker / name)!r}, exist_ok=True)\n")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_planted_code_does_not_run_on_ray(installed: Installed, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    place, marker = tmp_path / "place", tmp_path / "marker"
+    plant(place, marker)
+    (place / "poolbench.py").write_text(f"import os\nos.makedirs({str(marker / 'poolbench')!r}, exist_ok=True)\n")
+    selection = ["--preset", "smoke", "--head", "avg", "--where", "variant=corrected", "--seeds", "0"]
+    done = installed("run", "global_pooling", *selection, "--device", "cpu", "--no-mlflow", "--executor", "ray")
+    assert not marker.exists(), list(marker.iterdir())
+    assert done.returncode == 0, done.stderr
+    assert "1 finished" in done.stderr
 
 
 def test_planted_code_does_not_run(installed: Installed, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from poolbench.core import Cell, DataLocation, UsageError
@@ -69,10 +70,12 @@ def ray_cluster(address: str | None, device: str, jobs: int | None, slots_per_gp
         _check_address(address)
     previous = signal.getsignal(signal.SIGTERM)  # ray.init replaces it
     # Ray prints messages about dead workers to stdout, which is for data.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), TemporaryDirectory(prefix="poolbench-ray-") as empty:
         try:
             ray.init(
                 address or "local",
+                # Otherwise the processes that train import what lies in the current folder before what is installed.
+                runtime_env={"working_dir": empty},
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -104,7 +107,7 @@ def _check_address(address: str) -> None:
             raise UsageError(
                 f"nothing answers at --address {address} ({error}); 'ray start --head' on a node prints its address"
             ) from error
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=STATUS_SECONDS, check=False)
         reason = (

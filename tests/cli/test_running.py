@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import Result
+
+from poolbench.cli.baselines import known_metrics
 
 Cli = Callable[..., Result]
 SMALL = ("global_pooling", "--preset", "smoke", "--seeds", "0", "--head", "avg", "--device", "cpu", "--jobs", "1")
@@ -32,6 +35,12 @@ def test_run_all_smoke_end_to_end_then_nothing_to_do(tmp_path: Path, poolbench: 
         )
         assert database.execute(query).fetchone() == (28, 28)
         assert database.execute("select count(*) from runs where status = 'RUNNING'").fetchone() == (0,)
+
+    values = pd.read_csv(report.parent / "results.csv").dropna(subset="value")
+    for name, metrics in known_metrics().items():
+        for metric in metrics:
+            of_metric = values[(values["benchmark"] == name) & (values["metric"] == metric.name)]["value"]
+            assert of_metric.between(*metric.bounds).all(), metric.name
 
     stamp = report.stat().st_mtime_ns
     second = poolbench("run", "all", "--preset", "smoke", "--device", "cpu")
