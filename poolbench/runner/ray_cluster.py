@@ -70,16 +70,17 @@ def ray_cluster(address: str | None, device: str, jobs: int | None, slots_per_gp
         _check_address(address)
     previous = signal.getsignal(signal.SIGTERM)  # ray.init replaces it
     # Ray prints messages about dead workers to stdout, which is for data.
-    with contextlib.redirect_stdout(sys.stderr), TemporaryDirectory(prefix="poolbench-ray-") as empty:
+    with contextlib.redirect_stdout(sys.stderr):
         try:
-            ray.init(
-                address or "local",
-                # Otherwise the processes that train import what lies in the current folder before what is installed.
-                runtime_env={"working_dir": empty},
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with TemporaryDirectory(prefix="poolbench-") as empty:
+                ray.init(
+                    address or "local",
+                    # Without one, workers import what lies in the current folder before what is installed.
+                    runtime_env={"working_dir": empty},
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"connect to Ray at '{address}'" if address else "start Ray"
             raise UsageError(
