@@ -145,7 +145,8 @@ def _difference(one: Trial, other: Trial, column: str, strata: Array | None, alp
     gains, losses = _bounded(images, alpha), _bounded(-images, alpha)
     low = np.clip(images, 0, None).mean() - losses if losses is not None else found.low
     high = gains - np.clip(-images, 0, None).mean() if gains is not None else found.high
-    return replace(found, low=min(found.low, float(low)), high=max(found.high, float(high)))
+    found = replace(found, low=min(found.low, float(low)), high=max(found.high, float(high)))
+    return found.within(-1.0, 1.0)
 
 
 def _bounded(images: Array, alpha: float) -> float | None:

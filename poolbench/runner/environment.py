@@ -18,6 +18,7 @@ from poolbench import __version__
 from poolbench.core import UsageError
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "optuna")
+FILE = "poolbench/runner/environment.py"
 KERNEL_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 """Environment variables that choose CPU kernels, and with them the last bits of every result."""
 
@@ -42,7 +43,8 @@ def resolve_device(name: str) -> str:
 def git_commit() -> str:
     """Return the commit of the code that runs, "" where it is not known.
 
-    That is the HEAD of the checkout that tracks this file, or of the checkout that pip installed the package from.
+    That is the HEAD of the checkout that tracks this file, or of the checkout that pip installed the package from. The
+    latter is right as long as it is installed anew after each change of the checkout.
     The current folder does not count: it may be a checkout of other code.
     """
     file = Path(__file__)
@@ -54,15 +56,21 @@ def git_commit() -> str:
     url = urlsplit(origin.get("url", ""))
     if "dir_info" not in origin or url.scheme != "file":
         return ""
-    return _git(Path(url2pathname(url.path)), "rev-parse", "HEAD")
+    source = Path(url2pathname(url.path))
+    # A copy of poolbench may lie in the checkout of another project.
+    return _git(source, "rev-parse", "HEAD") if _git(source, "ls-files", "--error-unmatch", FILE) else ""
 
 
 def _installed_from() -> dict[str, Any]:
     """Return what pip recorded about the origin of the package (PEP 610), empty where it did not."""
     try:
-        text = distribution("poolbench").read_text("direct_url.json")
+        installed = distribution("poolbench")
     except PackageNotFoundError:
         return {}
+    if Path(str(installed.locate_file(FILE))).resolve() != Path(__file__).resolve():
+        # Another copy runs.
+        return {}
+    text = installed.read_text("direct_url.json")
     return dict(json.loads(text)) if text else {}
 
 
@@ -70,7 +78,7 @@ def _git(folder: Path, *arguments: str) -> str:
     """Return what git prints about a folder, "" where it fails or is not installed."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+    except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -68,6 +68,9 @@ def ray_cluster(address: str | None, device: str, jobs: int | None, slots_per_gp
         ) from error
     if address is not None:
         _check_address(address)
+    if path := os.environ.get("PYTHONPATH"):
+        # Ray's processes on this machine work in other folders.
+        os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in path.split(os.pathsep) if entry)
     previous = signal.getsignal(signal.SIGTERM)  # ray.init replaces it
     # Ray prints messages about dead workers to stdout, which is for data.
     with contextlib.redirect_stdout(sys.stderr):
@@ -81,7 +84,7 @@ def ray_cluster(address: str | None, device: str, jobs: int | None, slots_per_gp
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = f"connect to Ray at '{address}'" if address else "start Ray"
             raise UsageError(
                 f"cannot {where}: {' '.join(str(error).split())}; the command has to run on a node of the cluster, "

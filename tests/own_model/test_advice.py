@@ -60,6 +60,16 @@ def test_dominated_remedies_are_told() -> None:
     assert [one.dominated_by for one in found] == ["", TUNED.name, "", TUNED.name]
 
 
+def test_a_change_of_a_share_is_at_most_one() -> None:
+    """Two seeds that differ, many remedies: the interval of two seeds alone would be several times as wide."""
+    first, second = trial(TUNED, 0.15, 0.8), trial(TUNED, 0.1, 0.8)
+    differing = Trial(TUNED, [*first.tables, *second.tables], first.time)
+    change = outcomes_of([AS_IS, *[differing] * 4], None)[1].flips_change
+    assert change is not None
+    assert (change.low, change.high) == (-1.0, 1.0)
+    assert change.mean == pytest.approx(-0.075)
+
+
 def test_differences_are_paired_and_corrected_for_their_number() -> None:
     # The same images flip in both, but for 5 % of them.
     one = outcomes_of([AS_IS, trial(BLUR, 0.15, 0.8)], None)[1].flips_change

@@ -24,7 +24,8 @@ def _forget_commit() -> Iterator[None]:
 def _commit(folder: Path) -> str:
     """Make the folder a checkout with one commit; return its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "file").write_text(folder.name)
+    (folder / "poolbench" / "runner").mkdir(parents=True, exist_ok=True)
+    (folder / environment.FILE).write_text(folder.name)
     for arguments in (
         ("init", "-q"),
         ("add", "-A"),
@@ -39,6 +40,7 @@ def _commit(folder: Path) -> str:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Pretend that the package lies in a virtual environment within somebody's checkout; give its direct_url.json."""
     _commit(tmp_path / "other project")
+    (tmp_path / "other project" / "vendor").mkdir()
     file = tmp_path / "other project" / ".venv" / "environment.py"
     file.parent.mkdir()
     shutil.copy(environment.__file__, file)
@@ -47,6 +49,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     class Distribution:
         direct_url: str | None = None
+
+        def locate_file(self, name: str) -> Path:
+            assert name == environment.FILE
+            return file
 
         def read_text(self, name: str) -> str | None:
             assert name == "direct_url.json"
@@ -71,6 +77,22 @@ def test_a_package_names_the_checkout_it_was_installed_from(tmp_path: Path, inst
     commit = _commit(source)
     installed.direct_url = json.dumps({"url": source.as_uri(), "dir_info": {}})
     assert environment.git_commit() == commit
+
+
+def test_a_copy_in_the_checkout_of_another_project_has_no_commit(tmp_path: Path, installed: Any) -> None:
+    source = tmp_path / "other project" / "vendor"
+    installed.direct_url = json.dumps({"url": source.as_uri(), "dir_info": {}})
+    assert environment.git_commit() == ""
+
+
+def test_what_is_installed_beside_the_code_that_runs_does_not_count(
+    tmp_path: Path, installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a checkout"
+    _commit(source)
+    installed.direct_url = json.dumps({"url": source.as_uri(), "dir_info": {}})
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    assert environment.git_commit() == ""
 
 
 def test_a_package_installed_by_git_names_its_commit(installed: Any) -> None:

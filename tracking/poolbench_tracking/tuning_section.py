@@ -98,7 +98,7 @@ def study_name(cell: Cell) -> str:
 def _values(one: Confirmation, metrics: Sequence[Metric]) -> str:
     """Return the means over the fresh seeds with their intervals; their number was fixed before."""
     texts = [
-        interval_text(seeds_estimate(one.values[metric.name]).planned_interval(), metric)
+        interval_text(seeds_estimate(one.values[metric.name]).planned_interval().within(*metric.bounds), metric)
         if metric.scale == "linear"
         else rounded(one.mean(metric.name), metric)
         for metric in metrics

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from poolbench.core import FROM_0_TO_1, NOT_NEGATIVE, Metric
 
 FLOOR = 0.001
@@ -117,7 +115,7 @@ METRICS = (
         bounds=FROM_0_TO_1,
     ),
     Metric("consistency_corrected", "consistency of different shifts", True, 0.02, headline=False, bounds=FROM_0_TO_1),
-    Metric("kappa", "consistency beyond chance", True, 0.05, headline=False, bounds=(-inf, 1.0)),
+    Metric("kappa", "consistency beyond chance", True, 0.05, headline=False, bounds=(-1.0, 1.0)),
     Metric(
         "mean_shifted_accuracy",
         "accuracy, mean over shifts",
