@@ -23,7 +23,6 @@ def _forget_commit() -> Iterator[None]:
 
 def _commit(folder: Path) -> str:
     """Make the folder a checkout with one commit; return its hash."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "poolbench" / "runner").mkdir(parents=True, exist_ok=True)
     (folder / environment.FILE).write_text(folder.name)
     for arguments in (
